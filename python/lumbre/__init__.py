@@ -1,0 +1,39 @@
+"""Training for PyTorch: `setup`, `fit`, `evaluate`, `predict`, with callbacks at every breakpoint."""
+
+from lumbre import callbacks, errors, metrics
+from lumbre._core import HOOKS
+from lumbre.accelerator import Accelerator
+from lumbre.callback import Callback, callback, epochs, every, on, once
+from lumbre.data import as_dataloader
+from lumbre.errors import LumbreError, LumbreWarning
+from lumbre.fitted import Evaluation, Fitted
+from lumbre.metric import Metric, MetricSet, metric
+from lumbre.schedule import schedule
+from lumbre.setup import Trainable, setup
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HOOKS",
+    "Accelerator",
+    "Callback",
+    "Evaluation",
+    "Fitted",
+    "LumbreError",
+    "LumbreWarning",
+    "Metric",
+    "MetricSet",
+    "Trainable",
+    "as_dataloader",
+    "callback",
+    "callbacks",
+    "epochs",
+    "errors",
+    "every",
+    "metric",
+    "metrics",
+    "on",
+    "once",
+    "schedule",
+    "setup",
+]

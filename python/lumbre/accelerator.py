@@ -1,0 +1,247 @@
+"""Where the loop meets devices and processes; it does so nowhere else.
+
+`Accelerator` is the form for one process. Whatever takes its place for several has the same
+members, and the loop knows no others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lumbre.errors import ArgumentError, ArgumentTypeError
+
+_T = TypeVar("_T")
+_DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Accelerator:
+    """One device in one process. Read-only: for other settings, make another.
+
+    Args:
+        device: The device to run on, such as `"cuda:1"`; None for the best there is.
+        cpu: Run on the CPU, whatever else there is.
+        device_placement: Whether model and batches are moved to the device. Without it they stay
+            where they are, such as a model that is spread over several devices.
+        mixed_precision: `"bf16"` or `"fp16"` to run forward and loss under autocast, with a
+            gradient scaler for `"fp16"`; None or `"no"` for full precision.
+
+    Attributes:
+        device: The `torch.device` that the run is on.
+        mixed_precision: As given, `"no"` for None.
+        places: Whether `place` has anything to do; the loop leaves the call out where it has not.
+        autocasts: Whether `autocast` has anything to do.
+        scaler: The gradient scaler of `"fp16"`, else None.
+        is_main, rank, world_size: The place of this process among all: True, 0 and 1.
+
+    Raises:
+        ArgumentError: when there is no such device, or no such precision.
+        ArgumentTypeError: when `device` is neither string, number nor `torch.device`.
+
+    Example:
+        >>> import lumbre as lb
+        >>> lb.Accelerator(cpu=True)
+        Accelerator(device='cpu', device_placement=True, mixed_precision='no')
+    """
+
+    device: torch.device
+    device_placement: bool
+    mixed_precision: str
+    places: bool
+    autocasts: bool
+    scaler: torch.amp.GradScaler | None
+    is_main: bool
+    rank: int
+    world_size: int
+
+    def __init__(
+        self,
+        device: torch.device | str | int | None = None,
+        cpu: bool = False,
+        device_placement: bool = True,
+        mixed_precision: str | None = None,
+    ) -> None:
+        precision = "no" if mixed_precision is None else mixed_precision
+        if not isinstance(precision, str) or precision not in _DTYPES:
+            near = difflib.get_close_matches(str(precision), _DTYPES, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ArgumentError(
+                f"mixed_precision={precision!r} is not known; expected None, 'no', 'bf16' or "
+                f"'fp16'.{hint}"
+            )
+        where = _device(device, cpu)
+        vars(self).update(
+            device=where,
+            device_placement=bool(device_placement),
+            mixed_precision=precision,
+            # What comes out of a loader lies on the CPU already.
+            places=bool(device_placement) and where.type != "cpu",
+            autocasts=precision != "no",
+            scaler=torch.amp.GradScaler(where.type) if precision == "fp16" else None,
+            is_main=True,
+            rank=0,
+            world_size=1,
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"an Accelerator is read-only: make another to change {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"an Accelerator is read-only: {name} cannot be deleted")
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(device={str(self.device)!r}, "
+            f"device_placement={self.device_placement}, mixed_precision={self.mixed_precision!r})"
+        )
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        """Move the model to the device, in place."""
+        return model.to(self.device) if self.device_placement else model
+
+    def place(self, batch: Any) -> Any:
+        """Give the batch on the device.
+
+        Tensors are moved inside tuples, lists, mappings and dataclasses of any nesting, and so is
+        every object with a method `to`; other leaves stay as they are, and types are kept.
+        """
+        device = self.device
+        if device.type != "cuda":
+            return _moved(batch, lambda x: x.to(device, non_blocking=x.is_pinned()), device)
+        # CUDA stages memory that is not pinned before the call returns: not to wait is safe for
+        # all memory here, as it is not on every other device.
+        return _moved(batch, lambda x: x.to(device, non_blocking=True), device)
+
+    def to_cpu(self, tree: Any) -> Any:
+        """Give predictions of any nesting on the CPU, without their graph."""
+        cpu = torch.device("cpu")
+        return _moved(tree, lambda x: x.detach().to(cpu), cpu)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Give the context for forward and loss."""
+        dtype = _DTYPES[self.mixed_precision]
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def backward(self, loss: Tensor, inputs: Sequence[Tensor] | None = None) -> None:
+        """Run backward, of the scaled loss where there is a scaler.
+
+        Args:
+            loss: The loss.
+            inputs: The leaves that are to get a gradient; None for all.
+        """
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        loss.backward(inputs=inputs)  # type: ignore[no-untyped-call]
+
+    def step(self, optimizer: Optimizer) -> None:
+        """Take the optimizer's step; with a scaler, only if all gradients are finite."""
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        """Give the user's own module, out of `torch.compile` and data parallel wrappers."""
+        while True:
+            # What torch.compile returns is known by this child; its class is slow to import.
+            inner = model._modules.get("_orig_mod")
+            if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+                inner = model.module
+            if inner is None:
+                return model
+            model = inner
+
+    def reduce(self, state: _T) -> _T:
+        """Give the metric state summed over all processes: here, as it is."""
+        return state
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+
+
+def as_accelerator(value: Any) -> Accelerator:
+    """Give the accelerator of a run: the one passed, or for None the best device there is."""
+    if value is None:
+        return Accelerator()
+    if isinstance(value, Accelerator):
+        return value
+    if isinstance(value, type):
+        got, mend = f"the class {value.__name__}", "pass an instance: lb.Accelerator()"
+    elif isinstance(value, str | torch.device):
+        got, mend = repr(value), f"pass lb.Accelerator({str(value)!r})"
+    else:
+        got = f"a {type(value).__module__}.{type(value).__qualname__}"
+        mend = "pass lb.Accelerator(), or None for the best device there is"
+    raise ArgumentTypeError(f"accelerator is {got}; expected an lb.Accelerator: {mend}")
+
+
+def _device(device: torch.device | str | int | None, cpu: bool) -> torch.device:
+    if device is None:
+        best = None if cpu else torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if best is None else best
+    if isinstance(device, bool) or not isinstance(device, str | int | torch.device):
+        raise ArgumentTypeError(
+            f"device is of type {type(device).__qualname__}; expected a string such as 'cuda:0', "
+            "a torch.device, a device's number, or None for the best device there is"
+        )
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)  # the one question that every backend answers
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArgumentError(
+            f"device={device!r} cannot be used: {reason}. "
+            f"Leave device out for the best there is, which is {_device(None, cpu)}."
+        ) from error
+    if cpu and found.type != "cpu":
+        raise ArgumentError(f"cpu=True and device={device!r} contradict each other: pass only one")
+    return found
+
+
+def _moved(tree: Any, move: Callable[[Tensor], Tensor], device: torch.device) -> Any:
+    if isinstance(tree, Tensor):
+        return move(tree)
+    kind: Any = type(tree)
+    if kind is list:
+        return [_moved(item, move, device) for item in tree]
+    if kind is tuple:
+        return tuple([_moved(item, move, device) for item in tree])
+    if isinstance(tree, type):
+        return tree
+    if callable(getattr(kind, "to", None)):
+        return tree.to(device)  # it knows best, such as a PackedSequence or a tokenizer's batch
+    if isinstance(tree, tuple):
+        items = [_moved(item, move, device) for item in tree]
+        return kind(*items) if hasattr(tree, "_fields") else kind(items)
+    if isinstance(tree, list):
+        # Copied, to keep what a subclass has beside its items.
+        other: Any = copy.copy(tree)
+        other[:] = [_moved(item, move, device) for item in tree]
+        return other
+    if isinstance(tree, Mapping):
+        pairs = {key: _moved(item, move, device) for key, item in tree.items()}
+        if not isinstance(tree, MutableMapping):
+            return kind(pairs)
+        other = copy.copy(tree)
+        other.update(pairs)
+        return other
+    if dataclasses.is_dataclass(tree):
+        other = copy.copy(tree)
+        for field in dataclasses.fields(tree):
+            if hasattr(tree, field.name):
+                moved = _moved(getattr(tree, field.name), move, device)
+                # Also where the class is frozen: nobody has seen this copy yet.
+                object.__setattr__(other, field.name, moved)
+        return other
+    return tree

@@ -1,0 +1,16 @@
+"""The callbacks that come with lumbre."""
+
+from lumbre.callbacks.csv_logger import CSVLogger
+from lumbre.callbacks.default import Interrupt, Metrics, Profile, TrainValid
+from lumbre.callbacks.early_stopping import EarlyStopping
+from lumbre.callbacks.progress import Progress
+
+__all__ = [
+    "CSVLogger",
+    "EarlyStopping",
+    "Interrupt",
+    "Metrics",
+    "Profile",
+    "Progress",
+    "TrainValid",
+]

@@ -1,0 +1,70 @@
+"""The callbacks that every run has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lumbre.callback import Callback
+
+if TYPE_CHECKING:
+    from lumbre.context import Context
+
+
+class Profile(Callback):
+    """Times the run, its epochs and its passes into `ctx.records["profile"]`, in seconds.
+
+    Acts at the begin and end of fit, epoch, training and validation, at weight 0. Written in Rust.
+    """
+
+    _native = "Profile"
+
+
+class TrainValid(Callback):
+    """Puts the model into training or evaluation mode.
+
+    Acts at `on_train_begin`, `on_valid_begin`, `on_predict_begin` and `on_fit_end` (a fitted model
+    is left ready to be used), at weight 0. Changes the mode of `ctx.model`.
+    """
+
+    def on_train_begin(self, ctx: Context) -> None:
+        """Dropout drops, batch statistics are gathered."""
+        ctx.model.train()
+
+    def on_valid_begin(self, ctx: Context) -> None:
+        """The model as it will be used."""
+        ctx.model.eval()
+
+    def on_predict_begin(self, ctx: Context) -> None:
+        """The model as it will be used."""
+        ctx.model.eval()
+
+    def on_fit_end(self, ctx: Context) -> None:
+        """The model as it will be used."""
+        ctx.model.eval()
+
+
+class Metrics(Callback):
+    """Feeds the loss and the metrics after each batch, and records their values.
+
+    Acts at the begin, batch end and end of training and validation, at weight 0: when others run at
+    `on_train_end` or `on_valid_end`, the values of the pass are in the records. Written in Rust.
+    """
+
+    _native = "Metrics"
+
+
+class Interrupt(Callback):
+    """Says where Ctrl-C ended the run, when the run is verbose. Acts at `on_interrupt`, weight 0."""
+
+    def on_interrupt(self, ctx: Context) -> None:
+        """One line."""
+        if ctx.verbose:
+            print(f"Interrupted ({ctx.place}).")  # noqa: T201
+
+
+def default_callbacks(*, progress: bool) -> list[Callback]:
+    """The default callbacks, in their order."""
+    from lumbre.callbacks.progress import Progress
+
+    bar: list[Callback] = [Progress()] if progress else []
+    return [Profile(), TrainValid(), Metrics(), *bar, Interrupt()]

@@ -1,0 +1,117 @@
+"""What a terminal or a notebook shows of a run."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from lumbre.callback import Callback
+
+if TYPE_CHECKING:
+    from lumbre.context import Context
+
+
+class Progress(Callback):
+    """A bar for the pass under way, and a line for each epoch.
+
+    Acts at the begin, batch end and end of every pass and at `on_epoch_end`, at weight 0. When to
+    draw is decided in Rust: ten times a second at most, however short the batches are.
+    """
+
+    _native = "Progress"
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._set: str | None = None
+
+    def on_train_begin(self, ctx: Context) -> None:
+        """A new bar."""
+        self._open(ctx, f"{_epoch(ctx)} train", "train")
+
+    def on_valid_begin(self, ctx: Context) -> None:
+        """A new bar."""
+        self._open(ctx, f"{_epoch(ctx)} valid" if ctx.max_epochs else "evaluate", "valid")
+
+    def on_predict_begin(self, ctx: Context) -> None:
+        """A new bar."""
+        self._open(ctx, "predict", None)
+
+    def on_train_end(self, ctx: Context) -> None:
+        """The bar goes."""
+        self._close()
+
+    def on_valid_end(self, ctx: Context) -> None:
+        """The bar goes."""
+        self._close()
+
+    def on_predict_end(self, ctx: Context) -> None:
+        """The bar goes."""
+        self._close()
+
+    def on_interrupt(self, ctx: Context) -> None:
+        """The bar goes."""
+        self._close()
+
+    def on_exception(self, ctx: Context) -> None:
+        """The bar goes."""
+        self._close()
+
+    def on_epoch_end(self, ctx: Context) -> None:
+        """One line with the values of the epoch."""
+        shown = [
+            f"{set_} {_values(ctx, set_)}"
+            for set_ in ("train", "valid")
+            if ctx.get_metrics(set_)
+        ]
+        print(" · ".join([_epoch(ctx), *shown]), flush=True)  # noqa: T201
+
+    def draw(self, ctx: Context) -> None:
+        """Bring the bar up to date; called when Rust says that it is time."""
+        if self._bar is None:
+            return
+        self._bar.n = ctx.iter
+        # On a device a value would have to be waited for: there the bar shows the batches alone.
+        if ctx.device.type == "cpu" and self._set is not None:
+            self._bar.set_postfix_str(_values(ctx, self._set), refresh=False)
+        self._bar.refresh()
+
+    def _open(self, ctx: Context, title: str, set_: str | None) -> None:
+        from tqdm.auto import tqdm
+
+        self._close()
+        self._set = set_
+
+        try:
+            total = len(ctx.data)
+        except TypeError:
+            total = None
+        # disable=None: no bar where nobody could see it move. When to draw is ours to say.
+        bar: Any = tqdm(
+            total=total,
+            desc=title,
+            leave=False,
+            disable=None,
+            dynamic_ncols=True,
+            mininterval=0,
+            file=sys.stderr,
+        )
+        self._bar = None if bar.disable else bar
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def is_shown() -> bool:
+    """Whether somebody looks: in a terminal or a notebook."""
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
+
+
+def _epoch(ctx: Context) -> str:
+    width = len(str(ctx.max_epochs))
+    return f"epoch {ctx.epoch:{width}}/{ctx.max_epochs}"
+
+
+def _values(ctx: Context, set_: str) -> str:
+    return " ".join(f"{name} {value}" for name, value in ctx.get_formatted_metrics(set_).items())

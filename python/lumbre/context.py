@@ -1,0 +1,324 @@
+"""`ctx`: what a run, its callbacks, its model and its metrics share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lumbre import loop
+from lumbre._core import Run, nearest
+from lumbre.data import input_and_target
+from lumbre.errors import ArgumentTypeError, ContextError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_UNSET = ("optimizers", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams")
+
+
+class Context(Run):
+    """Everything about the run under way.
+
+    Counters, wishes, records and the compiled plan live in Rust, in the base class; the model, its
+    optimizers and the tensors of the batch live here.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_early_stopping",
+        "_extras",
+        "_identity",
+        "_inputs",
+        "_interrupt_fired",
+        "_losses",
+        "_own_backward",
+        "_road",
+        "_steps",
+        "accelerator",
+        "batch",
+        "buffers",
+        "callbacks",
+        "data",
+        "device",
+        "epoch_handlers",
+        "exception",
+        "handlers",
+        "hparams",
+        "loss_fn",
+        "loss_grad",
+        "metrics",
+        "min_epochs",
+        "model",
+        "opt",
+        "opt_hparams",
+        "opt_name",
+        "optimizers",
+        "pred",
+        "step",
+        "step_opt",
+        "train_data",
+        "valid_data",
+        "verbose",
+    )
+
+    accelerator: Any
+    batch: Any
+    buffers: dict[str, Any]
+    callbacks: list[Any]
+    data: Any
+    device: torch.device
+    epoch_handlers: dict[type[BaseException], Callable[[Context, BaseException], Any]]
+    exception: BaseException | None
+    handlers: dict[type[BaseException], Callable[[Context, BaseException], Any]]
+    hparams: dict[str, Any]
+    loss_fn: Callable[..., Any]
+    loss_grad: Any
+    metrics: dict[str, list[Any]]
+    min_epochs: int
+    model: Any
+    opt: Any
+    opt_hparams: dict[str, Any]
+    opt_name: str
+    optimizers: dict[str, Any]
+    pred: Any
+    step: Callable[[Context], Any]
+    step_opt: Callable[[Any], Any]
+    train_data: Any
+    valid_data: Any
+    verbose: bool
+
+    def __init__(self) -> None:
+        for slot in self.__slots__:
+            if slot != "__weakref__":
+                setattr(self, slot, {} if slot in _UNSET else None)
+        self._extras: dict[str, dict[str, list[Any]]] = {}
+        self._early_stopping = False
+        self._identity = False
+        self._interrupt_fired = False
+        self.callbacks = []
+        self.min_epochs = 1
+        self.opt_name = "opt"
+
+    # -- the batch -------------------------------------------------------------------------------
+
+    @property
+    def input(self) -> Any:
+        """The first item of the batch; all of it when the batch is one tensor or a mapping."""
+        return input_and_target(self.batch)[0]
+
+    @input.setter
+    def input(self, value: Any) -> None:
+        items = _items(self.batch)
+        self.batch = value if items is None else [value, *items[1:]]
+
+    @property
+    def target(self) -> Any:
+        """The second item of the batch; None when there is none."""
+        return input_and_target(self.batch)[1]
+
+    @target.setter
+    def target(self, value: Any) -> None:
+        items = _items(self.batch)
+        self.batch = [self.batch, value] if items is None else [items[0], value, *items[2:]]
+
+    @property
+    def loss(self) -> dict[str, Tensor]:
+        """The losses of the batch by optimizer, detached; "opt" when there is one optimizer.
+
+        A step of your own sets it: to a scalar tensor, or to a dict of them.
+        """
+        losses = dict(self._losses or {})
+        if self.loss_grad is not None:
+            losses[self.opt_name] = self.loss_grad
+        return {k: v.detach() if isinstance(v, Tensor) else v for k, v in losses.items()}
+
+    @loss.setter
+    def loss(self, value: Any) -> None:
+        self.loss_grad = None
+        only = next(iter(self.optimizers), self.opt_name)
+        self._losses = dict(value) if isinstance(value, Mapping) else {only: value}
+
+    # -- the parts of a step ---------------------------------------------------------------------
+
+    def forward(self) -> Any:
+        """Run the model on `ctx.input` and fire the breakpoint after it; returns `ctx.pred`."""
+        if not self.skipped:
+            loop.forward(self)
+        return self.pred
+
+    def compute_loss(self) -> Any:
+        """Compute `ctx.loss_fn(ctx.pred, ctx.target)` and fire the breakpoint after it."""
+        if not self.skipped:
+            loop.compute_loss(self)
+        return self.loss_grad
+
+    def backward(self, loss: Tensor | None = None) -> None:
+        """Fire the breakpoint before the backward pass, then run it.
+
+        Args:
+            loss: A scalar with its graph; `ctx.loss_grad` unless given.
+        """
+        if loss is not None:
+            self.loss_grad = loss
+        if not self.skipped:
+            loop.backward(self)
+
+    def step_optimizer(self, name: str | None = None) -> None:
+        """Step an optimizer and clear its gradients, firing the breakpoints before and after.
+
+        Args:
+            name: Which of `ctx.optimizers`; the current one (`ctx.opt_name`) unless given.
+        """
+        if name is not None:
+            if name not in self.optimizers:
+                raise ContextError(
+                    f"There is no optimizer {name!r}; there are {', '.join(self.optimizers)}."
+                )
+            self.opt_name, self.opt = name, self.optimizers[name]
+        if not self.skipped:
+            loop.step_optimizer(self)
+
+    # -- records ---------------------------------------------------------------------------------
+
+    @property
+    def records(self) -> dict[str, Any]:
+        """The history: metrics by set and epoch, seconds by part, and what `log` added."""
+        records: dict[str, Any] = self.history()
+        for what, sets in self._extras.items():
+            for set_, values in sets.items():
+                kept = records.setdefault(what, {})
+                kept[set_] = [*kept.get(set_, ()), *values]
+        return records
+
+    def log(
+        self, what: str, set: str, value: Any, index: int | None = None, append: bool = True
+    ) -> None:
+        """Keep a value in the records.
+
+        Args:
+            what: The part of the records: "metrics" (`value` is then a dict), or a name of yours.
+            set: "train" or "valid" for metrics; any name otherwise.
+            value: What to keep.
+            index: Its place, counted from 1 like epochs; for metrics this epoch, else the end.
+            append: Whether to add to what is in that place, or to replace it.
+        """
+        if what == "metrics":
+            if not isinstance(value, Mapping):
+                raise ArgumentTypeError(
+                    f'ctx.log("metrics", ...) takes a dict of names and values; got {value!r}.'
+                )
+            epoch = max(self.epoch, 1) if index is None else index
+            old = self.history()["metrics"][set]
+            before = old[epoch - 1] if append and epoch <= len(old) else {}
+            self.replace_metrics(set, epoch, {**before, **value})
+            return
+        values = self._extras.setdefault(what, {}).setdefault(set, [])
+        if index is None:
+            values.append(value)
+            return
+        values.extend([None] * (index - len(values)))
+        old = values[index - 1]
+        values[index - 1] = value if old is None or not append else _joined(old, value)
+
+    def get_log(self, what: str, set: str, index: int | None = None) -> Any:
+        """What `log` has kept; at one place, or all of it.
+
+        Args:
+            what: The part of the records.
+            set: The name within it.
+            index: The place, counted from 1; None for the whole list.
+        """
+        records = self.records
+        if what not in records or set not in records[what]:
+            there = [f"{w}/{s}" for w, sets in records.items() for s in sets]
+            raise ContextError(f"Nothing is logged as {what}/{set}; there are {', '.join(there)}.")
+        return records[what][set] if index is None else records[what][set][index - 1]
+
+    def get_metric(self, name: str, set: str, epoch: int | None = None) -> Any:
+        """One value of an epoch, by default of this one; see `get_metrics`."""
+        values = self.get_metrics(set, epoch)
+        if name not in values:
+            raise ContextError(
+                f"There is no {set} metric {name!r} in epoch {epoch or self.epoch}; "
+                f"there are {', '.join(values) or 'none yet'}."
+            )
+        return values[name]
+
+    def get_formatted_metrics(self, set: str, epoch: int | None = None) -> dict[str, str]:
+        """The values of an epoch as text, each as its metric formats it."""
+        formats = {m.record_name: m.format for m in (self.metrics or {}).get(set, ())}
+        values = self.get_metrics(set, epoch)
+        return {name: formats.get(name, format_value)(value) for name, value in values.items()}
+
+    def get_metrics_df(self) -> pd.DataFrame:
+        """All values so far as a long data frame with the columns set, metric, epoch, value."""
+        from lumbre.fitted import metrics_frame
+
+        return metrics_frame(self.records)
+
+    # -- the rest --------------------------------------------------------------------------------
+
+    def _first_batch(self) -> None:
+        """Look once at what is easy to get wrong with shapes."""
+        from lumbre.step import check_shapes
+
+        check_shapes(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of a model made during a run has no run: its `ctx` is None."""
+        return
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_no_context, ())
+
+    def __repr__(self) -> str:
+        return f"<ctx: {self.place}>"
+
+
+def _no_context() -> None:
+    """What a pickled `ctx` becomes."""
+
+
+def format_value(value: Any) -> str:
+    """A value with the digits that matter: four decimals, more when it is tiny or huge."""
+    if isinstance(value, int | float):
+        small = 0 < abs(value) < 1e-3
+        return f"{value:.3e}" if small or abs(value) >= 1e6 else f"{value:.4f}"
+    return str(value)
+
+
+def _items(batch: Any) -> list[Any] | None:
+    return list(batch) if isinstance(batch, tuple | list) else None
+
+
+def _joined(old: Any, new: Any) -> Any:
+    if isinstance(old, dict) and isinstance(new, Mapping):
+        return {**old, **new}
+    return [*(old if isinstance(old, list) else [old]), *(new if isinstance(new, list) else [new])]
+
+
+def _names() -> list[str]:
+    return sorted(name for name, _ in inspect.getmembers_static(Context) if name[0] != "_")
+
+
+def unknown(name: str) -> ContextError:
+    """The error for reading an attribute that is not there."""
+    near = nearest(name, _names())
+    hint = f'Did you mean "{near}"?' if near else f"What callbacks keep is in ctx.buffers[{name!r}]."
+    return ContextError(f"ctx has no attribute {name!r}. {hint}")
+
+
+def unsettable(name: str) -> ContextError:
+    """The error for setting an attribute that is not there or is the run's to count."""
+    if name in _names():
+        return ContextError(f"ctx.{name} is kept by the run and cannot be set.")
+    near = nearest(name, _names())
+    hint = f'Did you mean "{near}"? ' if near else ""
+    return ContextError(
+        f"ctx has no attribute {name!r}. {hint}"
+        f"To share a value with other callbacks: ctx.buffers[{name!r}] = value."
+    )

@@ -1,0 +1,644 @@
+"""From what a user calls data to a loader of batches.
+
+`as_dataloader` is the one way in. Tensors and arrays that lie in memory get a `TensorLoader`, which
+takes whole batches out of them; all the rest is `torch.utils.data.DataLoader`'s work.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import numbers
+import operator
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
+
+BATCH_SIZE = 32
+
+# How much of the data is copied at once. Taking many small batches with one index_select is three
+# times as fast as one by one; beyond the size of a fast cache there is nothing left to gain.
+_CHUNK_BYTES = 64 * 1024
+
+# What decides which training samples come when; it has no meaning for the validation data.
+_ORDER = frozenset({"shuffle", "sampler", "batch_sampler", "drop_last", "generator"})
+
+
+class Loader(Protocol):
+    """What a pass runs over: an iterable of batches that begins anew with each `iter`."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Samples(Dataset[Any]):
+    """Tensors in memory as one data set: sample i is row i of each of them.
+
+    Args:
+        tree: A tensor, or lists, tuples and mappings of tensors, all of one length.
+        rows: The rows that belong to this data set, in order; None for all of them.
+    """
+
+    def __init__(self, tree: Any, rows: Tensor | None = None) -> None:
+        self.tree = tree
+        self.rows = rows
+        self.tensors: list[Tensor] = []
+        _map(self.tensors.append, tree)
+
+    @classmethod
+    def of(cls, data: Any) -> Samples:
+        """Convert a user's arrays and frames, and see that they fit together.
+
+        Raises:
+            DataError: when lengths differ, there is no sample, or an array does not hold numbers.
+            ArgumentTypeError: when a part is no tensor, array or frame.
+        """
+        if isinstance(data, Samples):
+            return data
+        if isinstance(data, TensorDataset):
+            data = data.tensors
+        parts: dict[str, Tensor] = {}
+        samples = cls(_convert(data, "data", parts))
+        if not parts:
+            raise DataError(f"the data is an empty {type(data).__name__}: there is no tensor in it")
+        for where, part in parts.items():
+            if part.ndim == 0:
+                raise DataError(
+                    f"{where} is a single number; the first dimension of data counts its samples. "
+                    "A list of single samples is passed as torch.utils.data.DataLoader(samples)."
+                )
+        if len({len(part) for part in parts.values()}) > 1:
+            lengths = ", ".join(f"{where} has {len(part)}" for where, part in parts.items())
+            raise DataError(
+                f"the parts of the data differ in their number of samples: {lengths}. A list of "
+                "ready batches is passed as torch.utils.data.DataLoader(batches, batch_size=None)."
+            )
+        if len(samples) == 0:
+            where, part = next(iter(parts.items()))
+            raise DataError(f"the data has no samples: {where} has shape {tuple(part.shape)}")
+        return samples
+
+    def __len__(self) -> int:
+        return len(self.tensors[0] if self.rows is None else self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        row = index if self.rows is None else int(self.rows[index])
+        return _map(lambda tensor: tensor[row], self.tree)
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{tuple(t.shape[1:])} {t.dtype}" for t in self.tensors)
+        return f"{len(self)} samples of {rows}".replace("torch.", "")
+
+
+class TensorLoader:
+    """Batches of tensors that lie in memory, each taken out whole.
+
+    Order and draws are those of `DataLoader(TensorDataset(...))` with the same options: with the
+    same seed, the same batches, and torch's generators left in the same state. Every batch owns
+    its memory, so a model that works in place cannot change the data.
+
+    Args:
+        dataset: The samples.
+        batch_size: Samples in a batch.
+        shuffle: Whether each pass has an order of its own.
+        drop_last: Whether a last batch with fewer samples is left out.
+        generator: Draws the order, in place of torch's own generator.
+        pin_memory: Whether batches lie in pinned memory; without an accelerator it has no effect.
+    """
+
+    def __init__(
+        self,
+        dataset: Samples,
+        batch_size: int = BATCH_SIZE,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = bool(shuffle)
+        self.drop_last = bool(drop_last)
+        self.generator = generator
+        self.pin_memory = bool(pin_memory)
+
+    def __len__(self) -> int:
+        spare = 0 if self.drop_last else self.batch_size - 1
+        return (len(self.dataset) + spare) // self.batch_size
+
+    def __iter__(self) -> Iterator[Any]:
+        # DataLoader draws a seed for its workers here, even when it has none.
+        _seed(self.generator)
+        return self._batches()
+
+    def _batches(self) -> Iterator[Any]:
+        tensors, size = self.dataset.tensors, self.batch_size
+        order = self._order()
+        orders = {t.device: None if order is None else order.to(t.device) for t in tensors}
+        pins = self.pin_memory and _can_pin()
+        form = _form(self.dataset.tree)
+
+        end = len(self.dataset)
+        if self.drop_last:
+            end -= end % size
+        row_bytes = sum(t.element_size() * (t.numel() // len(t)) for t in tensors)
+        chunk = size * max(1, _CHUNK_BYTES // max(1, row_bytes * size))
+        for start in range(0, end, chunk):
+            length = min(chunk, end - start)
+            parts = []
+            for tensor in tensors:
+                rows = orders[tensor.device]
+                if rows is None:
+                    part = tensor.narrow(0, start, length)
+                    part = part.clone(memory_format=torch.contiguous_format)
+                else:
+                    part = tensor.index_select(0, rows.narrow(0, start, length))
+                if pins and part.device.type == "cpu":
+                    part = part.pin_memory()
+                # Unlike split, the pieces know nothing of each other: one may be changed in place
+                # while autograd still needs another.
+                parts.append(part.unsafe_split(size))
+            yield from map(form, zip(*parts, strict=True))
+
+        if self.shuffle and self.generator is not None:
+            # DataLoader's sampler draws a permutation more than it uses.
+            torch.randperm(len(self.dataset), generator=self.generator, device="cpu")
+
+    def _order(self) -> Tensor | None:
+        rows = self.dataset.rows
+        if not self.shuffle:
+            return rows
+        generator = self.generator
+        if generator is None:
+            generator = torch.Generator()
+            generator.manual_seed(_seed(None))
+        order = torch.randperm(len(self.dataset), generator=generator, device="cpu")
+        return order if rows is None else rows.index_select(0, order)
+
+    def __repr__(self) -> str:
+        return (
+            f"TensorLoader({self.dataset!r}, batch_size={self.batch_size}, "
+            f"shuffle={self.shuffle}, drop_last={self.drop_last})"
+        )
+
+
+@functools.singledispatch
+def as_dataloader(data: Any, **dataloader_options: Any) -> Loader:
+    """Make a loader of batches from data of any form that lumbre knows.
+
+    Register a form of your own with `@lb.as_dataloader.register`; the function gets the data and
+    the options as keywords, and returns an iterable of batches that can be walked again.
+
+    Args:
+        data: A `DataLoader` (returned as it is), a `Dataset`, an `IterableDataset`, a tensor, a
+            numpy array or a pandas frame, or lists, tuples and mappings of the latter three.
+            float64 arrays and frames become torch's default dtype, tensors stay as they are.
+        **dataloader_options: What `torch.utils.data.DataLoader` takes. Unless given, the batch
+            size is 32, nothing is shuffled and nothing dropped.
+
+    Returns:
+        The loader. A tensor by itself gives batches that are tensors; a list or a tuple gives
+        lists.
+
+    Raises:
+        ArgumentError: when an option is unknown, or options are given for a loader.
+        ArgumentTypeError: when the data is of no known form.
+        DataError: when there are no samples, or parts of the data differ in length.
+
+    Example:
+        >>> import lumbre as lb, numpy as np
+        >>> x, y = np.zeros((100, 4)), np.arange(100)
+        >>> loader = lb.as_dataloader((x, y), batch_size=64)
+        >>> [[part.shape[0] for part in batch] for batch in loader]
+        [[64, 64], [36, 36]]
+    """
+    if _is_frame(data):
+        return _of_memory(data, **dataloader_options)
+    if isinstance(data, type):
+        raise ArgumentTypeError(f"data is the class {data.__name__}; pass an instance of it")
+    raise ArgumentTypeError(
+        f"data is of type {_type_name(data)}, of which no batches can be made. Expected a "
+        "DataLoader, a Dataset, a tensor, array or frame, or a tuple or list of these. "
+        "Wrap it in torch.utils.data.DataLoader(data), or register a function for its type with "
+        "@lb.as_dataloader.register."
+    )
+
+
+@as_dataloader.register(DataLoader)
+@as_dataloader.register(TensorLoader)
+def _of_loader(data: Loader, **dataloader_options: Any) -> Loader:
+    if dataloader_options:
+        raise ArgumentError(
+            f"dataloader options ({', '.join(dataloader_options)}) do not apply to a "
+            f"{type(data).__name__}, which makes its batches itself. Give them to the loader, or "
+            "pass the data set instead."
+        )
+    return data
+
+
+@as_dataloader.register(Dataset)
+def _of_dataset(data: Dataset[Any], **dataloader_options: Any) -> Loader:
+    _check_options(dataloader_options)
+    if hasattr(data, "__len__") and len(data) == 0:
+        raise DataError(f"the data has no samples: {_type_name(data)} has length 0")
+    return DataLoader(data, **_with_batch_size(dataloader_options))
+
+
+@as_dataloader.register(IterableDataset)
+def _of_iterable(data: IterableDataset[Any], **dataloader_options: Any) -> Loader:
+    _check_options(dataloader_options)
+    if dataloader_options.get("shuffle"):
+        raise ArgumentError(
+            f"shuffle=True does not work with {_type_name(data)}: an IterableDataset decides its "
+            "order itself. Leave shuffle out, and shuffle in its __iter__."
+        )
+    return DataLoader(data, **_with_batch_size(dataloader_options))
+
+
+@as_dataloader.register(Samples)
+@as_dataloader.register(Tensor)
+@as_dataloader.register(np.ndarray)
+@as_dataloader.register(list)
+@as_dataloader.register(tuple)
+@as_dataloader.register(Mapping)
+def _of_memory(data: Any, **dataloader_options: Any) -> Loader:
+    _check_options(dataloader_options)
+    samples = Samples.of(data)
+    options = _with_batch_size(dataloader_options)
+    asked = {name for name, value in options.items() if not _is_default(name, value)}
+    own = set(inspect.signature(TensorLoader).parameters)
+    plain = all(
+        type(t) in (Tensor, torch.nn.Parameter) and t.layout == torch.strided and not t.is_nested
+        for t in samples.tensors
+    )
+    if asked <= own and options.get("batch_size") is not None and plain:
+        return TensorLoader(samples, **{name: options[name] for name in options if name in own})
+    return DataLoader(samples, **options)
+
+
+@as_dataloader.register(TensorDataset)
+def _of_tensor_dataset(data: TensorDataset, **dataloader_options: Any) -> Loader:
+    # A subclass may well have a __getitem__ of its own.
+    make = _of_memory if type(data) is TensorDataset else _of_dataset
+    return make(data, **dataloader_options)
+
+
+def is_loader(data: Any) -> bool:
+    """Whether `data` makes its batches itself."""
+    return isinstance(data, DataLoader | TensorLoader)
+
+
+def train_loader(data: Any, options: Mapping[str, Any] | None = None) -> Loader:
+    """Make the loader of training data: shuffled, unless told otherwise or it has its own order.
+
+    Raises:
+        ArgumentError: when options are given and `data` is a loader already.
+    """
+    options = _as_options(options)
+    ordered = any(options.get(name) is not None for name in ("sampler", "batch_sampler"))
+    if not (
+        is_loader(data)
+        or isinstance(data, IterableDataset)
+        or "shuffle" in options
+        or ordered
+        or not _takes(as_dataloader.dispatch(type(data)), "shuffle")
+    ):
+        options["shuffle"] = True
+    return _make(data, options)
+
+
+def eval_loader(data: Any, options: Mapping[str, Any] | None = None) -> Loader:
+    """Make the loader of data that a model is held against: in the order of the data.
+
+    Raises:
+        ArgumentError: when options are given and `data` is a loader already.
+    """
+    options = _as_options(options)
+    if not is_loader(data) and options.pop("shuffle", False):
+        warnings.warn(
+            "shuffle=True in dataloader_options has no effect: evaluate and predict keep the "
+            "order of the data",
+            DataWarning,
+            stacklevel=3,
+        )
+    return _make(data, options)
+
+
+def loaders(
+    data: Any, valid_data: Any = None, options: Mapping[str, Any] | None = None
+) -> tuple[Loader, Loader | None]:
+    """Make the loaders of a fit.
+
+    Args:
+        data: The training data.
+        valid_data: The validation data, or the fraction of `data` to hold back for it, or None.
+        options: The user's `dataloader_options`. Those about order (`shuffle`, `sampler`,
+            `batch_sampler`, `drop_last`, `generator`) are for the training data alone.
+
+    Returns:
+        The loader of the training data, and that of the validation data or None.
+    """
+    options = _as_options(options)
+    if isinstance(valid_data, numbers.Real):
+        data, valid_data = split(data, valid_data)
+    train = train_loader(data, options)
+    if valid_data is None:
+        return train, None
+    if is_loader(valid_data) and options:
+        warnings.warn(
+            f"dataloader_options do not apply to valid_data, which is a "
+            f"{type(valid_data).__name__} already; they are used for the training data alone",
+            DataWarning,
+            stacklevel=3,
+        )
+        return train, valid_data
+    try:
+        valid_options = {name: options[name] for name in options if name not in _ORDER}
+        return train, eval_loader(valid_data, valid_options)
+    except (ArgumentError, ArgumentTypeError, DataError) as error:
+        error.add_note("in valid_data")
+        raise
+
+
+def split(data: Any, fraction: numbers.Real) -> tuple[Any, Any]:
+    """Hold back a random part of the data; torch's own generator draws it.
+
+    Args:
+        data: Data in memory, or a `Dataset` that has a length.
+        fraction: The part to hold back, between 0 and 1.
+
+    Returns:
+        What is left to train on, and what was held back. Nothing is copied.
+
+    Raises:
+        ArgumentError: when this is no fraction, or the data cannot be split.
+        DataError: when one of the parts would be empty.
+    """
+    if isinstance(fraction, bool) or not 0 < float(fraction) < 1:
+        raise ArgumentError(
+            f"valid_data={fraction!r} is no fraction of the data: pass a number between 0 and 1, "
+            "such as 0.2, or the validation data itself"
+        )
+    form = as_dataloader.dispatch(type(data))
+    by_rows = form is _of_memory or _is_frame(data) or type(data) is TensorDataset
+    if not by_rows and (form not in (_of_dataset, _of_tensor_dataset) or not _takes_len(data)):
+        raise ArgumentError(
+            f"valid_data={fraction!r} cannot be taken from {_type_name(data)}, whose samples "
+            "cannot be picked here. Pass the validation data itself, such as a second loader; a "
+            "data set is split by torch.utils.data.random_split(dataset, "
+            f"[{1 - float(fraction):.3g}, {float(fraction):.3g}])."
+        )
+    source = Samples.of(data) if by_rows else data
+    count = len(source)
+    held = round(count * float(fraction))
+    if not 0 < held < count:
+        raise DataError(
+            f"valid_data={fraction!r} of {count} samples leaves {count - held} to train on and "
+            f"{held} to validate on; each part needs one at least"
+        )
+    order = torch.randperm(count, device="cpu")
+    parts = order[: count - held], order[count - held :]
+    if not by_rows:
+        left, right = (Subset(source, part.tolist()) for part in parts)
+        return left, right
+    if source.rows is not None:
+        parts = source.rows[parts[0]], source.rows[parts[1]]
+    return Samples(source.tree, parts[0]), Samples(source.tree, parts[1])
+
+
+def empty(loader: Any, what: str) -> DataError:
+    """Say why a pass over `loader` had no batch; `what` is the argument that it came from."""
+    dataset: Any = getattr(loader, "dataset", None)
+    count = len(dataset) if _takes_len(dataset) else None
+    size = getattr(loader, "batch_size", None)
+    dropped = getattr(loader, "drop_last", False)
+    if count and size and count < size and dropped:
+        why = (
+            f"its {count} samples are fewer than the batch size of {size}, and drop_last=True "
+            "leaves the short batch out. Use drop_last=False or a smaller batch_size."
+        )
+    elif count == 0:
+        why = f"its {_type_name(dataset)} has no samples."
+    else:
+        why = "it has no samples, or is an iterator that was spent by an earlier pass."
+    return DataError(f"{what} gave no batch: {why}")
+
+
+def input_and_target(batch: Any) -> tuple[Any, Any]:
+    """Give the first and the second item of a batch.
+
+    A batch that is no list or tuple (a tensor, a mapping, an object of its own kind) is all
+    input, and so is a list or tuple of one item: the target is None.
+    """
+    if isinstance(batch, list | tuple) and not isinstance(batch, PackedSequence):
+        if len(batch) > 1:
+            return batch[0], batch[1]
+        if len(batch) == 1:
+            return batch[0], None
+        raise DataError(f"a batch is an empty {type(batch).__name__}; expected input and target")
+    return batch, None
+
+
+def batch_size_of(batch: Any) -> int:
+    """Give the first dimension of the target, else of the input; 1 where neither has one."""
+    source, target = input_and_target(batch)
+    size = _size(target)
+    if size is None:
+        size = _size(source)
+    return 1 if size is None else size
+
+
+def _size(tree: Any) -> int | None:
+    if isinstance(tree, Tensor):
+        return tree.shape[0] if tree.ndim else None
+    if isinstance(tree, PackedSequence):
+        return int(tree.batch_sizes[0])
+    if isinstance(tree, np.ndarray):
+        return int(tree.shape[0]) if tree.ndim else None
+    if isinstance(tree, Mapping):
+        tree = tree.values()
+    elif not isinstance(tree, list | tuple):
+        return None
+    elif tree and all(isinstance(item, str | bytes | int | float) for item in tree):
+        return len(tree)  # what collating leaves as a list has an item a sample
+    return next((size for size in map(_size, tree) if size is not None), None)
+
+
+def _make(data: Any, options: dict[str, Any]) -> Loader:
+    loader = as_dataloader(data, **options)
+    if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
+        raise ArgumentTypeError(
+            f"the function registered for {_type_name(data)} with lb.as_dataloader returned "
+            f"{_type_name(loader)}; expected an object whose __iter__ begins anew for each epoch"
+        )
+    return loader
+
+
+@functools.cache
+def _loader_options() -> dict[str, Any]:
+    parameters = list(inspect.signature(DataLoader).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def _is_default(name: str, value: Any) -> bool:
+    default = _loader_options()[name]
+    # Asked of plain values alone: == of an array given as sampler is no bool.
+    return value is default or (isinstance(value, bool | int | float | str) and value == default)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    known = _loader_options()
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ArgumentError(
+                f"unknown dataloader option {name!r}.{hint} The options are those of "
+                f"torch.utils.data.DataLoader: {', '.join(known)}."
+            )
+    size = options.get("batch_size")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise ArgumentError(f"batch_size={size!r} is no number of samples: pass a whole number > 0")
+
+
+def _as_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    if options is not None and not isinstance(options, Mapping):
+        raise ArgumentTypeError(
+            f"dataloader_options is of type {_type_name(options)}; expected a dict such as "
+            '{"batch_size": 64}'
+        )
+    return dict(options or {})
+
+
+def _with_batch_size(options: Mapping[str, Any]) -> dict[str, Any]:
+    if options.get("batch_sampler") is not None:
+        return dict(options)
+    return {"batch_size": BATCH_SIZE, **options}
+
+
+def _takes(function: Callable[..., Any], keyword: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return keyword in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
+
+
+def _takes_len(data: Any) -> bool:
+    try:
+        len(data)
+    except (TypeError, NotImplementedError):
+        return False
+    return True
+
+
+def _seed(generator: torch.Generator | None) -> int:
+    draw = torch.empty((), dtype=torch.int64, device="cpu").random_(generator=generator)
+    return int(draw.item())
+
+
+def _can_pin() -> bool:
+    device = torch.accelerator.current_accelerator(check_available=True)
+    return device is not None and device.type != "mps"
+
+
+def _map(function: Callable[[Any], Any], tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _map(function, item) for key, item in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(_map(function, item) for item in tree))
+    if isinstance(tree, list | tuple):
+        return [_map(function, item) for item in tree]
+    return function(tree)
+
+
+def _form(tree: Any) -> Callable[[Sequence[Tensor]], Any]:
+    """Give the function that makes a batch of its tensors: the same tree, filled anew."""
+    if isinstance(tree, Tensor):
+        return operator.itemgetter(0)
+    if type(tree) is list and all(isinstance(item, Tensor) for item in tree):
+        return list
+
+    def fill(parts: Sequence[Tensor]) -> Any:
+        rest = iter(parts)
+        return _map(lambda _: next(rest), tree)
+
+    return fill
+
+
+def _convert(data: Any, where: str, parts: dict[str, Tensor]) -> Any:
+    """Give the same tree with tensors as leaves, and note in `parts` where each of them stood."""
+    if isinstance(data, Mapping):
+        return {key: _convert(item, f"{where}[{key!r}]", parts) for key, item in data.items()}
+    if isinstance(data, list | tuple):
+        items = [_convert(item, f"{where}[{i}]", parts) for i, item in enumerate(data)]
+        return type(data)(*items) if hasattr(data, "_fields") else items
+    if isinstance(data, Tensor):
+        tensor = data
+    elif _is_frame(data):
+        tensor = _from_numpy(_from_pandas(data, where), where)
+    elif isinstance(data, np.ndarray):
+        tensor = _from_numpy(data, where)
+    else:
+        raise ArgumentTypeError(
+            f"{where} is of type {_type_name(data)}; expected a tensor, an array or a frame. "
+            f"Numbers become one by torch.tensor({where}); a list of single samples is passed as "
+            "torch.utils.data.DataLoader(samples)."
+        )
+    parts[where] = tensor
+    return tensor
+
+
+def _from_numpy(array: np.ndarray[Any, Any], where: str) -> Tensor:
+    if array.dtype.kind not in "biufc":
+        raise DataError(
+            f"{where} has dtype {array.dtype}, which is no number; encode it first, such as with "
+            "numpy.unique(values, return_inverse=True)"
+        )
+    if array.dtype.kind == "f" and array.dtype.itemsize >= 8:
+        array = array.astype(np.float64, copy=False)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    with warnings.catch_warnings():
+        # torch warns of arrays that must not be written to; batches are copies.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            tensor = torch.from_numpy(array)
+        except ValueError:  # strides that torch does not have, such as negative ones
+            tensor = torch.from_numpy(array.copy())
+    if tensor.dtype == torch.float64:
+        tensor = tensor.to(torch.get_default_dtype())
+    return tensor
+
+
+def _is_frame(data: Any) -> bool:
+    pandas = sys.modules.get("pandas")  # nobody has a frame without having imported it
+    return pandas is not None and isinstance(data, pandas.DataFrame | pandas.Series)
+
+
+def _from_pandas(data: Any, where: str) -> np.ndarray[Any, Any]:
+    columns = list(data.dtypes.items()) if data.ndim == 2 else [(data.name, data.dtype)]
+    wrong = [f"{name} ({dtype})" for name, dtype in columns if dtype.kind not in "biuf"]
+    if wrong:
+        raise DataError(
+            f"{where} has columns that are no numbers: {', '.join(wrong)}. Encode them first, such "
+            "as with pandas.get_dummies(frame), or column.cat.codes for a target."
+        )
+    if data.isna().to_numpy().any():
+        return np.asarray(data.to_numpy(dtype=np.float64, na_value=np.nan))
+    # A frame of bools beside numbers would become an array of Python objects.
+    dtype = np.result_type(*(getattr(dtype, "numpy_dtype", dtype) for _, dtype in columns))
+    return np.asarray(data.to_numpy(dtype=dtype))
+
+
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    prefix = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
+    return f"{prefix}{kind.__qualname__}"

@@ -1,0 +1,163 @@
+"""What holds around a run: Ctrl-C, exceptions and their handlers, and everything put back."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from lumbre.step import part_of, set_grad
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from lumbre.context import Context
+
+_Handlers = Mapping[type[BaseException], Callable[["Context", BaseException], Any]]
+
+
+class RunGuard:
+    """Around a whole run. Gradients are off inside; the model and the metrics know `ctx`.
+
+    In a fit, an exception with an entry in `ctx.handlers` and a KeyboardInterrupt end the run and
+    go no further; `evaluate` and `predict` raise them.
+    """
+
+    def __init__(self, ctx: Context, kind: Literal["fit", "evaluate", "predict"]) -> None:
+        self._ctx = ctx
+        self._is_fit = kind == "fit"
+
+    def __enter__(self) -> Self:
+        ctx = self._ctx
+        self._grad = torch.is_grad_enabled()
+        set_grad(False)
+        self._bound = [ctx.model, *(m for each in ctx.metrics.values() for m in each)]
+        self._before = [vars(each).get("ctx", _ABSENT) for each in self._bound]
+        for each in self._bound:
+            _bind(each, ctx)
+        self._sigint = self._take_sigint()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        try:
+            return error is not None and self._end(_original(error))
+        finally:
+            self._put_back()
+
+    def _end(self, error: BaseException) -> bool:
+        from lumbre import loop
+
+        ctx = self._ctx
+        set_grad(False)
+        if isinstance(error, KeyboardInterrupt):
+            ctx.interrupt()
+            loop.interrupt(ctx)
+            if self._is_fit:
+                ctx.drop_open_epoch()
+                ctx.call_callbacks("on_fit_end")
+            return self._is_fit
+        if _handled(ctx, error, ctx.handlers if self._is_fit else {}):
+            loop.close(ctx)
+            return True
+        raise error
+
+    def _put_back(self) -> None:
+        ctx = self._ctx
+        if self._sigint is not None:
+            signal.signal(signal.SIGINT, self._sigint)
+        set_grad(self._grad)
+        for each, before in zip(self._bound, self._before, strict=True):
+            _bind(each, before)
+        # An exception holds the frames that hold ctx: without this, ctx would hold itself.
+        ctx.exception = None
+        self._bound, self._before = [], []
+
+    def _take_sigint(self) -> Any:
+        """Turn the first Ctrl-C into a wish; the second one is taken at once."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            return None
+        ctx = self._ctx
+
+        def on_sigint(number: int, frame: FrameType | None) -> None:
+            if ctx.interrupted:
+                raise KeyboardInterrupt
+            ctx.interrupt()
+
+        signal.signal(signal.SIGINT, on_sigint)
+        return before
+
+
+class EpochGuard:
+    """Around the body of an epoch: an exception in `ctx.epoch_handlers` ends the epoch only."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        ctx = self._ctx
+        if error is None or not ctx.epoch_handlers:
+            return False
+        error = _original(error)
+        if _find(ctx.epoch_handlers, error) is None:
+            return False
+        from lumbre import loop
+
+        set_grad(False)
+        _handled(ctx, error, ctx.epoch_handlers)
+        loop.close(ctx, inside_epoch=True)
+        ctx.exception = None
+        return True
+
+
+def _handled(ctx: Context, error: BaseException, handlers: _Handlers) -> bool:
+    """Fire `on_exception` and let the handler see the exception, if there is one for it."""
+    from lumbre import loop
+
+    ctx.note_exception(error, part_of(ctx, error))
+    ctx.exception = error
+    loop.fail(ctx)
+    handler = _find(handlers, error)
+    if handler is None:
+        return False
+    handler(ctx, error)
+    return True
+
+
+def _find(handlers: _Handlers, error: BaseException) -> Callable[..., Any] | None:
+    return next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+
+
+def _original(error: BaseException) -> BaseException:
+    """A generator turns a StopIteration inside of it into a RuntimeError; turn it back."""
+    if type(error) is RuntimeError and isinstance(error.__cause__, StopIteration):
+        return error.__cause__
+    return error
+
+
+_ABSENT = object()
+
+
+def _bind(owner: object, ctx: object) -> None:
+    # Past nn.Module.__setattr__, which looks for parameters and refuses before super().__init__.
+    if ctx is _ABSENT:
+        vars(owner).pop("ctx", None)
+    else:
+        vars(owner)["ctx"] = ctx

@@ -1,0 +1,200 @@
+"""The loop. Each breakpoint is fired here and nowhere else, in the place where it belongs.
+
+The whole run has gradients off. They are on while the body of a training batch runs, except
+around the optimizer's step, so that callbacks meet them where a graph is wanted and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from lumbre import step
+from lumbre.data import empty
+from lumbre.guard import EpochGuard
+from lumbre.step import set_grad
+
+if TYPE_CHECKING:
+    from lumbre.context import Context
+
+
+def fit(ctx: Context) -> None:
+    """Train for the epochs of the run, with a validation pass in each one if there is data."""
+    for _ in epochs(ctx):
+        with EpochGuard(ctx):
+            for _ in train(ctx, ctx.train_data):
+                ctx.step(ctx)
+            if ctx.valid_data is not None:
+                for _ in valid(ctx, ctx.valid_data):
+                    ctx.step(ctx)
+
+
+def evaluate(ctx: Context) -> None:
+    """Exactly the validation pass of an epoch."""
+    for _ in valid(ctx, ctx.valid_data):
+        ctx.step(ctx)
+    if ctx.interrupted:
+        raise KeyboardInterrupt
+
+
+def epochs(ctx: Context) -> Iterator[int]:
+    """The epochs of the run, until the last one or a stop."""
+    fire = ctx.call_callbacks
+    fire("on_fit_begin")
+    while ctx.next_epoch():
+        fire("on_epoch_begin")
+        yield ctx.epoch
+        close(ctx, inside_epoch=True)
+        fire("on_epoch_end")
+        if ctx._early_stopping:
+            ctx._early_stopping = False
+            fire("on_early_stopping")
+    interrupt(ctx)
+    fire("on_fit_end")
+
+
+def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
+    """One pass over the training data; the body between two batches is the training step."""
+    if not ctx.next_pass(True):
+        return
+    fire, place = ctx.call_callbacks, ctx.accelerator.place if ctx.accelerator.places else None
+    ctx.data, ctx.step = loader, ctx._steps[0]
+    fire("on_train_begin")
+    if not ctx.pass_is_over():
+        for batch in loader:
+            ctx.next_batch()
+            ctx.batch = batch if place is None else place(batch)
+            ctx.pred = ctx.loss_grad = ctx._losses = None
+            if not fire("on_train_batch_begin"):
+                set_grad(True)
+                yield ctx.batch
+                set_grad(False)
+            if ctx.skipped:
+                step.clear_gradients(ctx)
+            fire("on_train_batch_end")
+            if ctx.pass_is_over():
+                break
+        else:
+            if ctx.iter == 0:
+                raise empty(loader, "the training data")
+    interrupt(ctx)
+    fire("on_train_end")
+
+
+def train_step(ctx: Context) -> None:
+    """The default training step: every optimizer has its own prediction, loss and step."""
+    for ctx.opt_name, ctx.opt in ctx.optimizers.items():
+        if forward(ctx) or compute_loss(ctx) or backward(ctx) or step_optimizer(ctx):
+            return  # skip_batch was asked for: the batch is left
+
+
+def forward(ctx: Context) -> bool:
+    """Predict, from `ctx.input` into `ctx.pred`. As all parts of a step, true to leave the batch."""
+    ctx.pred = step.predict(ctx)
+    if ctx.training:
+        return ctx.call_callbacks("on_train_batch_after_pred")
+    return ctx.call_callbacks("on_valid_batch_after_pred")
+
+
+def compute_loss(ctx: Context) -> bool:
+    """Compare, from `ctx.pred` and `ctx.target` into `ctx.loss_grad`."""
+    ctx.loss_grad = step.loss(ctx)
+    if ctx.training:
+        return ctx.call_callbacks("on_train_batch_after_loss")
+    return ctx.call_callbacks("on_valid_batch_after_loss")
+
+
+def backward(ctx: Context) -> bool:
+    """Differentiate `ctx.loss_grad`."""
+    if ctx.call_callbacks("on_train_batch_before_backward"):
+        return True
+    step.backward(ctx)
+    return False
+
+
+def step_optimizer(ctx: Context) -> bool:
+    """Step the optimizer under way and clear its gradients."""
+    set_grad(False)
+    left = ctx.call_callbacks("on_train_batch_before_step")
+    if not left:
+        step.update(ctx)
+        left = ctx.call_callbacks("on_train_batch_after_step")
+    set_grad(True)
+    return left
+
+
+def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
+    """One pass over the validation data."""
+    if not ctx.next_pass(False):
+        return
+    fire, place = ctx.call_callbacks, ctx.accelerator.place if ctx.accelerator.places else None
+    ctx.data, ctx.step = loader, ctx._steps[1]
+    fire("on_valid_begin")
+    if not ctx.pass_is_over():
+        for batch in loader:
+            ctx.next_batch()
+            ctx.batch = batch if place is None else place(batch)
+            ctx.pred = ctx.loss_grad = ctx._losses = None
+            if not fire("on_valid_batch_begin"):
+                yield ctx.batch
+            fire("on_valid_batch_end")
+            if ctx.pass_is_over():
+                break
+        else:
+            if ctx.iter == 0:
+                raise empty(loader, "the validation data")
+    interrupt(ctx)
+    fire("on_valid_end")
+
+
+def valid_step(ctx: Context) -> None:
+    """The default validation step: a prediction and a loss for every optimizer's name."""
+    for ctx.opt_name in ctx.optimizers:
+        if forward(ctx) or compute_loss(ctx):
+            return
+        step.keep_loss(ctx)
+
+
+def predict(ctx: Context) -> Iterator[Any]:
+    """The predictions, batch by batch, without those of skipped batches."""
+    ctx.next_pass(False)
+    fire, place = ctx.call_callbacks, ctx.accelerator.place if ctx.accelerator.places else None
+    fire("on_predict_begin")
+    if not ctx.pass_is_over():
+        for batch in ctx.data:
+            ctx.next_batch()
+            ctx.batch = batch if place is None else place(batch)
+            ctx.pred = None
+            left = fire("on_predict_batch_begin")
+            if not left:
+                ctx.pred = step.predict_for_user(ctx)
+            left = fire("on_predict_batch_end") or left
+            if not left:
+                yield ctx.pred
+            if ctx.pass_is_over():
+                break
+        else:
+            if ctx.iter == 0:
+                raise empty(ctx.data, "the data to predict")
+    if interrupt(ctx):
+        raise KeyboardInterrupt
+    fire("on_predict_end")
+
+
+def interrupt(ctx: Context) -> bool:
+    """Fire the breakpoint of Ctrl-C, once, if it was pressed."""
+    if ctx.interrupted and not ctx._interrupt_fired:
+        ctx._interrupt_fired = True
+        ctx.call_callbacks("on_interrupt")
+    return ctx.interrupted
+
+
+def fail(ctx: Context) -> None:
+    """Fire the breakpoint of an exception that is leaving; `ctx.exception` holds it."""
+    ctx.call_callbacks("on_exception")
+
+
+def close(ctx: Context, inside_epoch: bool = False) -> None:
+    """Fire the `_end`s that are due, from the inside out, when what they close was left early."""
+    while (end := ctx.next_end(inside_epoch)) is not None:
+        ctx.call_callbacks(end)

@@ -1,0 +1,119 @@
+"""How often a classifier is right."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lumbre.errors import DTypeError, ShapeError
+from lumbre.metrics.native import Native, shape_of, triple
+
+
+class Accuracy(Native):
+    """The share of samples whose highest score is that of their class.
+
+    `update` takes preds: scores, shape (n, classes, ...), any float, integer or bool dtype; and
+    target: class numbers from 0, shape (n, ...), any integer dtype. Of equal highest scores the
+    first counts; a sample with a NaN among its scores is a miss.
+
+    Args:
+        name: The name of the record, "acc" unless given.
+
+    Raises:
+        ShapeError: from `update`, when the shapes do not fit together.
+        TargetError: when a target is below 0 or not below the number of classes; on a device not
+            before `compute`.
+
+    Source: scikit-learn, `accuracy_score` of the argmax.
+    """
+
+    abbrev = "Acc"
+    direction = "max"
+    _kind = "Accuracy"
+
+    def __init__(self, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+
+    def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
+        if preds.dim() < 2 or (preds.shape[0], *preds.shape[2:]) != tuple(target.shape):
+            raise ShapeError(
+                f"Accuracy takes preds of shape (n, classes, ...) and a target of shape (n, ...); got "
+                f"{shape_of(preds)} and {shape_of(target)}. For one score a sample there is "
+                "BinaryAccuracy; a one-hot target becomes one of classes by `target.argmax(1)`."
+            )
+        if target.is_floating_point() or target.dtype is torch.bool:
+            raise DTypeError(
+                f"Accuracy takes a target of class numbers; got {target.dtype}. Try `target.long()`."
+            )
+        scores = preds.to(torch.uint8) if preds.dtype is torch.bool else preds
+        target = target.to(preds.device)
+        hits = (scores.argmax(1) == target) & ~scores.isnan().any(1)
+        outside = (target < 0) | (target >= preds.shape[1])
+        return triple(hits.sum(), target.numel(), outside.sum(), preds)
+
+    def _out_of_range(self, number: int) -> str:
+        return (
+            f"Accuracy: {number} targets name a class that preds do not have. Classes count from 0; "
+            "is the model's last layer wide enough?"
+        )
+
+
+class BinaryAccuracy(Native):
+    """The share of samples on whose side of a threshold their probability lies.
+
+    `update` takes preds: probabilities of class 1; and target: 0 or 1, of the same shape, any dtype.
+    Class 1 is predicted where preds > threshold. A NaN is a miss.
+
+    Args:
+        threshold: Between 0 and 1.
+        name: The name of the record, "acc" unless given.
+
+    Raises:
+        ShapeError: from `update`, when the shapes differ.
+        TargetError: when a target is neither 0 nor 1; on a device not before `compute`.
+        MetricError: when the threshold is not between 0 and 1.
+
+    Source: scikit-learn, `accuracy_score(target, preds > threshold)`.
+    """
+
+    abbrev = "Acc"
+    direction = "max"
+    _kind = "BinaryAccuracy"
+
+    def __init__(self, threshold: float = 0.5, *, name: str | None = None) -> None:
+        super().__init__(name=name, threshold=threshold)
+        self.threshold = threshold
+
+    def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
+        target = _fitting(self, preds, target).to(preds.device)
+        cut = self._native.cut
+        hits = ((preds > cut) == (target == 1)) & ~preds.isnan()
+        outside = (target != 0) & (target != 1)
+        return triple(hits.sum(), target.numel(), outside.sum(), preds)
+
+    def _out_of_range(self, number: int) -> str:
+        return f"{type(self).__name__}: {number} targets are neither 0 nor 1."
+
+
+class BinaryAccuracyWithLogits(BinaryAccuracy):
+    """`BinaryAccuracy` of scores before the sigmoid: class 1 where sigmoid(preds) > threshold.
+
+    Args:
+        threshold: Between 0 and 1, on the scale of probabilities.
+        name: The name of the record, "acc" unless given.
+    """
+
+    _kind = "BinaryAccuracyWithLogits"
+
+
+def _fitting(metric: Native, preds: Tensor, target: Tensor) -> Tensor:
+    """The target in the shape of the predictions, if they differ by dimensions of size 1 only."""
+    if preds.shape == target.shape:
+        return target
+    wide = [[n for n in tensor.shape if n != 1] for tensor in (preds, target)]
+    if wide[0] != wide[1]:
+        raise ShapeError(
+            f"{type(metric).__name__} compares element by element; got preds of shape "
+            f"{shape_of(preds)} and a target of shape {shape_of(target)}."
+        )
+    return target.reshape(preds.shape)

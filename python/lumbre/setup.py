@@ -1,0 +1,318 @@
+"""`setup`: how a model is trained, before there is any data."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lumbre import data as data_module
+from lumbre import loop, step
+from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.callback import Callback, as_callbacks
+from lumbre.callbacks.default import default_callbacks
+from lumbre.callbacks.progress import Progress, is_shown
+from lumbre.context import Context
+from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.fast_step import fast_road
+from lumbre.guard import RunGuard
+from lumbre.metric import MetricSet, as_metric_set, meter
+from lumbre.schedule import compile_schedule
+
+if TYPE_CHECKING:
+    from lumbre.fitted import Fitted
+
+
+def setup(
+    module: nn.Module | Callable[..., nn.Module],
+    loss: Callable[..., Any] | None = None,
+    optimizer: Any = None,
+    metrics: Any = None,
+    backward: Callable[..., Any] | None = None,
+) -> Trainable:
+    """Say how a model is trained.
+
+    What is given here wins over what the module defines: it may have `loss(self, pred, target)`,
+    `set_optimizers(self, **opt_hparams)`, `step(self, ctx)`, `predict(self, x)` and
+    `backward(self, loss)`.
+
+    Args:
+        module: A class or factory, called with the hparams at fit; or a module, trained in place.
+        loss: Called as `loss(pred, target)`; gives a scalar.
+        optimizer: A class or factory, called as `optimizer(params, **opt_hparams)`; or, with a
+            module that is there already, an optimizer of its parameters.
+        metrics: One, a list, or a `MetricSet`.
+        backward: Called as `backward(loss)` in the place of `loss.backward()`.
+
+    Returns:
+        What `fit` is called on.
+
+    Raises:
+        ArgumentTypeError: when a class is passed for an instance or the other way round.
+        ArgumentError: when there is no way to a loss or to an optimizer.
+
+    Example:
+        >>> import lumbre as lb, torch
+        >>> lb.setup(torch.nn.Linear, torch.nn.MSELoss(), torch.optim.SGD)
+        Trainable(Linear, loss=MSELoss, optimizer=SGD)
+    """
+    if not (isinstance(module, nn.Module) or callable(module)):
+        raise ArgumentTypeError(
+            "module is a subclass of torch.nn.Module, a function that makes a module, or a module; "
+            f"got {module!r}."
+        )
+    if isinstance(loss, type):
+        raise ArgumentTypeError(
+            f"loss is the class {loss.__name__} where an instance is due: write {loss.__name__}()."
+        )
+    for name, value in (("loss", loss), ("backward", backward)):
+        if value is not None and not callable(value):
+            raise ArgumentTypeError(f"{name} is a function or a module; got {value!r}.")
+    if isinstance(optimizer, Optimizer):
+        if not isinstance(module, nn.Module):
+            raise ArgumentTypeError(
+                f"An optimizer's instance belongs to a module's instance. Pass the class: "
+                f"optimizer={type(optimizer).__name__}, and its options by set_opt_hparams(...)."
+            )
+    elif optimizer is not None and not callable(optimizer):
+        raise ArgumentTypeError(
+            f"optimizer is a class such as torch.optim.Adam, or a function; got {optimizer!r}."
+        )
+    trainable = Trainable(module, loss, optimizer, as_metric_set(metrics), backward)
+    if not trainable._may_have("step"):
+        if loss is None and not trainable._may_have("loss"):
+            _no_loss()
+        if optimizer is None and not trainable._may_have("set_optimizers"):
+            _no_optimizer()
+    return trainable
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Trainable:
+    """A model and how it is trained; made by `setup`. It never changes: methods give a new one."""
+
+    module: nn.Module | Callable[..., nn.Module]
+    loss: Callable[..., Any] | None
+    optimizer: Any
+    metrics: MetricSet
+    backward: Callable[..., Any] | None
+    hparams: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    opt_hparams: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def set_hparams(self, **hparams: Any) -> Trainable:
+        """Arguments for the module's class, in addition to those set before."""
+        if isinstance(self.module, nn.Module) and hparams:
+            raise ArgumentError(
+                f"hparams build the module, and this one is there already. Pass the class: "
+                f"lb.setup({type(self.module).__name__}, ...)."
+            )
+        return dataclasses.replace(self, hparams={**self.hparams, **hparams})
+
+    def set_opt_hparams(self, **opt_hparams: Any) -> Trainable:
+        """Arguments for the optimizer's class or for `set_optimizers`, in addition to those before."""
+        if isinstance(self.optimizer, Optimizer) and opt_hparams:
+            raise ArgumentError(
+                "opt_hparams build the optimizer, and this one is there already. Pass the class: "
+                f"optimizer={type(self.optimizer).__name__}."
+            )
+        return dataclasses.replace(self, opt_hparams={**self.opt_hparams, **opt_hparams})
+
+    def fit(
+        self,
+        data: Any,
+        epochs: int | tuple[int, int] = 10,
+        callbacks: Callback | Iterable[Callback] = (),
+        valid_data: Any = None,
+        accelerator: Accelerator | None = None,
+        verbose: bool | None = None,
+        dataloader_options: Mapping[str, Any] | None = None,
+    ) -> Fitted:
+        """Train.
+
+        Args:
+            data: A DataLoader, a Dataset, a list of tensors or arrays, or anything that
+                `as_dataloader` has learned.
+            epochs: How many, or (min, max): between the two `EarlyStopping` decides.
+            callbacks: What runs beside the default callbacks.
+            valid_data: As `data`; or the fraction of it to hold back, between 0 and 1.
+            accelerator: Where to train; the best device there is unless given.
+            verbose: Whether to show the progress; by default in a terminal or notebook only.
+            dataloader_options: Keywords for the loaders that lumbre makes: a batch size of 32, and
+                training data shuffled, unless told otherwise.
+
+        Returns:
+            The trained model with its records; also after a stop, Ctrl-C, or an exception that
+            `ctx.handlers` deals with.
+        """
+        from lumbre.fitted import Fitted
+
+        min_epochs, max_epochs = _epochs(epochs)
+        own = as_callbacks(callbacks)
+        accelerator = as_accelerator(accelerator)
+        model = accelerator.prepare_model(self._build())
+        optimizers = self._optimizers(model)
+        train, valid = data_module.loaders(data, valid_data, dataloader_options)
+        ctx = make_context(self, model, optimizers, accelerator, own, verbose)
+        ctx.min_epochs, ctx.max_epochs = min_epochs, max_epochs
+        ctx.train_data, ctx.valid_data = train, valid
+        for each in optimizers.values():
+            each.zero_grad()
+        with RunGuard(ctx, "fit"):
+            loop.fit(ctx)
+        return Fitted(self, accelerator.unwrap(ctx.model), ctx.records, ctx.stop_reason, list(optimizers))
+
+    def _build(self) -> nn.Module:
+        if isinstance(self.module, nn.Module):
+            return self.module
+        model = self.module(**self.hparams)
+        if not isinstance(model, nn.Module):
+            raise ArgumentTypeError(
+                f"{_name(self.module)} has to give a torch.nn.Module; it gave {model!r}."
+            )
+        return model
+
+    def _optimizers(self, model: nn.Module) -> dict[str, Optimizer]:
+        made: Any
+        if isinstance(self.optimizer, Optimizer):
+            made = self.optimizer
+        elif self.optimizer is not None:
+            made = self.optimizer(model.parameters(), **self.opt_hparams)
+        elif hasattr(model, "set_optimizers"):
+            made = model.set_optimizers(**self.opt_hparams)
+        elif hasattr(model, "step"):
+            made = {}
+        else:
+            _no_optimizer()
+        found = {"opt": made} if isinstance(made, Optimizer) else made
+        if not isinstance(found, Mapping) or not all(
+            isinstance(each, Optimizer) for each in found.values()
+        ):
+            source = "optimizer" if self.optimizer is not None else "set_optimizers"
+            raise ArgumentTypeError(
+                f"{source} has to give a torch.optim.Optimizer or a dict of them; it gave {made!r}."
+            )
+        return dict(found)
+
+    def _may_have(self, name: str) -> bool:
+        """Whether the module defines it, as far as that can be known before it is built."""
+        if not isinstance(self.module, type):
+            return hasattr(self.module, name) or not isinstance(self.module, nn.Module)
+        inits = (vars(kind).get("__init__") for kind in self.module.__mro__)
+        sets = any(name in getattr(i, "__code__", _NO_CODE).co_names for i in inits if i)
+        return hasattr(self.module, name) or sets
+
+    def __repr__(self) -> str:
+        parts = [_name(self.module)]
+        for what in ("loss", "optimizer"):
+            value = getattr(self, what)
+            if value is not None:
+                parts.append(f"{what}={_name(value)}")
+        parts += [f"{k}={dict(v)}" for k in ("hparams", "opt_hparams") if (v := getattr(self, k))]
+        return f"Trainable({', '.join(parts)})"
+
+
+class _NO_CODE:  # noqa: N801
+    co_names: tuple[str, ...] = ()
+
+
+def make_context(
+    trainable: Trainable,
+    model: nn.Module,
+    optimizers: Mapping[str, Optimizer | None],
+    accelerator: Accelerator,
+    callbacks: list[Callback],
+    verbose: bool | None,
+    metrics: MetricSet | None = None,
+) -> Context:
+    """The context of a run, with its plan compiled."""
+    ctx = Context()
+    ctx.verbose = is_shown() if verbose is None else bool(verbose)
+    ctx.accelerator, ctx.device, ctx.model = accelerator, accelerator.device, model
+    ctx.hparams, ctx.opt_hparams = dict(trainable.hparams), dict(trainable.opt_hparams)
+    ctx.optimizers = dict(optimizers)
+    if optimizers:
+        ctx.opt_name, ctx.opt = next(iter(optimizers.items()))
+    ctx.loss_fn = _loss(trainable, model)
+    ctx._identity = type(model).forward is nn.Module.forward
+    own = getattr(model, "step", None)
+    ctx._steps = (loop.train_step, loop.valid_step) if own is None else (_own_step(own),) * 2
+    ctx.step = ctx._steps[0]
+    ctx._own_backward = trainable.backward or getattr(model, "backward", None)
+    ctx._road = fast_road([each for each in optimizers.values() if each is not None], model)
+    ctx.step_opt = ctx._road.step
+    if accelerator.scaler is not None:
+        ctx._own_backward = ctx._own_backward or accelerator.backward
+        ctx.step_opt = accelerator.step
+    ctx.callbacks = [*default_callbacks(progress=ctx.verbose), *callbacks]
+    ctx.metrics = (metrics or trainable.metrics).copies()
+    names = list(optimizers) or ["opt"]
+    draw = next((each.draw for each in ctx.callbacks if isinstance(each, Progress)), None)
+    ctx.bind(
+        compile_schedule(ctx.callbacks),
+        meter(names, ctx.metrics["train"]),
+        meter(names, ctx.metrics["valid"]),
+        draw,
+    )
+    return ctx
+
+
+def _loss(trainable: Trainable, model: nn.Module) -> Callable[..., Any]:
+    loss = trainable.loss if trainable.loss is not None else getattr(model, "loss", None)
+    if loss is None:
+        if not hasattr(model, "step"):
+            _no_loss()
+        return _missing_loss
+    if isinstance(loss, nn.Module):
+        # Class weights and the like have to lie where the predictions are.
+        return loss.to(next((p.device for p in model.parameters()), None))
+    return loss  # type: ignore[no-any-return]
+
+
+def _missing_loss(pred: Any, target: Any) -> NoReturn:
+    _no_loss()
+
+
+def _own_step(own: Callable[[Context], Any]) -> Callable[[Context], None]:
+    def run(ctx: Context) -> None:
+        own(ctx)
+
+    run.__wrapped__ = own  # type: ignore[attr-defined]
+    return run
+
+
+def _epochs(epochs: int | tuple[int, int]) -> tuple[int, int]:
+    pair = epochs if isinstance(epochs, tuple | list) else (1, epochs)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+    if len(pair) != 2 or not whole:
+        raise ArgumentError(f"epochs is a whole number or a pair (min, max); got {epochs!r}.")
+    least, most = pair
+    if most < 1 or least < 0 or least > most:
+        raise ArgumentError(
+            f"epochs is at least 1, and as a pair (min, max) its min is not above its max; got {epochs!r}."
+        )
+    return least, most
+
+
+def _name(value: Any) -> str:
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return getattr(value, "__name__", repr(value))
+    return type(value).__name__
+
+
+def _no_loss() -> NoReturn:
+    raise ArgumentError(
+        "There is no way to a loss. Pass one, lb.setup(..., loss=nn.MSELoss()), or let the module "
+        "define loss(self, pred, target), or the whole step(self, ctx)."
+    )
+
+
+def _no_optimizer() -> NoReturn:
+    raise ArgumentError(
+        "There is no way to an optimizer. Pass one, lb.setup(..., optimizer=torch.optim.Adam), or let "
+        "the module define set_optimizers(self, **opt_hparams), which gives one or a dict of them, "
+        "or the whole step(self, ctx)."
+    )

@@ -1,0 +1,179 @@
+"""What torch does in a step: model, loss, gradients, optimizer. No breakpoint is fired here."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lumbre.data import input_and_target
+from lumbre.errors import DataError, ShapeError, ShapeWarning
+
+if TYPE_CHECKING:
+    from lumbre.context import Context
+
+# A bare switch: torch.set_grad_enabled costs a microsecond for what this does in 50 ns.
+set_grad = torch._C._set_grad_enabled
+
+
+def predict(ctx: Context) -> Any:
+    """The model's answer to the input of the batch; the input itself without a `forward`."""
+    batch = ctx.batch
+    kind = type(batch)
+    given = batch[0] if (kind is list or kind is tuple) and batch else input_and_target(batch)[0]
+    if ctx._identity:
+        return given
+    if ctx.accelerator.autocasts:
+        with ctx.accelerator.autocast():
+            return ctx.model(given)
+    return ctx.model(given)
+
+
+def predict_for_user(ctx: Context) -> Any:
+    """The model's `predict` on the input of the batch if it has one, else `forward`."""
+    own = getattr(ctx.model, "predict", None)
+    if own is None:
+        return predict(ctx)
+    if ctx.accelerator.autocasts:
+        with ctx.accelerator.autocast():
+            return own(ctx.input)
+    return own(ctx.input)
+
+
+def loss(ctx: Context) -> Any:
+    """The loss of prediction and target, a scalar with its graph."""
+    batch = ctx.batch
+    kind = type(batch)
+    pair = (kind is list or kind is tuple) and len(batch) > 1
+    target = batch[1] if pair else input_and_target(batch)[1]
+    if target is None and isinstance(ctx.loss_fn, nn.Module):
+        raise DataError(
+            f"{_name(ctx.loss_fn)} needs a target, and the batch is no pair of input and target: "
+            f"it is {_shape_of(batch)}. Pass data that gives (input, target), or a loss that takes "
+            "pred and ignores the target."
+        )
+    if ctx.accelerator.autocasts:
+        with ctx.accelerator.autocast():
+            return ctx.loss_fn(ctx.pred, target)
+    return ctx.loss_fn(ctx.pred, target)
+
+
+def keep_loss(ctx: Context) -> None:
+    """With several optimizers, put the loss under the name of its own."""
+    if len(ctx.optimizers) > 1:
+        if ctx._losses is None:
+            ctx._losses = {}
+        ctx._losses[ctx.opt_name] = ctx.loss_grad
+
+
+def backward(ctx: Context) -> None:
+    """Leave gradients on the parameters of the optimizer under way, and on no others."""
+    value = ctx.loss_grad
+    if len(ctx.optimizers) > 1:
+        keep_loss(ctx)
+    own = ctx._own_backward
+    if own is None:
+        inputs = parameters_of(ctx.opt) if len(ctx.optimizers) > 1 else ()
+        _scalar(ctx, value)
+        ctx._road.backward(value, inputs)
+        return
+    if len(ctx.optimizers) == 1:
+        own(value)
+        return
+    # What the user's backward leaves on the others' parameters is taken away again.
+    mine = {id(p) for p in parameters_of(ctx.opt)}
+    others = [p for o in ctx.optimizers.values() for p in parameters_of(o) if id(p) not in mine]
+    before = [p.grad for p in others]
+    for p in others:
+        p.grad = None
+    own(value)
+    for p, grad in zip(others, before, strict=True):
+        p.grad = grad
+
+
+def _scalar(ctx: Context, value: Any) -> None:
+    if not isinstance(value, Tensor) or value.dim() == 0 or value.numel() == 1:
+        return
+    raise ShapeError(
+        f"The loss is a tensor of shape {tuple(value.shape)} where a scalar is due. "
+        f'Reduce it: {_name(ctx.loss_fn)}(reduction="mean"), or loss.mean().'
+    )
+
+
+def update(ctx: Context) -> None:
+    """Step the optimizer under way and clear its gradients."""
+    ctx.step_opt(ctx.opt)
+    ctx._road.zero_grad(ctx.opt)
+
+
+def clear_gradients(ctx: Context) -> None:
+    """Clear the gradients of every optimizer: the batch under way was left."""
+    for optimizer in ctx.optimizers.values():
+        ctx._road.zero_grad(optimizer)
+
+
+def parameters_of(optimizer: Any) -> tuple[Tensor, ...]:
+    """The parameters that an optimizer steps and that take gradients."""
+    return tuple(p for g in optimizer.param_groups for p in g["params"] if p.requires_grad)
+
+
+def check_shapes(ctx: Context) -> None:
+    """Warn when a loss of torch would broadcast (n, 1) against (n,) to (n, n)."""
+    pred, target = ctx.pred, ctx.target
+    if not (isinstance(pred, Tensor) and isinstance(target, Tensor)):
+        return
+    if not (pred.is_floating_point() and target.is_floating_point()):
+        return
+    if not type(ctx.loss_fn).__module__.startswith("torch.nn") and not getattr(
+        ctx.loss_fn, "__module__", ""
+    ).startswith("torch.nn"):
+        return  # a loss of the user's own knows what it does
+    wide = [[n for n in t.shape if n != 1] for t in (pred, target)]
+    if pred.shape != target.shape and wide[0] == wide[1] and pred.dim() != target.dim() and wide[0]:
+        warnings.warn(
+            f"{_name(ctx.loss_fn)} gets predictions of shape {tuple(pred.shape)} and a target of "
+            f"shape {tuple(target.shape)}, which torch broadcasts against each other. Make them "
+            "alike: `pred.squeeze(1)` or `target.unsqueeze(1)`.",
+            ShapeWarning,
+            stacklevel=2,
+        )
+
+
+def part_of(ctx: Context, error: BaseException) -> str:
+    """Which part of the run an exception comes from, read from the frames that it passed."""
+    parts = {
+        "predict": f"{type(ctx.model).__name__}.forward",
+        "predict_for_user": f"{type(ctx.model).__name__}.predict",
+        "loss": _name(ctx.loss_fn),
+        "backward": "the backward pass",
+        "update": f"{type(ctx.opt).__name__}.step",
+    }
+    where = "the loop"
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if code.co_filename == __file__ and code.co_name in parts:
+            where = parts[code.co_name]
+        elif code.co_name == "step" and ctx._steps and code is _code(ctx._steps[0]):
+            where = f"{type(ctx.model).__name__}.step"
+        traceback = traceback.tb_next
+    return where
+
+
+def _code(function: Any) -> Any:
+    return getattr(getattr(function, "__wrapped__", function), "__code__", None)
+
+
+def _name(function: Any) -> str:
+    """A function's name as its owner would say it."""
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
+def _shape_of(batch: Any) -> str:
+    if isinstance(batch, Tensor):
+        return f"one tensor of shape {tuple(batch.shape)}"
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    return f"a {type(batch).__name__}"

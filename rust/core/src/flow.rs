@@ -1,0 +1,409 @@
+//! Where a run stands and what has been asked of it. A wish is recorded, then honored where the
+//! loop looks: the remaining callbacks of the breakpoint still run.
+//!
+//! One thread writes; the fields are atomics so that a signal handler and other threads may look.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::hook::{Edge, Hook, HookId, Scope};
+
+/// What a callback asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// Nothing; the run goes on.
+    #[default]
+    Continue,
+    /// Leave this batch: no step, no metric.
+    SkipBatch,
+    /// Finish this batch, then leave the rest of the epoch.
+    SkipEpoch,
+    /// Finish this batch, then end the run; the text says why.
+    Stop(String),
+}
+
+/// The set of records that a pass writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// The training data.
+    Train,
+    /// The validation data.
+    Valid,
+}
+
+impl Set {
+    /// Both sets.
+    pub const ALL: [Self; 2] = [Self::Train, Self::Valid];
+
+    /// `"train"` or `"valid"`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+        }
+    }
+
+    /// The set of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|set| set.name() == name)
+    }
+}
+
+const SKIP_BATCH: u32 = 1;
+const SKIP_EPOCH: u32 = 2;
+const STOP: u32 = 4;
+const INTERRUPT: u32 = 8;
+
+const BATCHES: u32 =
+    Scope::TrainBatch.bit() | Scope::ValidBatch.bit() | Scope::PredictBatch.bit();
+
+/// Counters, wishes and open scopes of one run.
+#[derive(Debug, Default)]
+pub struct State {
+    epoch: AtomicU64,
+    max_epochs: AtomicU64,
+    completed: AtomicU64,
+    iter: AtomicU64,
+    step_count: AtomicU64,
+    batch_size: AtomicU64,
+    training: AtomicBool,
+    open: AtomicU32,
+    wishes: AtomicU32,
+    reason: Mutex<Option<String>>,
+}
+
+impl State {
+    /// A run that ends after so many epochs, if nobody stops it before.
+    #[must_use]
+    pub fn new(max_epochs: u64) -> Self {
+        Self { max_epochs: max_epochs.into(), ..Self::default() }
+    }
+
+    /// The epoch under way, from 1; 0 before the first.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Relaxed)
+    }
+
+    /// How many epochs have come to their end.
+    pub fn completed(&self) -> u64 {
+        self.completed.load(Relaxed)
+    }
+
+    /// The last epoch there will be.
+    pub fn max_epochs(&self) -> u64 {
+        self.max_epochs.load(Relaxed)
+    }
+
+    /// Move the end of the run.
+    pub fn set_max_epochs(&self, epochs: u64) {
+        self.max_epochs.store(epochs, Relaxed);
+    }
+
+    /// The batch in this pass, from 1; 0 before the first.
+    pub fn iter(&self) -> u64 {
+        self.iter.load(Relaxed)
+    }
+
+    /// The training batch in the whole run, from 1.
+    pub fn step_count(&self) -> u64 {
+        self.step_count.load(Relaxed)
+    }
+
+    /// The batch's size if somebody has set it.
+    pub fn batch_size(&self) -> Option<u64> {
+        // Sizes are kept one up, so that 0 can mean "not set".
+        self.batch_size.load(Relaxed).checked_sub(1)
+    }
+
+    /// Set the batch's size; it counts as the weight of its loss.
+    pub fn set_batch_size(&self, size: u64) {
+        self.batch_size.store(size.saturating_add(1), Relaxed);
+    }
+
+    /// Whether a training pass is under way, or was last.
+    pub fn training(&self) -> bool {
+        self.training.load(Relaxed)
+    }
+
+    /// Say by hand which kind of pass is under way.
+    pub fn set_training(&self, training: bool) {
+        self.training.store(training, Relaxed);
+    }
+
+    /// Whether the scope is open.
+    pub fn is_open(&self, scope: Scope) -> bool {
+        self.open.load(Relaxed) & scope.bit() != 0
+    }
+
+    /// The set whose pass is under way.
+    pub fn set(&self) -> Option<Set> {
+        if self.is_open(Scope::Train) || self.is_open(Scope::TrainBatch) {
+            Some(Set::Train)
+        } else if self.is_open(Scope::Valid) || self.is_open(Scope::ValidBatch) {
+            Some(Set::Valid)
+        } else {
+            None
+        }
+    }
+
+    /// What `every(n)` counts here: steps in a training batch, batches in another, else epochs.
+    pub fn count(&self, hook: HookId) -> u64 {
+        let open = self.open.load(Relaxed);
+        let inside = match hook.hook().map(Hook::edge) {
+            Some(Edge::Begin(scope) | Edge::End(scope) | Edge::Inside(scope)) => scope.bit(),
+            Some(Edge::Anywhere) => 0,
+            None => open & BATCHES,
+        };
+        if inside & Scope::TrainBatch.bit() != 0 {
+            self.step_count()
+        } else if inside & BATCHES != 0 {
+            self.iter()
+        } else {
+            self.epoch().max(1)
+        }
+    }
+
+    /// Note that a breakpoint is reached: its scope opens or closes.
+    pub fn enter(&self, hook: Hook) {
+        let open = self.open.load(Relaxed);
+        match hook.edge() {
+            Edge::Begin(scope) => self.open.store(open | scope.bit(), Relaxed),
+            Edge::End(scope) => {
+                self.open.store(open & !scope.bit(), Relaxed);
+                if scope == Scope::Epoch {
+                    self.completed.store(self.epoch(), Relaxed);
+                }
+            }
+            Edge::Inside(_) | Edge::Anywhere => {}
+        }
+    }
+
+    /// The `_end` breakpoint that is due first if the run is left now, for scopes inside of `limit`
+    /// (all of them without a limit). Calling it until `None` closes what is open, inside out.
+    pub fn next_end(&self, limit: Option<Scope>) -> Option<Hook> {
+        Scope::ALL
+            .into_iter()
+            .take_while(|&scope| Some(scope) != limit)
+            .find(|&scope| self.is_open(scope))
+            .and_then(Hook::end_of)
+    }
+
+    /// Begin the next epoch, if there is one to come.
+    pub fn next_epoch(&self) -> bool {
+        if self.wishes(STOP | INTERRUPT) || self.epoch() >= self.max_epochs() {
+            return false;
+        }
+        self.forget(SKIP_EPOCH | SKIP_BATCH);
+        self.epoch.fetch_add(1, Relaxed);
+        self.iter.store(0, Relaxed);
+        true
+    }
+
+    /// Begin a pass over data, if nothing asks to leave it out.
+    pub fn next_pass(&self, training: bool) -> bool {
+        if self.wishes(SKIP_EPOCH | STOP | INTERRUPT) {
+            return false;
+        }
+        self.training.store(training, Relaxed);
+        self.iter.store(0, Relaxed);
+        true
+    }
+
+    /// Begin a batch of the pass.
+    pub fn next_batch(&self) {
+        self.forget(SKIP_BATCH);
+        self.iter.fetch_add(1, Relaxed);
+        self.batch_size.store(0, Relaxed);
+        if self.is_open(Scope::Train) {
+            self.step_count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether the pass ends before its next batch. A stop lets a validation pass finish.
+    pub fn pass_is_over(&self) -> bool {
+        let finishes = self.is_open(Scope::Valid);
+        self.wishes(if finishes { SKIP_EPOCH | INTERRUPT } else { SKIP_EPOCH | STOP | INTERRUPT })
+    }
+
+    /// Record a wish; `who` is put before a stop's reason.
+    pub fn wish(&self, flow: Flow, who: Option<&str>) {
+        let bit = match flow {
+            Flow::Continue => 0,
+            Flow::SkipBatch => SKIP_BATCH,
+            Flow::SkipEpoch => SKIP_EPOCH,
+            Flow::Stop(why) => {
+                let reason = match (who, why.is_empty()) {
+                    (Some(who), false) => format!("{who}: {why}"),
+                    (Some(who), true) => who.to_owned(),
+                    (None, _) => why,
+                };
+                // The first reason is the one that ended the run.
+                self.reason().get_or_insert(reason);
+                STOP
+            }
+        };
+        self.wishes.fetch_or(bit, Relaxed);
+    }
+
+    /// Record a Ctrl-C: like a stop, but it does not wait for a validation pass to finish.
+    pub fn interrupt(&self, reason: &str) {
+        self.reason().get_or_insert_with(|| reason.to_owned());
+        self.wishes.fetch_or(INTERRUPT, Relaxed);
+    }
+
+    /// Whether the batch under way is to be left.
+    pub fn batch_is_skipped(&self) -> bool {
+        self.wishes(SKIP_BATCH)
+    }
+
+    /// Whether the rest of the epoch is to be left out.
+    pub fn epoch_is_skipped(&self) -> bool {
+        self.wishes(SKIP_EPOCH)
+    }
+
+    /// Whether a stop has been asked for.
+    pub fn is_stopped(&self) -> bool {
+        self.wishes(STOP | INTERRUPT)
+    }
+
+    /// Whether Ctrl-C has been pressed.
+    pub fn is_interrupted(&self) -> bool {
+        self.wishes(INTERRUPT)
+    }
+
+    /// Why the run was stopped, and by whom.
+    pub fn stop_reason(&self) -> Option<String> {
+        self.reason().clone()
+    }
+
+    /// Where the run stands, for people: `epoch 2, iteration 17, training`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let pass = match self.set() {
+            Some(Set::Train) => Some("training"),
+            Some(Set::Valid) => Some("validation"),
+            None if self.is_open(Scope::Predict) => Some("prediction"),
+            None => None,
+        };
+        let mut parts = Vec::new();
+        if self.epoch() > 0 {
+            parts.push(format!("epoch {}", self.epoch()));
+        }
+        if let Some(pass) = pass {
+            if self.iter() > 0 {
+                parts.push(format!("iteration {}", self.iter()));
+            }
+            parts.push(pass.into());
+        }
+        if parts.is_empty() { "before the first epoch".into() } else { parts.join(", ") }
+    }
+
+    fn wishes(&self, bits: u32) -> bool {
+        self.wishes.load(Relaxed) & bits != 0
+    }
+
+    fn forget(&self, bits: u32) {
+        if self.wishes(bits) {
+            self.wishes.fetch_and(!bits, Relaxed);
+        }
+    }
+
+    fn reason(&self) -> MutexGuard<'_, Option<String>> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_train() -> State {
+        let state = State::new(3);
+        assert!(state.next_epoch() && state.next_pass(true));
+        state.enter(Hook::TrainBegin);
+        state.next_batch();
+        state
+    }
+
+    #[test]
+    fn epochs_end_at_the_last_or_at_a_stop() {
+        let state = State::new(2);
+        assert!(state.next_epoch() && state.next_epoch() && !state.next_epoch());
+        assert_eq!(state.epoch(), 2);
+        let state = State::new(2);
+        state.wish(Flow::Stop("enough".into()), Some("Judge"));
+        state.wish(Flow::Stop("later".into()), Some("Other"));
+        assert!(!state.next_epoch());
+        assert_eq!(state.stop_reason().as_deref(), Some("Judge: enough"));
+    }
+
+    #[test]
+    fn a_skipped_epoch_is_forgotten_by_the_next() {
+        let state = in_train();
+        state.wish(Flow::SkipEpoch, None);
+        assert!(state.pass_is_over() && !state.next_pass(false));
+        assert!(state.next_epoch() && state.next_pass(true) && !state.pass_is_over());
+    }
+
+    #[test]
+    fn a_stop_lets_validation_finish_and_an_interrupt_does_not() {
+        let state = State::new(1);
+        state.next_epoch();
+        state.enter(Hook::ValidBegin);
+        state.wish(Flow::Stop(String::new()), None);
+        assert!(!state.pass_is_over());
+        state.interrupt("Ctrl-C");
+        assert!(state.pass_is_over());
+    }
+
+    #[test]
+    fn a_skip_belongs_to_its_batch() {
+        let state = in_train();
+        state.set_batch_size(0);
+        state.wish(Flow::SkipBatch, None);
+        assert!(state.batch_is_skipped() && !state.pass_is_over());
+        assert_eq!(state.batch_size(), Some(0));
+        state.next_batch();
+        assert!(!state.batch_is_skipped());
+        assert_eq!((state.iter(), state.step_count(), state.batch_size()), (2, 2, None));
+    }
+
+    #[test]
+    fn open_ends_come_from_the_inside_out() {
+        let state = State::new(1);
+        for hook in [Hook::FitBegin, Hook::EpochBegin, Hook::TrainBegin, Hook::TrainBatchBegin] {
+            state.enter(hook);
+        }
+        let mut ends = Vec::new();
+        while let Some(hook) = state.next_end(Some(Scope::Epoch)) {
+            state.enter(hook);
+            ends.push(hook);
+        }
+        assert_eq!(ends, [Hook::TrainBatchEnd, Hook::TrainEnd]);
+        assert_eq!(state.next_end(None), Some(Hook::EpochEnd));
+    }
+
+    #[test]
+    fn the_place_is_told_as_far_as_it_is_known() {
+        assert_eq!(State::new(1).place(), "before the first epoch");
+        let state = in_train();
+        assert_eq!(state.place(), "epoch 1, iteration 1, training");
+        state.enter(Hook::TrainEnd);
+        assert_eq!(state.place(), "epoch 1");
+    }
+
+    #[test]
+    fn filters_count_what_is_around_them() {
+        let state = in_train();
+        let custom = HookId::new(40).unwrap();
+        assert_eq!(state.count(custom), 1, "an epoch");
+        state.next_batch();
+        state.next_batch();
+        state.enter(Hook::TrainBatchBegin);
+        assert_eq!(state.count(custom), 3, "a step");
+        assert_eq!(state.count(Hook::TrainBatchEnd.into()), 3);
+        assert_eq!(state.count(Hook::EpochEnd.into()), 1);
+    }
+}

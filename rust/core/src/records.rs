@@ -1,0 +1,153 @@
+//! The history of a run: the values of each epoch and the seconds of each part.
+
+use std::sync::Arc;
+
+use crate::flow::Set;
+
+/// A recorded value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// One number.
+    Number(f64),
+    /// A vector, a matrix or more, in row-major order.
+    Array {
+        /// Its dimensions.
+        shape: Vec<usize>,
+        /// Its numbers.
+        data: Vec<f64>,
+    },
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+/// A part of the run whose seconds are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// The whole fit.
+    Fit,
+    /// An epoch.
+    Epoch,
+    /// A training pass.
+    Train,
+    /// A validation pass.
+    Valid,
+}
+
+impl Span {
+    /// Every span.
+    pub const ALL: [Self; 4] = [Self::Fit, Self::Epoch, Self::Train, Self::Valid];
+
+    /// Its name in the records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fit => "fit",
+            Self::Epoch => "epoch",
+            Self::Train => "train",
+            Self::Valid => "valid",
+        }
+    }
+}
+
+/// What one epoch left of one set, in the order in which it was logged.
+pub type Entry = Vec<(Arc<str>, Value)>;
+
+/// The history of a run. Epochs count from 1; the entry of epoch e is at index e - 1.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    metrics: [Vec<Entry>; 2],
+    spans: [Vec<f64>; 4],
+}
+
+impl Records {
+    /// Log a value of an epoch; the last value of a name stays, in the place of the first.
+    pub fn log(&mut self, set: Set, epoch: u64, name: &Arc<str>, value: Value) {
+        let entry = self.reach(set, epoch);
+        match entry.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => entry.push((Arc::clone(name), value)),
+        }
+    }
+
+    /// The entry of an epoch, made (and those before it, empty) if it is not there.
+    pub fn reach(&mut self, set: Set, epoch: u64) -> &mut Entry {
+        let index = usize::try_from(epoch.max(1) - 1).unwrap_or(usize::MAX);
+        let entries = &mut self.metrics[set as usize];
+        if entries.len() <= index {
+            entries.resize_with(index + 1, Entry::new);
+        }
+        &mut entries[index]
+    }
+
+    /// The entry of an epoch, if there is one.
+    #[must_use]
+    pub fn entry(&self, set: Set, epoch: u64) -> Option<&Entry> {
+        let index = usize::try_from(epoch.checked_sub(1)?).ok()?;
+        self.metrics[set as usize].get(index)
+    }
+
+    /// All entries of a set, epoch by epoch.
+    #[must_use]
+    pub fn entries(&self, set: Set) -> &[Entry] {
+        &self.metrics[set as usize]
+    }
+
+    /// Note how long a part took, in seconds.
+    pub fn log_span(&mut self, span: Span, seconds: f64) {
+        self.spans[span as usize].push(seconds);
+    }
+
+    /// The seconds of each part of that kind.
+    #[must_use]
+    pub fn spans(&self, span: Span) -> &[f64] {
+        &self.spans[span as usize]
+    }
+
+    /// Keep the epochs that were completed, drop the one that was not.
+    pub fn truncate(&mut self, epochs: u64) {
+        let length = usize::try_from(epochs).unwrap_or(usize::MAX);
+        for entries in &mut self.metrics {
+            entries.truncate(length);
+        }
+        for span in [Span::Epoch, Span::Train, Span::Valid] {
+            self.spans[span as usize].truncate(length);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_value_stays_in_the_place_of_the_first() {
+        let mut records = Records::default();
+        let (loss, acc): (Arc<str>, Arc<str>) = ("loss".into(), "acc".into());
+        records.log(Set::Train, 2, &loss, 1.0.into());
+        records.log(Set::Train, 2, &acc, 0.5.into());
+        records.log(Set::Train, 2, &loss, 0.25.into());
+        assert_eq!(records.entry(Set::Train, 1), Some(&vec![]), "index + 1 is the epoch");
+        let entry = records.entry(Set::Train, 2).unwrap();
+        assert_eq!(entry[0], (loss, Value::Number(0.25)));
+        assert_eq!(entry[1], (acc, Value::Number(0.5)));
+        assert_eq!(records.entry(Set::Valid, 1), None);
+        assert_eq!(records.entry(Set::Train, 0), None);
+    }
+
+    #[test]
+    fn truncating_keeps_completed_epochs() {
+        let mut records = Records::default();
+        for epoch in 1..=3 {
+            records.log(Set::Valid, epoch, &"loss".into(), 0.0.into());
+            records.log_span(Span::Epoch, 1.0);
+        }
+        records.log_span(Span::Fit, 3.0);
+        records.truncate(2);
+        assert_eq!(records.entries(Set::Valid).len(), 2);
+        assert_eq!((records.spans(Span::Epoch).len(), records.spans(Span::Fit).len()), (2, 1));
+    }
+}

@@ -1,0 +1,337 @@
+//! The compiled plan of a run: for each breakpoint, the ordered slots of those that have it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use crate::callback::{Callback, Host};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::flow::{Flow, State};
+use crate::hook::HookId;
+use crate::order::{Item, order};
+
+/// One callback, as it is handed to the scheduler.
+pub struct Entry<H: Host> {
+    /// Name, weight and constraints.
+    pub item: Item,
+    /// Where its code lives, for the table: "Python" or "Rust", or a crate with its version.
+    pub kind: String,
+    /// Its filters, by breakpoint.
+    pub filters: Vec<(HookId, Filter)>,
+    /// What is called.
+    pub callback: Box<dyn Callback<H>>,
+}
+
+/// One call at one breakpoint.
+struct Slot {
+    entry: usize,
+    filter: Option<Filter>,
+    done: AtomicBool,
+}
+
+impl Slot {
+    fn passes(&self, hook: HookId, state: &State) -> bool {
+        self.filter.is_none_or(|filter| {
+            filter.holds(state.count(hook), state.epoch())
+                && !(filter.is_once() && self.done.swap(true, Relaxed))
+        })
+    }
+}
+
+/// A row of the plan, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The breakpoint's name.
+    pub hook: String,
+    /// The callback's name.
+    pub name: String,
+    /// Where its code lives.
+    pub kind: String,
+    /// Its weight.
+    pub weight: f64,
+    /// Its filter, as it is written; empty without one.
+    pub filter: String,
+}
+
+/// Who runs where, in which order, under which filter. Compiled once a run.
+pub struct Schedule<H: Host> {
+    entries: Vec<Entry<H>>,
+    slots: Vec<Vec<Slot>>,
+    hooks: Vec<String>,
+    current: AtomicUsize,
+}
+
+/// No callback is under way.
+const NOBODY: usize = usize::MAX;
+
+impl<H: Host> Schedule<H> {
+    /// Put the callbacks in order. `hooks` names every breakpoint of the run, by number.
+    ///
+    /// # Errors
+    /// The callbacks cannot be put in order (see [`order`]), or there are too many breakpoints.
+    pub fn compile(entries: Vec<Entry<H>>, hooks: Vec<String>) -> Result<Self> {
+        if hooks.len() > HookId::MAX {
+            return Err(Error::Schedule(format!(
+                "{} breakpoints are more than the {} that a run can have; declare fewer in `breakpoints`.",
+                hooks.len(),
+                HookId::MAX
+            )));
+        }
+        let items: Vec<Item> = entries.iter().map(|entry| entry.item.clone()).collect();
+        let sorted = order(&items)?;
+        let slots = (0..hooks.len())
+            .filter_map(HookId::new)
+            .map(|hook| {
+                let has_it = |&i: &usize| entries[i].callback.hooks().contains(hook);
+                let slot = |i: usize| Slot {
+                    entry: i,
+                    filter: entries[i]
+                        .filters
+                        .iter()
+                        .find(|(at, filter)| *at == hook && !filter.is_open())
+                        .map(|&(_, filter)| filter),
+                    done: AtomicBool::new(false),
+                };
+                sorted.iter().copied().filter(has_it).map(slot).collect()
+            })
+            .collect();
+        Ok(Self { entries, slots, hooks, current: AtomicUsize::new(NOBODY) })
+    }
+
+    /// The breakpoints at which somebody is called, as a set of bits.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        let bit = |(index, slots): (usize, &Vec<Slot>)| u64::from(!slots.is_empty()) << index;
+        self.slots.iter().enumerate().map(bit).fold(0, |bits, bit| bits | bit)
+    }
+
+    /// Call everybody who is due at a breakpoint, in order. All of them run, whatever they wish.
+    ///
+    /// # Errors
+    /// The first error ends it; [`Schedule::current`] then still names who raised it.
+    pub fn fire(&self, hook: HookId, state: &State, ctx: &H::Context<'_>) -> Result<()> {
+        let Some(slots) = self.slots.get(hook.index()) else { return Ok(()) };
+        let outer = self.current.load(Relaxed);
+        for slot in slots {
+            if slot.passes(hook, state) {
+                self.current.store(slot.entry, Relaxed);
+                let flow = self.entries[slot.entry].callback.on(hook, ctx)?;
+                if flow != Flow::Continue {
+                    state.wish(flow, self.current());
+                }
+            }
+        }
+        self.current.store(outer, Relaxed);
+        Ok(())
+    }
+
+    /// The name of the callback under way.
+    #[must_use]
+    pub fn current(&self) -> Option<&str> {
+        self.entries.get(self.current.load(Relaxed)).map(|entry| entry.item.name.as_str())
+    }
+
+    /// The name of the callback under way, which is then none: its error has been dealt with.
+    pub fn take_current(&self) -> Option<&str> {
+        let name = self.current();
+        self.current.store(NOBODY, Relaxed);
+        name
+    }
+
+    /// The name of a breakpoint.
+    #[must_use]
+    pub fn hook_name(&self, hook: HookId) -> &str {
+        self.hooks.get(hook.index()).map_or("?", String::as_str)
+    }
+
+    /// The plan, breakpoint by breakpoint, in the order of the calls.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        self.slots
+            .iter()
+            .zip(&self.hooks)
+            .flat_map(|(slots, hook)| slots.iter().map(move |slot| (slot, hook)))
+            .map(|(slot, hook)| {
+                let entry = &self.entries[slot.entry];
+                Row {
+                    hook: hook.clone(),
+                    name: entry.item.name.clone(),
+                    kind: entry.kind.clone(),
+                    weight: entry.item.weight,
+                    filter: slot.filter.map_or(String::new(), |filter| filter.to_string()),
+                }
+            })
+            .collect()
+    }
+
+    /// The callbacks, in the order in which they were passed.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry<H>] {
+        &self.entries
+    }
+}
+
+/// The plan as a table: a heading a breakpoint, a line a call.
+impl<H: Host> std::fmt::Display for Schedule<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rows = self.rows();
+        let width = |cell: fn(&Row) -> usize| rows.iter().map(cell).max().unwrap_or(0);
+        let (names, kinds) = (width(|row| row.name.len()), width(|row| row.kind.len()));
+        let mut hook = "";
+        for (i, row) in rows.iter().enumerate() {
+            if row.hook != hook {
+                hook = &row.hook;
+                writeln!(f, "{}{hook}", if i == 0 { "" } else { "\n" })?;
+            }
+            let line = format!(
+                "  {:names$}  {:kinds$}  weight {:<5} {}",
+                row.name, row.kind, row.weight, row.filter
+            );
+            write!(f, "{}{}", line.trim_end(), if i + 1 < rows.len() { "\n" } else { "" })?;
+        }
+        if rows.is_empty() {
+            f.write_str("nobody runs anywhere")?;
+        }
+        Ok(())
+    }
+}
+
+/// The callbacks' names made unique: of two alike the second gets `_2`, the third `_3`.
+#[must_use]
+pub fn unique_names(names: &[String]) -> Vec<String> {
+    let mut unique: Vec<String> = Vec::with_capacity(names.len());
+    for name in names {
+        let free = (1..)
+            .map(|n| if n == 1 { name.clone() } else { format!("{name}_{n}") })
+            .find(|candidate| !unique.contains(candidate));
+        unique.extend(free);
+    }
+    unique
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::callback::Context;
+    use crate::flow::Set;
+    use crate::hook::{Hook, HookSet};
+    use crate::records::Records;
+    use std::sync::{Arc, Mutex};
+
+    struct Bare;
+    struct Run(State);
+
+    impl Host for Bare {
+        type Context<'a> = Run;
+    }
+
+    impl Context for Run {
+        fn state(&self) -> &State {
+            &self.0
+        }
+        fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T {
+            with(&mut Records::default())
+        }
+        fn reset_metrics(&self, _: Set) -> Result<()> {
+            Ok(())
+        }
+        fn update_metrics(&self, _: Set) -> Result<()> {
+            Ok(())
+        }
+        fn log_metrics(&self, _: Set) -> Result<()> {
+            Ok(())
+        }
+        fn draw(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    type Log = Arc<Mutex<Vec<&'static str>>>;
+
+    struct Spy(&'static str, Log, Flow);
+
+    impl Callback<Bare> for Spy {
+        fn hooks(&self) -> HookSet {
+            HookSet::of(&[Hook::EpochEnd])
+        }
+        fn on(&self, _: HookId, _: &Run) -> Result<Flow> {
+            if self.0 == "Bad" {
+                return Err(Error::Metric("broken".into()));
+            }
+            self.1.lock().unwrap().push(self.0);
+            Ok(self.2.clone())
+        }
+    }
+
+    fn entry(name: &'static str, weight: f64, log: &Log, flow: Flow) -> Entry<Bare> {
+        Entry {
+            item: Item { name: name.into(), weight, ..Item::default() },
+            kind: "Rust".into(),
+            filters: vec![],
+            callback: Box::new(Spy(name, Arc::clone(log), flow)),
+        }
+    }
+
+    fn hooks() -> Vec<String> {
+        Hook::ALL.iter().map(|hook| hook.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn all_run_in_order_and_the_wish_names_who_had_it() {
+        let log = Log::default();
+        let entries = vec![
+            entry("Late", 1.0, &log, Flow::Continue),
+            entry("Early", -1.0, &log, Flow::Stop("enough".into())),
+        ];
+        let schedule = Schedule::compile(entries, hooks()).unwrap();
+        let run = Run(State::new(1));
+        schedule.fire(Hook::EpochEnd.into(), &run.0, &run).unwrap();
+        schedule.fire(Hook::EpochBegin.into(), &run.0, &run).unwrap();
+        assert_eq!(*log.lock().unwrap(), ["Early", "Late"]);
+        assert_eq!(run.0.stop_reason().as_deref(), Some("Early: enough"));
+        assert_eq!(schedule.used(), 1 << Hook::EpochEnd as u8);
+        assert_eq!(schedule.current(), None);
+    }
+
+    #[test]
+    fn filters_hold_before_anything_is_called() {
+        let log = Log::default();
+        let mut spy = entry("Spy", 0.0, &log, Flow::Continue);
+        let filter = Filter::every(2).unwrap().and(Filter::once()).unwrap();
+        spy.filters = vec![(Hook::EpochEnd.into(), filter)];
+        let schedule = Schedule::compile(vec![spy], hooks()).unwrap();
+        let run = Run(State::new(9));
+        let mut seen = vec![];
+        while run.0.next_epoch() {
+            schedule.fire(Hook::EpochEnd.into(), &run.0, &run).unwrap();
+            seen.push(log.lock().unwrap().len());
+        }
+        assert_eq!(seen, [0, 1, 1, 1, 1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn an_error_leaves_the_name_of_who_raised_it() {
+        let log = Log::default();
+        let entries = vec![entry("Bad", 0.0, &log, Flow::Continue)];
+        let schedule = Schedule::compile(entries, hooks()).unwrap();
+        let run = Run(State::new(1));
+        assert!(schedule.fire(Hook::EpochEnd.into(), &run.0, &run).is_err());
+        assert_eq!(schedule.take_current(), Some("Bad"));
+        assert_eq!(schedule.current(), None);
+    }
+
+    #[test]
+    fn the_table_shows_who_runs_where() {
+        let log = Log::default();
+        let mut spy = entry("Spy", f64::INFINITY, &log, Flow::Continue);
+        spy.filters = vec![(Hook::EpochEnd.into(), Filter::every(2).unwrap())];
+        let entries = vec![spy, entry("A", 0.0, &log, Flow::Continue)];
+        let table = Schedule::compile(entries, hooks()).unwrap().to_string();
+        assert_eq!(table, "on_epoch_end\n  A    Rust  weight 0\n  Spy  Rust  weight inf   every(2)");
+    }
+
+    #[test]
+    fn names_become_unique() {
+        let names = ["A", "B", "A", "A_2", "A"].map(String::from);
+        assert_eq!(unique_names(&names), ["A", "B", "A_2", "A_2_2", "A_3"]);
+    }
+}

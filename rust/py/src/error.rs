@@ -1,0 +1,39 @@
+//! The one map from the core's errors to the classes of `lumbre.errors`.
+
+use lumbre_core::Error;
+use pyo3::prelude::*;
+
+/// The Python exception for an error of the core; one that came from Python is itself again.
+pub fn raise(error: Error) -> PyErr {
+    let (class, message) = match error {
+        Error::Hook(message) => ("HookError", message),
+        Error::Schedule(message) => ("ScheduleError", message),
+        Error::Shape(message) => ("ShapeError", message),
+        Error::DType(message) => ("DTypeError", message),
+        Error::Target(message) => ("TargetError", message),
+        Error::Metric(message) => ("MetricError", message),
+        Error::Host(inner) => match inner.downcast::<PyErr>() {
+            Ok(error) => return *error,
+            Err(other) => ("LumbreError", other.to_string()),
+        },
+    };
+    Python::attach(|py| match class_named(py, class).and_then(|class| class.call1((message,))) {
+        Ok(value) => PyErr::from_value(value),
+        Err(error) => error,
+    })
+}
+
+/// An exception of Python on its way through the core.
+pub fn carry(error: PyErr) -> Error {
+    Error::Host(Box::new(error))
+}
+
+/// Warn with a class of `lumbre.errors`.
+pub fn warn(py: Python<'_>, class: &str, message: &str) -> PyResult<()> {
+    let text = std::ffi::CString::new(message.replace('\0', ""))?;
+    PyErr::warn(py, &class_named(py, class)?, &text, 1)
+}
+
+fn class_named<'py>(py: Python<'py>, class: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("lumbre.errors")?.getattr(class)
+}

@@ -1,0 +1,64 @@
+//! The run as the core sees it: what a callback in Rust can reach.
+
+use std::sync::PoisonError;
+
+use lumbre_core::Result;
+use lumbre_core::callback::{Context, Host};
+use lumbre_core::flow::{Set, State};
+use lumbre_core::records::Records;
+use pyo3::prelude::*;
+
+use crate::error::carry;
+use crate::run::Run;
+
+/// Python as the host of the core.
+pub struct PyHost;
+
+/// `ctx`, lent for one breakpoint.
+pub struct Frame<'a> {
+    pub run: &'a Bound<'a, Run>,
+}
+
+impl Host for PyHost {
+    type Context<'a> = Frame<'a>;
+}
+
+impl Context for Frame<'_> {
+    fn state(&self) -> &State {
+        &self.run.get().state
+    }
+
+    fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T {
+        with(&mut self.run.get().records.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn reset_metrics(&self, set: Set) -> Result<()> {
+        let Some(bound) = self.run.get().bound() else { return Ok(()) };
+        bound.meter(set).bind(self.run.py()).get().reset(self.run).map_err(carry)
+    }
+
+    fn update_metrics(&self, set: Set) -> Result<()> {
+        self.run.get().count(self.run, set).map_err(carry)
+    }
+
+    fn log_metrics(&self, set: Set) -> Result<()> {
+        let Some(bound) = self.run.get().bound() else { return Ok(()) };
+        let values = bound.meter(set).bind(self.run.py()).get().values(self.run).map_err(carry)?;
+        let epoch = self.state().epoch();
+        self.records(|records| {
+            records.reach(set, epoch);
+            for (name, value) in values {
+                records.log(set, epoch, &name, value);
+            }
+        });
+        Ok(())
+    }
+
+    fn draw(&self) -> Result<()> {
+        let Some(bound) = self.run.get().bound() else { return Ok(()) };
+        match &bound.draw {
+            Some(draw) => draw.bind(self.run.py()).call1((self.run,)).map(drop).map_err(carry),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `lumbre._core`: the Python face of `lumbre-core`. It parses, calls the core and hands back.
+
+use pyo3::prelude::*;
+
+mod error;
+mod filter;
+mod frame;
+mod meter;
+mod metric;
+mod names;
+mod python;
+mod run;
+mod schedule;
+mod tensor;
+mod value;
+
+#[pymodule]
+mod _core {
+    use lumbre_core::hook::Hook;
+    use pyo3::prelude::*;
+    use pyo3::types::PyDict;
+
+    #[pymodule_export]
+    use super::filter::Filter;
+    #[pymodule_export]
+    use super::meter::Meter;
+    #[pymodule_export]
+    use super::metric::NativeMetric;
+    #[pymodule_export]
+    use super::run::Run;
+    #[pymodule_export]
+    use super::schedule::{Schedule, unique_names};
+
+    /// The name nearest to a misspelt one, if any is near enough to be meant.
+    #[pyfunction]
+    fn nearest(name: &str, candidates: Vec<String>) -> Option<String> {
+        lumbre_core::spelling::nearest(name, candidates.iter().map(String::as_str))
+            .map(str::to_owned)
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let hooks = PyDict::new(module.py());
+        for hook in Hook::ALL {
+            hooks.set_item(hook.name(), hook.doc().trim())?;
+        }
+        module.add("HOOKS", hooks)
+    }
+}

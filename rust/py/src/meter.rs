@@ -1,0 +1,343 @@
+//! `_core.Meter`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lumbre_core::metrics::{Mean, Metric, Native, View};
+use lumbre_core::records::Value;
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::error::{raise, warn};
+use crate::metric::NativeMetric;
+use crate::run::Run;
+use crate::tensor;
+use crate::value;
+
+struct Loss {
+    /// The optimizer whose loss it is.
+    key: String,
+    name: Arc<str>,
+    /// The mean so far, and what it was before the batch under way.
+    mean: Mutex<(Mean, Mean)>,
+}
+
+struct Slot {
+    name: Arc<str>,
+    metric: Py<PyAny>,
+    native: Option<Py<NativeMetric>>,
+    before: Mutex<Option<Native>>,
+}
+
+/// The loss and the metrics of one set: fed once a batch, read when its pass ends.
+#[pyclass(module = "lumbre._core", frozen)]
+pub struct Meter {
+    losses: Vec<Loss>,
+    slots: Vec<Slot>,
+    /// `lumbre.metrics.device.Losses`, made when a loss is first seen on a device.
+    on_device: Mutex<Option<Py<PyAny>>>,
+    batches: AtomicU64,
+    first: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[pymethods]
+impl Meter {
+    /// Losses as (optimizer, record's name), metrics as (record's name, metric, native state or None).
+    #[new]
+    #[allow(clippy::type_complexity)]
+    fn new(
+        losses: Vec<(String, String)>,
+        metrics: Vec<(String, Py<PyAny>, Option<Py<NativeMetric>>)>,
+    ) -> Self {
+        let loss = |(key, name): (String, String)| Loss {
+            key,
+            name: name.into(),
+            mean: Mutex::default(),
+        };
+        let slot = |(name, metric, native): (String, Py<PyAny>, Option<Py<NativeMetric>>)| Slot {
+            name: name.into(),
+            metric,
+            native,
+            before: Mutex::default(),
+        };
+        Self {
+            losses: losses.into_iter().map(loss).collect(),
+            slots: metrics.into_iter().map(slot).collect(),
+            on_device: Mutex::default(),
+            batches: AtomicU64::new(0),
+            first: AtomicBool::new(true),
+        }
+    }
+
+    /// The names of the records, in their order.
+    #[getter]
+    pub fn names(&self) -> Vec<String> {
+        let losses = self.losses.iter().map(|loss| &loss.name);
+        losses.chain(self.slots.iter().map(|slot| &slot.name)).map(ToString::to_string).collect()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for slot in &self.slots {
+            visit.call(&slot.metric)?;
+        }
+        Ok(())
+    }
+
+    // A metric is a Python object with a dict of its own: a cycle through here is cut there.
+    #[allow(clippy::unused_self)]
+    fn __clear__(&self) {}
+}
+
+impl Meter {
+    /// Start a pass: everything is forgotten.
+    pub fn reset(&self, ctx: &Bound<'_, Run>) -> PyResult<()> {
+        for loss in &self.losses {
+            *lock(&loss.mean) = Default::default();
+        }
+        *lock(&self.on_device) = None;
+        self.batches.store(0, Relaxed);
+        for slot in &self.slots {
+            let reset = slot.metric.bind(ctx.py()).call_method0(intern!(ctx.py(), "reset"));
+            reset.map_err(|error| self.noted(ctx, slot, "reset", error))?;
+        }
+        Ok(())
+    }
+
+    /// Count a batch, from what `ctx` holds.
+    pub fn update(&self, ctx: &Bound<'_, Run>) -> PyResult<()> {
+        let py = ctx.py();
+        let batch = ctx.getattr(intern!(py, "batch"))?;
+        let pred = ctx.getattr(intern!(py, "pred"))?;
+        let target = target_of(ctx, &batch)?;
+        let size = self.count(ctx, &batch, &pred, target.as_ref())?;
+        self.count_losses(ctx, size)?;
+        self.batches.fetch_add(1, Relaxed);
+        if self.first.swap(false, Relaxed) {
+            ctx.call_method0(intern!(py, "_first_batch"))?;
+        }
+        Ok(())
+    }
+
+    /// Take the batch under way back out of the loss and of the built-in metrics.
+    pub fn retract(&self, py: Python<'_>) {
+        for loss in &self.losses {
+            let mean = &mut *lock(&loss.mean);
+            mean.0 = mean.1.clone();
+        }
+        for slot in &self.slots {
+            if let (Some(native), Some(before)) = (&slot.native, *lock(&slot.before)) {
+                *native.bind(py).get().lock() = before;
+            }
+        }
+        // Never below 0: a batch is retracted at most once, after it was counted.
+        self.batches.fetch_sub(1, Relaxed);
+    }
+
+    /// The values so far; none when no batch was counted.
+    pub fn values(&self, ctx: &Bound<'_, Run>) -> PyResult<Vec<(Arc<str>, Value)>> {
+        let mut values = Vec::new();
+        if self.batches.load(Relaxed) == 0 {
+            return Ok(values);
+        }
+        self.fetch_losses(ctx)?;
+        for loss in &self.losses {
+            let mean = lock(&loss.mean).0.mean();
+            values.push((Arc::clone(&loss.name), Value::Number(mean)));
+        }
+        for slot in &self.slots {
+            let value = slot
+                .metric
+                .bind(ctx.py())
+                .call_method0(intern!(ctx.py(), "compute"))
+                .and_then(|value| value::from_python(&value))
+                .map_err(|error| self.noted(ctx, slot, "compute", error))?;
+            values.push((Arc::clone(&slot.name), value));
+        }
+        Ok(values)
+    }
+
+    /// Feed the metrics; gives the batch's size, the weight of its loss.
+    fn count(
+        &self,
+        ctx: &Bound<'_, Run>,
+        batch: &Bound<'_, PyAny>,
+        pred: &Bound<'_, PyAny>,
+        target: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<f64> {
+        let py = ctx.py();
+        let mut size = ctx.get().state.batch_size();
+        let mut counted = false;
+        if let Some(target) = target {
+            // Every built-in metric reads the same two views: the tensors are looked up once.
+            let read = tensor::read([pred, target], |[pred, target]: [View<'_>; 2]| {
+                size = size.or(target.shape().first().and_then(|&n| u64::try_from(n).ok()));
+                for slot in &self.slots {
+                    if let Some(native) = &slot.native {
+                        let state = &mut *native.bind(py).get().lock();
+                        let before = *state;
+                        let fit = state.update(&pred, &target).map_err(|error| (slot, error))?;
+                        *lock(&slot.before) = Some(before);
+                        if fit != lumbre_core::metrics::Fit::Exact {
+                            return Ok(Some((slot, fit)));
+                        }
+                    }
+                }
+                Ok(None)
+            })?;
+            if let Some(result) = read {
+                counted = true;
+                match result {
+                    Ok(None) => {}
+                    Ok(Some((slot, fit))) => {
+                        if let Some(native) = &slot.native {
+                            native.bind(py).get().tell(py, fit)?;
+                        }
+                    }
+                    Err((slot, error)) => {
+                        return Err(self.noted(ctx, slot, "update", raise(error)));
+                    }
+                }
+            }
+        }
+        for slot in self.slots.iter().filter(|slot| !counted || slot.native.is_none()) {
+            let update = intern!(py, "update");
+            let result = slot.metric.bind(py).call_method1(update, (pred, target));
+            result.map_err(|error| self.noted(ctx, slot, "update", error))?;
+        }
+        if let Some(size) = size {
+            #[allow(clippy::cast_precision_loss)]
+            return Ok(size as f64);
+        }
+        py.import(intern!(py, "lumbre.data"))?
+            .call_method1(intern!(py, "batch_size_of"), (batch,))?
+            .extract()
+    }
+
+    fn count_losses(&self, ctx: &Bound<'_, Run>, weight: f64) -> PyResult<()> {
+        let py = ctx.py();
+        let by_name = ctx.getattr(intern!(py, "_losses"))?;
+        if let Ok(by_name) = by_name.cast_exact::<PyDict>() {
+            for (index, loss) in self.losses.iter().enumerate() {
+                if let Some(value) = by_name.get_item(&loss.key)? {
+                    self.count_loss(ctx, index, &value, weight)?;
+                }
+            }
+            return Ok(());
+        }
+        let value = ctx.getattr(intern!(py, "loss_grad"))?;
+        if value.is_none() { Ok(()) } else { self.count_loss(ctx, 0, &value, weight) }
+    }
+
+    fn count_loss(
+        &self,
+        ctx: &Bound<'_, Run>,
+        index: usize,
+        value: &Bound<'_, PyAny>,
+        weight: f64,
+    ) -> PyResult<()> {
+        let Some(loss) = self.losses.get(index) else { return Ok(()) };
+        let number = match tensor::read([value], |[view]: [View<'_>; 1]| view.item())? {
+            Some(number) => number,
+            None => value.extract::<f64>().ok().filter(|_| !value.hasattr("device").unwrap_or(true)),
+        };
+        if let Some(number) = number {
+            let mean = &mut *lock(&loss.mean);
+            mean.1 = mean.0.clone();
+            mean.0.add(number, weight);
+            if number.is_finite() || ctx.get().warned.swap(true, Relaxed) {
+                return Ok(());
+            }
+        } else {
+            // On a device, or no plain tensor: nothing here waits for its value.
+            let mut losses = lock(&self.on_device).as_ref().map(|losses| losses.clone_ref(py(ctx)));
+            if losses.is_none() {
+                let made = py(ctx).import("lumbre.metrics.device")?.call_method0("Losses")?;
+                losses = Some(made.unbind());
+                *lock(&self.on_device) = losses.as_ref().map(|losses| losses.clone_ref(py(ctx)));
+            }
+            if let Some(losses) = losses {
+                let iter = ctx.get().state.iter();
+                losses.bind(py(ctx)).call_method1("add", (index, value, weight, iter))?;
+            }
+            return Ok(());
+        }
+        tell_non_finite(ctx, &loss.name, number.unwrap_or(f64::NAN), None)
+    }
+
+    /// Bring what the device has summed up over to the host.
+    fn fetch_losses(&self, ctx: &Bound<'_, Run>) -> PyResult<()> {
+        let Some(losses) = lock(&self.on_device).take() else { return Ok(()) };
+        let fetched: Vec<(usize, f64, f64, u64)> =
+            losses.bind(py(ctx)).call_method0("take")?.extract()?;
+        for (index, mean, weight, first_bad) in fetched {
+            if let Some(loss) = self.losses.get(index) {
+                lock(&loss.mean).0.add(mean, weight);
+                if first_bad > 0 && !ctx.get().warned.swap(true, Relaxed) {
+                    tell_non_finite(ctx, &loss.name, f64::NAN, Some(first_bad))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::unused_self)]
+    fn noted(&self, ctx: &Bound<'_, Run>, slot: &Slot, method: &str, error: PyErr) -> PyErr {
+        let kind = slot.metric.bind(py(ctx)).get_type();
+        let kind = kind.name().map_or_else(|_| slot.name.to_string(), |name| name.to_string());
+        ctx.get().note(py(ctx), &error, &format!("{kind}.{method}"));
+        error
+    }
+}
+
+fn py<'py>(ctx: &Bound<'py, Run>) -> Python<'py> {
+    ctx.py()
+}
+
+/// The target: the second item of a batch that is a pair; whatever `ctx.target` says of another.
+fn target_of<'py>(
+    ctx: &Bound<'py, Run>,
+    batch: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let target = if let Ok(items) = batch.cast_exact::<PyList>() {
+        if items.len() < 2 {
+            return Ok(None);
+        }
+        items.get_item(1)?
+    } else if let Ok(items) = batch.cast_exact::<PyTuple>() {
+        if items.len() < 2 {
+            return Ok(None);
+        }
+        items.get_item(1)?
+    } else {
+        ctx.getattr(intern!(ctx.py(), "target"))?
+    };
+    Ok((!target.is_none()).then_some(target))
+}
+
+fn tell_non_finite(
+    ctx: &Bound<'_, Run>,
+    name: &str,
+    number: f64,
+    iter: Option<u64>,
+) -> PyResult<()> {
+    let state = &ctx.get().state;
+    let place = match iter {
+        Some(iter) => format!("epoch {}, iteration {iter}", state.epoch().max(1)),
+        None => state.place(),
+    };
+    warn(
+        ctx.py(),
+        "NonFiniteLossWarning",
+        &format!(
+            "The {name} is {number} at {place}; later ones are not reported. \
+             Look at the learning rate, the data and divisions or logarithms of 0."
+        ),
+    )
+}

@@ -1,0 +1,516 @@
+//! `_core.Run`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use lumbre_core::flow::{Flow, Set, State};
+use lumbre_core::hook::{Edge, HookId, Scope};
+use lumbre_core::records::{Entry, Records, Span};
+use lumbre_core::schedule;
+use pyo3::PyTraverseError;
+use pyo3::exceptions::{PyAttributeError, PyValueError};
+use pyo3::ffi;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+
+use crate::error::raise;
+use crate::frame::{Frame, PyHost};
+use crate::meter::Meter;
+use crate::names::Names;
+use crate::schedule::Schedule;
+use crate::value;
+
+/// What a run is given once, when it starts.
+pub struct Binding {
+    schedule: Py<Schedule>,
+    core: Arc<schedule::Schedule<PyHost>>,
+    meters: [Py<Meter>; 2],
+    /// Draws the progress, when the native clock says that it is time.
+    pub draw: Option<Py<PyAny>>,
+}
+
+impl Binding {
+    /// The loss and metrics of a set.
+    pub fn meter(&self, set: Set) -> &Py<Meter> {
+        &self.meters[set as usize]
+    }
+}
+
+/// The part of `ctx` that lives in Rust: counters, wishes, open scopes, records, the schedule.
+#[pyclass(module = "lumbre._core", subclass, frozen)]
+pub struct Run {
+    pub state: State,
+    pub records: Mutex<Records>,
+    /// Whether a loss that is not finite has been warned about.
+    pub warned: AtomicBool,
+    used: AtomicU64,
+    names: OnceLock<Arc<Names>>,
+    binding: Mutex<Option<Arc<Binding>>>,
+    /// The batch was counted by hand, or by Metrics.
+    counted: AtomicBool,
+    /// The address of the last exception that was given its note: it gets one only.
+    noted: AtomicUsize,
+}
+
+impl Run {
+    /// What the run was given; `None` before it starts and after it ends.
+    pub fn bound(&self) -> Option<Arc<Binding>> {
+        self.binding.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Feed the batch under way to a set's meter, unless that has been done by hand.
+    pub fn count(&self, ctx: &Bound<'_, Self>, set: Set) -> PyResult<()> {
+        if self.counted.swap(true, Relaxed) {
+            return Ok(());
+        }
+        match self.bound() {
+            Some(bound) => bound.meter(set).bind(ctx.py()).get().update(ctx),
+            None => Ok(()),
+        }
+    }
+
+    /// Say on an exception where it was raised, once.
+    pub fn note(&self, py: Python<'_>, error: &PyErr, who: &str) {
+        let value = error.value(py);
+        if self.noted.swap(value.as_ptr() as usize, Relaxed) != value.as_ptr() as usize {
+            let note = format!("in {who}: {}", self.state.place());
+            // A class that refuses notes still leaves as itself.
+            drop(value.call_method1("add_note", (note,)));
+        }
+    }
+
+    fn fire(&self, ctx: &Bound<'_, Self>, hook: HookId) -> PyResult<()> {
+        let Some(bound) = self.bound() else { return Ok(()) };
+        let frame = Frame { run: ctx };
+        bound.core.fire(hook, &self.state, &frame).map_err(|error| {
+            let error = raise(error);
+            let hook = bound.core.hook_name(hook);
+            let who = match bound.core.take_current() {
+                Some(name) => format!("{name}.{hook}"),
+                None => hook.to_owned(),
+            };
+            self.note(ctx.py(), &error, &who);
+            error
+        })
+    }
+
+    fn lock_records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_named(&self, set: Option<&str>) -> PyResult<Set> {
+        match set {
+            None => Ok(self.state.set().unwrap_or(Set::Train)),
+            Some(name) => Set::from_name(name).ok_or_else(|| {
+                PyValueError::new_err(format!("a set is \"train\" or \"valid\", got {name:?}"))
+            }),
+        }
+    }
+}
+
+#[pymethods]
+impl Run {
+    #[new]
+    #[pyo3(signature = (*_args, **_options))]
+    fn new(_args: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> Self {
+        Self {
+            state: State::new(0),
+            records: Mutex::default(),
+            warned: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            names: OnceLock::new(),
+            binding: Mutex::default(),
+            counted: AtomicBool::new(false),
+            noted: AtomicUsize::new(0),
+        }
+    }
+
+    /// Give the run its plan and its meters; once.
+    #[pyo3(signature = (schedule, train, valid, draw=None))]
+    fn bind(
+        &self,
+        schedule: &Bound<'_, Schedule>,
+        train: Py<Meter>,
+        valid: Py<Meter>,
+        draw: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let core = schedule
+            .get()
+            .core()
+            .ok_or_else(|| PyValueError::new_err("this schedule has been taken apart"))?;
+        self.names
+            .set(Arc::clone(&schedule.get().names))
+            .map_err(|_| PyValueError::new_err("a run is bound once"))?;
+        self.used.store(core.used(), Relaxed);
+        let binding = Binding { schedule: schedule.clone().unbind(), core, meters: [train, valid], draw };
+        *self.binding.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binding));
+        Ok(())
+    }
+
+    /// Let go of the plan, the callbacks and the meters.
+    fn unbind(&self) {
+        self.used.store(0, Relaxed);
+        let binding = self.binding.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Dropped when no lock is held: dropping may run Python.
+        drop(binding);
+    }
+
+    /// Reach a breakpoint: everybody who is due there is called, in order.
+    ///
+    /// Returns whether the batch under way is to be left.
+    #[inline]
+    fn call_callbacks(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let this = slf.get();
+        let Some(id) = this.names.get().and_then(|names| names.find(name)) else {
+            return Err(unknown_hook(this, name));
+        };
+        if let Some(hook) = id.hook() {
+            this.state.enter(hook);
+            if matches!(hook.edge(), Edge::Begin(Scope::TrainBatch | Scope::ValidBatch)) {
+                this.counted.store(false, Relaxed);
+            }
+        }
+        if this.used.load(Relaxed) >> id.index() & 1 == 0 {
+            return Ok(this.state.batch_is_skipped());
+        }
+        this.fire(slf, id)?;
+        let skipped = this.state.batch_is_skipped();
+        if skipped && this.counted.load(Relaxed) {
+            this.retract(slf.py(), id);
+        }
+        Ok(skipped)
+    }
+
+    /// Count predictions, target and loss of the batch under way into the loss and the metrics.
+    fn record(
+        slf: &Bound<'_, Self>,
+        pred: &Bound<'_, PyAny>,
+        target: &Bound<'_, PyAny>,
+        loss: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        slf.setattr("pred", pred)?;
+        slf.setattr("target", target)?;
+        slf.setattr("loss", loss)?;
+        let this = slf.get();
+        this.counted.store(false, Relaxed);
+        this.count(slf, this.state.set().unwrap_or(Set::Train))
+    }
+
+    // -- flow ------------------------------------------------------------------------------------
+
+    /// Begin the next epoch; False when there is none to come.
+    fn next_epoch(&self) -> bool {
+        let begins = self.state.next_epoch();
+        if begins {
+            self.lock_records().reach(Set::Train, self.state.epoch());
+        }
+        begins
+    }
+
+    /// Begin a pass; False when something asks to leave it out.
+    fn next_pass(&self, training: bool) -> bool {
+        self.state.next_pass(training)
+    }
+
+    /// Begin a batch of the pass.
+    fn next_batch(&self) {
+        self.state.next_batch();
+    }
+
+    /// Whether the pass ends before its next batch.
+    fn pass_is_over(&self) -> bool {
+        self.state.pass_is_over()
+    }
+
+    /// The `_end` that is due next if the run is left now: of the scopes inside of the epoch, or of all.
+    #[pyo3(signature = (inside_epoch=false))]
+    fn next_end(&self, inside_epoch: bool) -> Option<&'static str> {
+        self.state.next_end(inside_epoch.then_some(Scope::Epoch)).map(lumbre_core::hook::Hook::name)
+    }
+
+    /// End the run when the batch under way is finished, and say why.
+    #[pyo3(signature = (reason=""))]
+    fn stop(&self, reason: &str) {
+        let bound = self.bound();
+        let who = bound.as_ref().and_then(|bound| bound.core.current());
+        self.state.wish(Flow::Stop(reason.to_owned()), who);
+    }
+
+    /// Finish the batch under way, then leave out the rest of the epoch.
+    fn skip_epoch(&self) {
+        self.state.wish(Flow::SkipEpoch, None);
+    }
+
+    /// Leave the batch under way: no step, no metric.
+    fn skip_batch(&self) {
+        self.state.wish(Flow::SkipBatch, None);
+    }
+
+    /// Record a Ctrl-C.
+    fn interrupt(&self) {
+        self.state.interrupt(&format!("Ctrl-C: {}", self.state.place()));
+    }
+
+    /// Whether Ctrl-C has been pressed.
+    #[getter]
+    fn interrupted(&self) -> bool {
+        self.state.is_interrupted()
+    }
+
+    /// Whether a stop has been asked for.
+    #[getter]
+    fn stopped(&self) -> bool {
+        self.state.is_stopped()
+    }
+
+    /// Whether the batch under way is to be left.
+    #[getter]
+    fn skipped(&self) -> bool {
+        self.state.batch_is_skipped()
+    }
+
+    /// Who stopped the run and why; None when nobody did.
+    #[getter]
+    fn stop_reason(&self) -> Option<String> {
+        self.state.stop_reason()
+    }
+
+    /// Where the run stands: `epoch 2, iteration 17, training`.
+    #[getter]
+    fn place(&self) -> String {
+        self.state.place()
+    }
+
+    /// Note on an exception where it was raised, unless it has its note already.
+    fn note_exception(&self, error: &Bound<'_, PyAny>, who: &str) {
+        self.note(error.py(), &PyErr::from_value(error.clone()), who);
+    }
+
+    // -- counters --------------------------------------------------------------------------------
+
+    /// The epoch under way, from 1; 0 before the first.
+    #[getter]
+    fn epoch(&self) -> u64 {
+        self.state.epoch()
+    }
+
+    /// How many epochs have come to their end.
+    #[getter]
+    fn completed_epochs(&self) -> u64 {
+        self.state.completed()
+    }
+
+    /// The last epoch there will be, if nobody stops before.
+    #[getter]
+    fn max_epochs(&self) -> u64 {
+        self.state.max_epochs()
+    }
+
+    #[setter]
+    fn set_max_epochs(&self, epochs: u64) {
+        self.state.set_max_epochs(epochs);
+    }
+
+    /// The batch in this pass, from 1.
+    #[getter]
+    fn iter(&self) -> u64 {
+        self.state.iter()
+    }
+
+    /// The training batch in the whole run, from 1.
+    #[getter]
+    fn step_count(&self) -> u64 {
+        self.state.step_count()
+    }
+
+    /// Whether a training pass is under way, or was last.
+    #[getter]
+    fn training(&self) -> bool {
+        self.state.training()
+    }
+
+    #[setter]
+    fn set_training(&self, training: bool) {
+        self.state.set_training(training);
+    }
+
+    /// The first dimension of the target, else of the input: the weight of the batch's loss.
+    #[getter]
+    fn batch_size<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        match slf.get().state.batch_size() {
+            Some(size) => Ok(size.into_pyobject(py)?.into_any()),
+            None => py
+                .import("lumbre.data")?
+                .call_method1("batch_size_of", (slf.getattr("batch")?,)),
+        }
+    }
+
+    #[setter]
+    fn set_batch_size(&self, size: u64) {
+        self.state.set_batch_size(size);
+    }
+
+    // -- records ---------------------------------------------------------------------------------
+
+    /// Log a value of this epoch; the last value of an epoch stays.
+    #[pyo3(signature = (name, value, set=None))]
+    fn log_metric(&self, name: &str, value: &Bound<'_, PyAny>, set: Option<&str>) -> PyResult<()> {
+        let set = self.set_named(set)?;
+        let value = value::from_python(value)?;
+        self.lock_records().log(set, self.state.epoch(), &Arc::from(name), value);
+        Ok(())
+    }
+
+    /// The names under which a set's loss and metrics are recorded.
+    fn meter_names(&self, py: Python<'_>, set: &str) -> PyResult<Vec<String>> {
+        let set = self.set_named(Some(set))?;
+        Ok(self.bound().map(|bound| bound.meter(set).bind(py).get().names()).unwrap_or_default())
+    }
+
+    /// Replace the values of an epoch.
+    fn replace_metrics(&self, set: &str, epoch: u64, values: &Bound<'_, PyDict>) -> PyResult<()> {
+        let set = self.set_named(Some(set))?;
+        let mut entry = Entry::new();
+        for (name, value) in values {
+            entry.push((Arc::from(name.extract::<String>()?), value::from_python(&value)?));
+        }
+        *self.lock_records().reach(set, epoch) = entry;
+        Ok(())
+    }
+
+    /// The values of an epoch, by default of this one: those logged so far and, while the set's pass
+    /// is under way, those of its metrics up to now.
+    #[pyo3(signature = (set, epoch=None))]
+    fn get_metrics<'py>(
+        slf: &Bound<'py, Self>,
+        set: &str,
+        epoch: Option<u64>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let this = slf.get();
+        let set = this.set_named(Some(set))?;
+        let now = this.state.epoch().max(1);
+        let at = epoch.unwrap_or(now);
+        let mut entry = Entry::new();
+        if at == now
+            && this.state.set() == Some(set)
+            && let Some(bound) = this.bound()
+        {
+            entry = bound.meter(set).bind(slf.py()).get().values(slf)?;
+        }
+        let logged = this.lock_records().entry(set, at).cloned().unwrap_or_default();
+        let running = entry.iter().map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>();
+        entry.extend(logged.into_iter().filter(|(name, _)| !running.contains(name)));
+        entry_to_python(slf.py(), &entry)
+    }
+
+    /// The whole history: `{"metrics": {set: [{name: value}]}, "profile": {part: [seconds]}}`.
+    fn history<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let records = self.lock_records().clone();
+        let metrics = PyDict::new(py);
+        for set in Set::ALL {
+            let entries = records.entries(set).iter().map(|entry| entry_to_python(py, entry));
+            metrics.set_item(set.name(), PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?)?;
+        }
+        let profile = PyDict::new(py);
+        for span in Span::ALL {
+            profile.set_item(span.name(), records.spans(span))?;
+        }
+        let history = PyDict::new(py);
+        history.set_item("metrics", metrics)?;
+        history.set_item("profile", profile)?;
+        Ok(history)
+    }
+
+    /// Drop what was recorded of an epoch that was not completed.
+    fn drop_open_epoch(&self) {
+        self.lock_records().truncate(self.state.completed());
+    }
+
+    // -- attributes ------------------------------------------------------------------------------
+
+    fn __getattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>) -> PyResult<Py<PyAny>> {
+        Err(unknown_attribute(slf, name, "unknown"))
+    }
+
+    fn __setattr__(
+        slf: &Bound<'_, Self>,
+        name: &Bound<'_, PyString>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        // SAFETY: three live objects, and the generic setter is what the class would use without us.
+        let status = unsafe {
+            ffi::PyObject_GenericSetAttr(slf.as_ptr(), name.as_ptr(), value.as_ptr())
+        };
+        if status == 0 {
+            return Ok(());
+        }
+        let error = PyErr::fetch(slf.py());
+        if !error.is_instance_of::<PyAttributeError>(slf.py()) {
+            return Err(error);
+        }
+        Err(unknown_attribute(slf, name, "unsettable"))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(binding) = self.binding.try_lock()
+            && let Some(binding) = binding.as_ref()
+            // The plan is shared only while a breakpoint is under way, and the caller holds it then.
+            && Arc::strong_count(binding) == 1
+        {
+            visit.call(&binding.schedule)?;
+            visit.call(&binding.meters[0])?;
+            visit.call(&binding.meters[1])?;
+            visit.call(&binding.draw)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        self.unbind();
+    }
+}
+
+impl Run {
+    /// A batch that was counted and is then left counts no more.
+    fn retract(&self, py: Python<'_>, hook: HookId) {
+        let set = match hook.hook().map(lumbre_core::hook::Hook::edge) {
+            Some(Edge::End(Scope::TrainBatch)) => Set::Train,
+            Some(Edge::End(Scope::ValidBatch)) => Set::Valid,
+            _ => return,
+        };
+        if let Some(bound) = self.bound() {
+            bound.meter(set).bind(py).get().retract(py);
+        }
+    }
+}
+
+fn entry_to_python<'py>(py: Python<'py>, entry: &Entry) -> PyResult<Bound<'py, PyDict>> {
+    let values = PyDict::new(py);
+    for (name, value) in entry {
+        values.set_item(&**name, value::to_python(py, value)?)?;
+    }
+    Ok(values)
+}
+
+/// `lumbre.context` knows the names there are and words the hint.
+fn unknown_attribute(slf: &Bound<'_, Run>, name: &Bound<'_, PyString>, hint: &str) -> PyErr {
+    slf.py()
+        .import("lumbre.context")
+        .and_then(|module| module.call_method1(hint, (name,)))
+        .map_or_else(|error| error, PyErr::from_value)
+}
+
+fn unknown_hook(run: &Run, name: &Bound<'_, PyAny>) -> PyErr {
+    let name = name.to_string();
+    let Some(names) = run.names.get() else {
+        return PyValueError::new_err(format!("{name} was fired, but the run has not begun."));
+    };
+    let near = lumbre_core::spelling::nearest(&name, names.all().iter().map(String::as_str));
+    let hint = near.map_or_else(
+        || "A callback class declares its own in `breakpoints = (...)`.".to_owned(),
+        |near| format!("Did you mean \"{near}\"?"),
+    );
+    raise(lumbre_core::Error::Hook(format!("\"{name}\" is no breakpoint of this run. {hint}")))
+}

@@ -1,0 +1,149 @@
+//! `_core.Schedule`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lumbre_core::builtin;
+use lumbre_core::callback::Callback;
+use lumbre_core::order::Item;
+use lumbre_core::schedule::{self, Entry};
+use pyo3::PyTraverseError;
+use pyo3::exceptions::PyValueError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+
+use crate::error::raise;
+use crate::filter::Filter;
+use crate::frame::PyHost;
+use crate::names::Names;
+use crate::python::{PythonCallback, Targets};
+
+/// The callbacks' names made unique: of two alike the second gets `_2`.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // PyO3 hands a Vec over by value
+pub fn unique_names(names: Vec<String>) -> Vec<String> {
+    schedule::unique_names(&names)
+}
+
+/// One callback, described by `lumbre.callback.describe`.
+#[derive(FromPyObject)]
+pub struct Spec {
+    name: String,
+    weight: f64,
+    after: Vec<String>,
+    before: Vec<String>,
+    /// (breakpoint, function, receiver or None, filter or None)
+    #[allow(clippy::type_complexity)]
+    methods: Vec<(String, Py<PyAny>, Option<Py<PyAny>>, Option<Py<Filter>>)>,
+    /// The name of a built-in callback in Rust, or None.
+    native: Option<String>,
+}
+
+/// Who runs at which breakpoint, in which order, in Python or natively, under which filter.
+///
+/// Compiled once a run; `lumbre.schedule(callbacks)` makes one to look at, and its repr is a table.
+#[pyclass(module = "lumbre._core", frozen)]
+pub struct Schedule {
+    pub names: Arc<Names>,
+    core: Mutex<Option<Arc<schedule::Schedule<PyHost>>>>,
+    targets: Mutex<Vec<Arc<Targets>>>,
+}
+
+impl Schedule {
+    /// The compiled plan; `None` only after the garbage collector has cut a cycle here.
+    pub fn core(&self) -> Option<Arc<schedule::Schedule<PyHost>>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[pymethods]
+impl Schedule {
+    #[new]
+    fn new(py: Python<'_>, callbacks: Vec<Spec>, custom: Vec<String>) -> PyResult<Self> {
+        let names = Names::new(py, &custom);
+        let mut targets = Vec::new();
+        let mut entries = Vec::new();
+        for spec in callbacks {
+            let item = Item {
+                name: spec.name,
+                weight: spec.weight,
+                after: spec.after,
+                before: spec.before,
+            };
+            if let Some(native) = spec.native {
+                let callback = native_callback(&native)?;
+                entries.push(Entry {
+                    item: item.clone(),
+                    kind: "Rust".into(),
+                    filters: Vec::new(),
+                    callback,
+                });
+                if spec.methods.is_empty() {
+                    continue;
+                }
+            }
+            let mut own = Targets::default();
+            let mut filters = Vec::new();
+            for (hook, function, receiver, filter) in spec.methods {
+                let id = names
+                    .find(pyo3::types::PyString::new(py, &hook).as_any())
+                    .ok_or_else(|| PyValueError::new_err(format!("{hook} is no breakpoint")))?;
+                own.add(id, function, receiver);
+                filters.extend(filter.map(|filter| (id, filter.get().0)));
+            }
+            let own = Arc::new(own);
+            targets.push(Arc::clone(&own));
+            entries.push(Entry {
+                item,
+                kind: "Python".into(),
+                filters,
+                callback: Box::new(PythonCallback(own)),
+            });
+        }
+        let core = schedule::Schedule::compile(entries, names.all().to_vec()).map_err(raise)?;
+        Ok(Self {
+            names: Arc::new(names),
+            core: Mutex::new(Some(Arc::new(core))),
+            targets: Mutex::new(targets),
+        })
+    }
+
+    /// The plan as rows of (breakpoint, callback, kind, weight, filter), in the order of the calls.
+    #[getter]
+    fn rows(&self) -> Vec<(String, String, String, f64, String)> {
+        let rows = self.core().map(|core| core.rows()).unwrap_or_default();
+        rows.into_iter()
+            .map(|row| (row.hook, row.name, row.kind, row.weight, row.filter))
+            .collect()
+    }
+
+    fn __repr__(&self) -> String {
+        self.core().map(|core| core.to_string()).unwrap_or_default()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(targets) = self.targets.try_lock() {
+            for target in targets.iter() {
+                target.traverse(&visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let targets = std::mem::take(
+            &mut *self.targets.lock().unwrap_or_else(PoisonError::into_inner),
+        );
+        // Dropped when no lock is held: dropping may run Python.
+        drop((core, targets));
+    }
+}
+
+fn native_callback(name: &str) -> PyResult<Box<dyn Callback<PyHost>>> {
+    Ok(match name {
+        "Profile" => Box::new(builtin::Profile::default()),
+        "Metrics" => Box::new(builtin::Metrics),
+        "Progress" => Box::new(builtin::Progress::default()),
+        _ => return Err(PyValueError::new_err(format!("there is no native callback {name}"))),
+    })
+}

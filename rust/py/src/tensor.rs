@@ -1,0 +1,238 @@
+//! Tensors read where they lie, through the C exchange API of DLPack that torch publishes.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use half::{bf16, f16};
+use lumbre_core::metrics::{Data, View};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyCapsule;
+
+use crate::error::raise;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct DlDevice {
+    kind: i32,
+    id: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq)]
+struct DlDataType {
+    code: u8,
+    bits: u8,
+    lanes: u16,
+}
+
+/// `DLTensor` of DLPack 1.x.
+#[repr(C)]
+struct DlTensor {
+    data: *mut c_void,
+    device: DlDevice,
+    ndim: i32,
+    dtype: DlDataType,
+    shape: *const i64,
+    strides: *const i64,
+    byte_offset: u64,
+}
+
+/// The head of `DLPackExchangeAPI`, up to the one entry that is used here.
+#[repr(C)]
+struct ExchangeApi {
+    major: u32,
+    minor: u32,
+    previous: *const c_void,
+    allocate: *const c_void,
+    managed_from_object: *const c_void,
+    managed_to_object: *const c_void,
+    tensor_from_object: Option<unsafe extern "C" fn(*mut c_void, *mut DlTensor) -> c_int>,
+}
+
+const CPU: i32 = 1;
+
+/// What is looked up once a process.
+struct Torch {
+    read: unsafe extern "C" fn(*mut c_void, *mut DlTensor) -> c_int,
+    tensor: Py<PyAny>,
+    parameter: Py<PyAny>,
+    is_neg: Py<PyAny>,
+}
+
+static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
+
+fn torch(py: Python<'_>) -> PyResult<&Torch> {
+    TORCH.get_or_try_init(py, || {
+        let module = py.import("torch")?;
+        let tensor = module.getattr("Tensor")?;
+        let capsule = tensor.getattr("__dlpack_c_exchange_api__")?;
+        let api = capsule
+            .cast::<PyCapsule>()?
+            .pointer_checked(Some(c"dlpack_exchange_api"))?
+            .cast::<ExchangeApi>();
+        // SAFETY: the capsule's name vouches for the type, torch keeps the table for the life of
+        // the process, and the version stands first in every version of the layout.
+        let api = unsafe { api.as_ref() };
+        match (api.major, api.tensor_from_object) {
+            (1, Some(read)) => Ok(Torch {
+                read,
+                parameter: module.getattr("nn")?.getattr("Parameter")?.unbind(),
+                is_neg: tensor.getattr("is_neg")?.unbind(),
+                tensor: tensor.unbind(),
+            }),
+            (major, _) => Err(PyRuntimeError::new_err(format!(
+                "lumbre reads tensors through version 1 of DLPack's exchange API; this torch has \
+                 version {major}. Install a torch that lumbre supports."
+            ))),
+        }
+    })
+}
+
+/// Look at a tensor's memory while `with` runs. `None` when it is not plain, strided CPU memory of
+/// an exact `Tensor` or `Parameter`: such a one has to take the road of torch ops.
+///
+/// `with` gets the tensors' views and must not run Python code: that could free or resize them.
+pub fn read<const N: usize, T>(
+    objects: [&Bound<'_, PyAny>; N],
+    with: impl FnOnce([View<'_>; N]) -> T,
+) -> PyResult<Option<T>> {
+    let mut raw = [const { None }; N];
+    for (slot, object) in raw.iter_mut().zip(objects) {
+        *slot = plain(object)?;
+        if slot.is_none() {
+            return Ok(None);
+        }
+    }
+    let mut views = [const { None }; N];
+    for (slot, tensor) in views.iter_mut().zip(&raw) {
+        *slot = match tensor {
+            // SAFETY: `plain` has filled it from a live tensor that the caller's `Bound` keeps, and
+            // no Python code runs until `with` returns, so that memory, shape and strides stay.
+            Some(tensor) => unsafe { view(tensor) }?,
+            None => None,
+        };
+    }
+    if views.iter().any(Option::is_none) {
+        return Ok(None);
+    }
+    Ok(Some(with(views.map(|view| match view {
+        Some(view) => view,
+        None => unreachable!("looked at above"),
+    }))))
+}
+
+/// What torch says of a tensor whose memory can be read as it is.
+fn plain(object: &Bound<'_, PyAny>) -> PyResult<Option<DlTensor>> {
+    let py = object.py();
+    let torch = torch(py)?;
+    let kind = object.get_type_ptr().cast::<c_void>();
+    if kind != torch.tensor.as_ptr().cast() && kind != torch.parameter.as_ptr().cast() {
+        return Ok(None);
+    }
+    let mut tensor = DlTensor {
+        data: ptr::null_mut(),
+        device: DlDevice { kind: 0, id: 0 },
+        ndim: 0,
+        dtype: DlDataType { code: 0, bits: 0, lanes: 0 },
+        shape: ptr::null(),
+        strides: ptr::null(),
+        byte_offset: 0,
+    };
+    // SAFETY: torch's function for torch's exact class, called with the interpreter attached; it
+    // fills the struct with what it borrows from the tensor, or reports an error.
+    let status = unsafe { (torch.read)(object.as_ptr().cast(), &raw mut tensor) };
+    if status != 0 {
+        // Sparse, quantized, wrapped: torch ops know better. The error is only how it says so.
+        drop(PyErr::take(py));
+        return Ok(None);
+    }
+    if tensor.device.kind != CPU {
+        return Ok(None);
+    }
+    // The exchange ignores the negative bit, which only floats can carry.
+    let may_be_negated = matches!(tensor.dtype.code, FLOAT | BFLOAT);
+    if may_be_negated && torch.is_neg.bind(py).call1((object,))?.is_truthy()? {
+        return Ok(None);
+    }
+    Ok(Some(tensor))
+}
+
+const INT: u8 = 0;
+const UINT: u8 = 1;
+const FLOAT: u8 = 2;
+const BFLOAT: u8 = 4;
+const BOOL: u8 = 6;
+
+/// The tensor as the core sees it; `None` for dtypes that the core does not know.
+///
+/// # Safety
+/// The tensor must be filled in by torch, on the CPU, and stay as it is for `'a`.
+unsafe fn view<'a>(tensor: &'a DlTensor) -> PyResult<Option<View<'a>>> {
+    let ndim = usize::try_from(tensor.ndim).unwrap_or(0);
+    let dims = |pointer: *const i64| {
+        if ndim == 0 || pointer.is_null() {
+            &[]
+        } else {
+            // SAFETY: torch gives `ndim` numbers at both addresses.
+            unsafe { std::slice::from_raw_parts(pointer, ndim) }
+        }
+    };
+    let (shape, strides) = (dims(tensor.shape), dims(tensor.strides));
+    let Some(extent) = extent(shape, strides) else { return Ok(None) };
+    if extent > 0 && tensor.data.is_null() {
+        // A fake or a zero tensor has a shape and no memory.
+        return Ok(None);
+    }
+    let start = tensor.data.cast::<u8>().wrapping_add(usize::try_from(tensor.byte_offset)?);
+    macro_rules! data {
+        ($variant:ident, $type:ty) => {
+            // SAFETY: the elements between the first and the last that shape and strides reach lie
+            // in one storage; of bool, torch keeps bytes that are 0 or 1, read as bytes.
+            Data::$variant(if extent == 0 {
+                &[]
+            } else {
+                unsafe { std::slice::from_raw_parts(start.cast::<$type>(), extent) }
+            })
+        };
+    }
+    if tensor.dtype.lanes != 1 || !is_aligned(start, tensor) {
+        return Ok(None);
+    }
+    let data = match (tensor.dtype.code, tensor.dtype.bits) {
+        (FLOAT, 16) => data!(F16, f16),
+        (FLOAT, 32) => data!(F32, f32),
+        (FLOAT, 64) => data!(F64, f64),
+        (BFLOAT, 16) => data!(BF16, bf16),
+        (INT, 8) => data!(I8, i8),
+        (INT, 16) => data!(I16, i16),
+        (INT, 32) => data!(I32, i32),
+        (INT, 64) => data!(I64, i64),
+        (UINT, 8) => data!(U8, u8),
+        (UINT, 16) => data!(U16, u16),
+        (UINT, 32) => data!(U32, u32),
+        (UINT, 64) => data!(U64, u64),
+        (BOOL, 8) => data!(Bool, u8),
+        _ => return Ok(None),
+    };
+    View::new(data, shape, strides).map(Some).map_err(raise)
+}
+
+/// Whether the first element lies where its type may lie.
+fn is_aligned(start: *const u8, tensor: &DlTensor) -> bool {
+    (start as usize).is_multiple_of(usize::from(tensor.dtype.bits).div_ceil(8).max(1))
+}
+
+/// How many elements lie from the first to the last; `None` where strides run backwards.
+fn extent(shape: &[i64], strides: &[i64]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    let mut last = 0_usize;
+    for (&size, &stride) in shape.iter().zip(strides) {
+        let reach = usize::try_from(size - 1).ok()?.checked_mul(usize::try_from(stride).ok()?)?;
+        last = last.checked_add(reach)?;
+    }
+    last.checked_add(1)
+}
