@@ -535,7 +535,7 @@ def test_a_step_that_is_not_torchs_own_is_called_with_all_around_it() -> None:
         step = decorated(SGD.step, seen, "decorated")  # type: ignore[assignment]
 
     class DecoratedBeneath(SGD):
-        """Torch wraps the decorated step at the first instance; it must not be unwrapped too far."""
+        """Torch wraps it at the first instance; to unwrap too far would lose the decorator."""
 
         step = decorated(bare, seen, "beneath")  # type: ignore[assignment]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lumbre.step import part_of, set_grad
+from lumbre.step import clear_gradients, part_of, set_grad
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,7 +35,10 @@ class RunGuard:
         ctx = self._ctx
         self._grad = torch.is_grad_enabled()
         set_grad(False)
-        self._bound = [ctx.model, *(m for each in ctx.metrics.values() for m in each)]
+        # A pass inside of a fit, from a callback, must not leave the model in another mode.
+        modules = () if self._is_fit else ctx.model.modules()
+        self._modes = [(each, each.training) for each in modules]
+        self._bound = [ctx.accelerator.unwrap(ctx.model), *(m for each in ctx.metrics.values() for m in each)]
         self._before = [vars(each).get("ctx", _ABSENT) for each in self._bound]
         for each in self._bound:
             _bind(each, ctx)
@@ -49,7 +52,13 @@ class RunGuard:
         traceback: TracebackType | None,
     ) -> bool:
         try:
-            return error is not None and self._end(_original(error))
+            if error is None:
+                return False
+            original = _original(error)
+            ended = self._end(original)
+            if not ended and original is not error:
+                raise original
+            return ended
         finally:
             self._put_back()
 
@@ -65,21 +74,25 @@ class RunGuard:
                 ctx.drop_open_epoch()
                 ctx.call_callbacks("on_fit_end")
             return self._is_fit
-        if _handled(ctx, error, ctx.handlers if self._is_fit else {}):
-            loop.close(ctx)
-            return True
-        raise error
+        if not _handled(ctx, error, ctx.handlers if self._is_fit else {}):
+            return False
+        ctx.stop(f"{type(error).__name__}: {error}")
+        _leave_batch(ctx)
+        loop.close(ctx)
+        return True
 
     def _put_back(self) -> None:
         ctx = self._ctx
         if self._sigint is not None:
             signal.signal(signal.SIGINT, self._sigint)
         set_grad(self._grad)
+        for module, mode in self._modes:
+            module.training = mode
         for each, before in zip(self._bound, self._before, strict=True):
             _bind(each, before)
         # An exception holds the frames that hold ctx: without this, ctx would hold itself.
         ctx.exception = None
-        self._bound, self._before = [], []
+        self._bound, self._before, self._modes = [], [], []
 
     def _take_sigint(self) -> Any:
         """Turn the first Ctrl-C into a wish; the second one is taken at once."""
@@ -122,6 +135,7 @@ class EpochGuard:
 
         set_grad(False)
         _handled(ctx, error, ctx.epoch_handlers)
+        _leave_batch(ctx)
         loop.close(ctx, inside_epoch=True)
         ctx.exception = None
         return True
@@ -139,6 +153,12 @@ def _handled(ctx: Context, error: BaseException, handlers: _Handlers) -> bool:
         return False
     handler(ctx, error)
     return True
+
+
+def _leave_batch(ctx: Context) -> None:
+    """The batch in which it happened counts in no metric and leaves no gradient behind."""
+    ctx.skip_batch()
+    clear_gradients(ctx)
 
 
 def _find(handlers: _Handlers, error: BaseException) -> Callable[..., Any] | None:

@@ -176,17 +176,17 @@ def predict(ctx: Context) -> Iterator[Any]:
         else:
             if ctx.iter == 0:
                 raise empty(ctx.data, "the data to predict")
-    if interrupt(ctx):
-        raise KeyboardInterrupt
+    interrupt(ctx)
     fire("on_predict_end")
+    if ctx.interrupted:
+        raise KeyboardInterrupt
 
 
-def interrupt(ctx: Context) -> bool:
+def interrupt(ctx: Context) -> None:
     """Fire the breakpoint of Ctrl-C, once, if it was pressed."""
     if ctx.interrupted and not ctx._interrupt_fired:
         ctx._interrupt_fired = True
         ctx.call_callbacks("on_interrupt")
-    return ctx.interrupted
 
 
 def fail(ctx: Context) -> None:

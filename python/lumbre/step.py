@@ -76,8 +76,11 @@ def backward(ctx: Context) -> None:
     own = ctx._own_backward
     if own is None:
         inputs = parameters_of(ctx.opt) if len(ctx.optimizers) > 1 else ()
-        _scalar(ctx, value)
-        ctx._road.backward(value, inputs)
+        try:
+            ctx._road.backward(value, inputs)
+        except RuntimeError:
+            _check_scalar(ctx, value)
+            raise
         return
     if len(ctx.optimizers) == 1:
         own(value)
@@ -93,13 +96,12 @@ def backward(ctx: Context) -> None:
         p.grad = grad
 
 
-def _scalar(ctx: Context, value: Any) -> None:
-    if not isinstance(value, Tensor) or value.dim() == 0 or value.numel() == 1:
-        return
-    raise ShapeError(
-        f"The loss is a tensor of shape {tuple(value.shape)} where a scalar is due. "
-        f'Reduce it: {_name(ctx.loss_fn)}(reduction="mean"), or loss.mean().'
-    )
+def _check_scalar(ctx: Context, value: Any) -> None:
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ShapeError(
+            f"The loss is a tensor of shape {tuple(value.shape)} where a scalar is due. "
+            f'Reduce it: {_name(ctx.loss_fn)}(reduction="mean"), or loss.mean().'
+        )
 
 
 def update(ctx: Context) -> None:

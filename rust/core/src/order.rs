@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 /// What decides a callback's place.
 #[derive(Clone, Debug, Default)]
 pub struct Item {
-    /// The name by which others may refer to it; unique in its list.
+    /// The name by which others may refer to it. Two items of one name are one callback in two
+    /// parts: a constraint on the name holds for both.
     pub name: String,
     /// Smaller runs earlier; ±inf allowed, NaN refused.
     pub weight: f64,
@@ -75,14 +76,19 @@ pub fn order(items: &[Item]) -> Result<Vec<usize>> {
 
 /// For each item, those that have to come later.
 fn successors(items: &[Item]) -> Vec<Vec<usize>> {
-    let position: HashMap<&str, usize> =
-        items.iter().enumerate().map(|(i, item)| (item.name.as_str(), i)).collect();
+    let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (i, item) in items.iter().enumerate() {
+        places.entry(&item.name).or_default().push(i);
+    }
+    let named = |names: &[String]| -> Vec<usize> {
+        names.iter().filter_map(|name| places.get(name.as_str())).flatten().copied().collect()
+    };
     let mut successors = vec![Vec::new(); items.len()];
     for (i, item) in items.iter().enumerate() {
-        for &earlier in item.after.iter().filter_map(|name| position.get(name.as_str())) {
+        for earlier in named(&item.after) {
             successors[earlier].push(i);
         }
-        successors[i].extend(item.before.iter().filter_map(|name| position.get(name.as_str())));
+        successors[i].extend(named(&item.before));
     }
     successors
 }

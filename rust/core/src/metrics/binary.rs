@@ -171,7 +171,7 @@ mod tests {
     fn class_one_is_above_the_threshold_and_not_at_it() {
         let metric = BinaryAccuracy::new(0.5).unwrap();
         assert_eq!(
-            measured(metric, &[0.5, 0.5000001, 0.4, 0.9], &[0.0, 1.0, 1.0, 0.0]),
+            measured(metric, &[0.5, 0.500_001, 0.4, 0.9], &[0.0, 1.0, 1.0, 0.0]),
             0.5
         );
         // float32(0.3) is above 0.3, but a user who writes 0.3 twice means one number.

@@ -263,6 +263,7 @@ fn pair(name: &str, preds: &View, target: &View) -> Result<Fit> {
 #[allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     clippy::cast_sign_loss
 )]
 pub(crate) mod testing {
