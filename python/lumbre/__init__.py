@@ -1,4 +1,4 @@
-"""Training for PyTorch: `setup`, `fit`, `evaluate`, `predict`, with callbacks at every breakpoint."""
+"""Training for PyTorch: setup, fit, evaluate, predict, with callbacks at every breakpoint."""
 
 from lumbre import callbacks, errors, metrics
 from lumbre._core import HOOKS

@@ -215,7 +215,7 @@ def callback(
     """
     if not (isinstance(inherit, type) and issubclass(inherit, Callback)):
         raise ArgumentTypeError(
-            f"inherit is the class to extend, lb.Callback or one of its subclasses; got {inherit!r}."
+            f"inherit is the class to extend, lb.Callback or a subclass of it; got {inherit!r}."
         )
     members["__module__"] = sys._getframe(1).f_globals.get("__name__", __name__)
     if initialize is not None:
@@ -232,7 +232,7 @@ def as_callbacks(callbacks: Callback | Iterable[Callback]) -> list[Callback]:
     """The callbacks as a list, each one checked to be an instance."""
     if isinstance(callbacks, Callback):
         return [callbacks]
-    if isinstance(callbacks, type) or isinstance(callbacks, Mapping):
+    if isinstance(callbacks, type | Mapping):
         callbacks = [callbacks]  # type: ignore[list-item]
     try:
         found = list(callbacks)

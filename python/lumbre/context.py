@@ -17,6 +17,8 @@ from lumbre.errors import ArgumentTypeError, ContextError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lumbre.fast_step import Road
+
 _UNSET = ("optimizers", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams")
 
 
@@ -32,7 +34,6 @@ class Context(Run):
         "_early_stopping",
         "_extras",
         "_identity",
-        "_inputs",
         "_interrupt_fired",
         "_losses",
         "_own_backward",
@@ -90,12 +91,20 @@ class Context(Run):
     train_data: Any
     valid_data: Any
     verbose: bool
+    _early_stopping: bool
+    _extras: dict[str, dict[str, list[Any]]]
+    _identity: bool
+    _interrupt_fired: bool
+    _losses: dict[str, Any] | None
+    _own_backward: Callable[[Any], Any] | None
+    _road: Road
+    _steps: tuple[Callable[[Context], Any], Callable[[Context], Any]]
 
     def __init__(self) -> None:
         for slot in self.__slots__:
             if slot != "__weakref__":
                 setattr(self, slot, {} if slot in _UNSET else None)
-        self._extras: dict[str, dict[str, list[Any]]] = {}
+        self._extras = {}
         self._early_stopping = False
         self._identity = False
         self._interrupt_fired = False
@@ -308,7 +317,9 @@ def _names() -> list[str]:
 def unknown(name: str) -> ContextError:
     """The error for reading an attribute that is not there."""
     near = nearest(name, _names())
-    hint = f'Did you mean "{near}"?' if near else f"What callbacks keep is in ctx.buffers[{name!r}]."
+    hint = (
+        f'Did you mean "{near}"?' if near else f"What callbacks keep is in ctx.buffers[{name!r}]."
+    )
     return ContextError(f"ctx has no attribute {name!r}. {hint}")
 
 

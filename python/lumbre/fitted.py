@@ -214,7 +214,8 @@ class Evaluation:
             f"<tr><th>{escape(name)}</th><td>{_cell(value)}</td></tr>"
             for name, value in self.metrics.items()
         )
-        return f"<table><thead><tr><th>metric</th><th>value</th></tr></thead><tbody>{rows}</tbody></table>"
+        head = "<thead><tr><th>metric</th><th>value</th></tr></thead>"
+        return f"<table>{head}<tbody>{rows}</tbody></table>"
 
 
 def metrics_frame(records: Mapping[str, Any]) -> pd.DataFrame:
@@ -261,5 +262,3 @@ def _seconds(seconds: float) -> str:
 
 def _cell(value: Any) -> str:
     return "" if value is None else escape(format_value(value))
-
-

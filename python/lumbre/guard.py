@@ -38,7 +38,10 @@ class RunGuard:
         # A pass inside of a fit, from a callback, must not leave the model in another mode.
         modules = () if self._is_fit else ctx.model.modules()
         self._modes = [(each, each.training) for each in modules]
-        self._bound = [ctx.accelerator.unwrap(ctx.model), *(m for each in ctx.metrics.values() for m in each)]
+        self._bound = [
+            ctx.accelerator.unwrap(ctx.model),
+            *(m for each in ctx.metrics.values() for m in each),
+        ]
         self._before = [vars(each).get("ctx", _ABSENT) for each in self._bound]
         for each in self._bound:
             _bind(each, ctx)

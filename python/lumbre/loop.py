@@ -64,7 +64,8 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
         for batch in loader:
             ctx.next_batch()
             ctx.batch = batch if place is None else place(batch)
-            ctx.pred = ctx.loss_grad = ctx._losses = None
+            ctx.pred = ctx.loss_grad = None
+            ctx._losses = None
             if not fire("on_train_batch_begin"):
                 set_grad(True)
                 yield ctx.batch
@@ -89,7 +90,7 @@ def train_step(ctx: Context) -> None:
 
 
 def forward(ctx: Context) -> bool:
-    """Predict, from `ctx.input` into `ctx.pred`. As all parts of a step, true to leave the batch."""
+    """Predict, from `ctx.input` into `ctx.pred`. As every part of a step: true to leave it."""
     ctx.pred = step.predict(ctx)
     if ctx.training:
         return ctx.call_callbacks("on_train_batch_after_pred")
@@ -134,7 +135,8 @@ def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
         for batch in loader:
             ctx.next_batch()
             ctx.batch = batch if place is None else place(batch)
-            ctx.pred = ctx.loss_grad = ctx._losses = None
+            ctx.pred = ctx.loss_grad = None
+            ctx._losses = None
             if not fire("on_valid_batch_begin"):
                 yield ctx.batch
             fire("on_valid_batch_end")

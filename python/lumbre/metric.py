@@ -27,7 +27,7 @@ class Metric:
     context while it lasts.
 
     Attributes:
-        abbrev: The short name; lower-cased it names the metric's record. The class name unless given.
+        abbrev: The short name, the class name unless given; lower-cased it names the record.
         name: The name of the record where the abbreviation will not do.
         direction: "min" or "max", whichever is better; None when neither is.
 
@@ -74,7 +74,9 @@ class Metric:
             preds: `ctx.pred`, with gradients off.
             target: `ctx.target`.
         """
-        raise NotImplementedError(f"{type(self).__name__} has to define update(self, preds, target).")
+        raise NotImplementedError(
+            f"{type(self).__name__} has to define update(self, preds, target)."
+        )
 
     def compute(self) -> Any:
         """The value over all batches since `reset`: a number, or a tensor or array of numbers."""

@@ -33,9 +33,10 @@ def plot_metrics(metrics: dict[str, list[dict[str, Any]]]) -> Figure:
         axis.set_visible(False)
     for axis, (name, sets) in zip(axes.flat, lines.items(), strict=False):
         for set_, points in sets.items():
-            epochs, values = zip(*points, strict=True)
             # A line of one point would not be seen.
-            axis.plot(epochs, values, marker="o" if len(points) < 20 else "", ms=3, label=set_)
+            axis.plot(
+                *zip(*points, strict=True), marker="o" if len(points) < 20 else "", ms=3, label=set_
+            )
         axis.set(title=name, xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)

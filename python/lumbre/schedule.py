@@ -117,6 +117,7 @@ def _refuse(owner: str, attribute: str, known: set[str]) -> None:
     hint = (
         f'Did you mean "{near}"?'
         if near
-        else f'The breakpoints are lumbre.HOOKS; one of your own is declared by breakpoints = ("{attribute}",).'
+        else "The breakpoints are the keys of lumbre.HOOKS; a callback declares one of its own by "
+        f'breakpoints = ("{attribute}",).'
     )
     raise HookError(f"{owner}.{attribute} is no breakpoint and would never be called. {hint}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from torch import nn
 from torch.optim import Optimizer
 
 from lumbre import data as data_module
-from lumbre import loop, step
+from lumbre import loop
 from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.callback import Callback, as_callbacks
 from lumbre.callbacks.default import default_callbacks
@@ -113,7 +113,7 @@ class Trainable:
         return dataclasses.replace(self, hparams={**self.hparams, **hparams})
 
     def set_opt_hparams(self, **opt_hparams: Any) -> Trainable:
-        """Arguments for the optimizer's class or for `set_optimizers`, in addition to those before."""
+        """Arguments for the optimizer's class or `set_optimizers`, in addition to those before."""
         if isinstance(self.optimizer, Optimizer) and opt_hparams:
             raise ArgumentError(
                 "opt_hparams build the optimizer, and this one is there already. Pass the class: "
@@ -163,7 +163,9 @@ class Trainable:
             each.zero_grad()
         with RunGuard(ctx, "fit"):
             loop.fit(ctx)
-        return Fitted(self, accelerator.unwrap(ctx.model), ctx.records, ctx.stop_reason, list(optimizers))
+        return Fitted(
+            self, accelerator.unwrap(ctx.model), ctx.records, ctx.stop_reason, list(optimizers)
+        )
 
     def _build(self) -> nn.Module:
         if isinstance(self.module, nn.Module):
@@ -182,7 +184,7 @@ class Trainable:
         elif self.optimizer is not None:
             made = self.optimizer(model.parameters(), **self.opt_hparams)
         elif hasattr(model, "set_optimizers"):
-            made = model.set_optimizers(**self.opt_hparams)
+            made = cast(Any, model).set_optimizers(**self.opt_hparams)
         elif hasattr(model, "step"):
             made = {}
         else:
@@ -269,7 +271,7 @@ def _loss(trainable: Trainable, model: nn.Module) -> Callable[..., Any]:
     if isinstance(loss, nn.Module):
         # Class weights and the like have to lie where the predictions are.
         return loss.to(next((p.device for p in model.parameters()), None))
-    return loss  # type: ignore[no-any-return]
+    return cast(Callable[..., Any], loss)
 
 
 def _missing_loss(pred: Any, target: Any) -> NoReturn:
@@ -292,7 +294,8 @@ def _epochs(epochs: int | tuple[int, int]) -> tuple[int, int]:
     least, most = pair
     if most < 1 or least < 0 or least > most:
         raise ArgumentError(
-            f"epochs is at least 1, and as a pair (min, max) its min is not above its max; got {epochs!r}."
+            "epochs is at least 1, and of a pair (min, max) the min is not above the max; "
+            f"got {epochs!r}."
         )
     return least, most
 
@@ -312,7 +315,7 @@ def _no_loss() -> NoReturn:
 
 def _no_optimizer() -> NoReturn:
     raise ArgumentError(
-        "There is no way to an optimizer. Pass one, lb.setup(..., optimizer=torch.optim.Adam), or let "
-        "the module define set_optimizers(self, **opt_hparams), which gives one or a dict of them, "
-        "or the whole step(self, ctx)."
+        "There is no way to an optimizer. Pass one, lb.setup(..., optimizer=torch.optim.Adam), or "
+        "let the module define set_optimizers(self, **opt_hparams), which gives one or a dict of "
+        "them, or the whole step(self, ctx)."
     )

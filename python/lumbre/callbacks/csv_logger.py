@@ -69,8 +69,8 @@ class CSVLogger(Callback):
         new = [name for name in values if name not in self._columns]
         if new:
             warnings.warn(
-                f"CSVLogger: {', '.join(new)} came after the header of {self.path} was written and is "
-                "left out. Log it from the first epoch on.",
+                f"CSVLogger: {', '.join(new)} came after the header of {self.path} was written "
+                "and is left out. Log it from the first epoch on.",
                 LumbreWarning,
                 stacklevel=2,
             )

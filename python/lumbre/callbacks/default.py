@@ -54,7 +54,7 @@ class Metrics(Callback):
 
 
 class Interrupt(Callback):
-    """Says where Ctrl-C ended the run, when the run is verbose. Acts at `on_interrupt`, weight 0."""
+    """Says where Ctrl-C ended a verbose run. Acts at `on_interrupt`, at weight 0."""
 
     def on_interrupt(self, ctx: Context) -> None:
         """One line."""

@@ -31,8 +31,8 @@ class EarlyStopping(Callback):
             value.
 
     Raises:
-        MonitorError: when the fit begins without the data it watches; when the first epoch has ended
-            without the value.
+        MonitorError: when the fit begins without the data it watches; when the first epoch has
+            ended without the value.
     """
 
     weight = math.inf
@@ -46,7 +46,9 @@ class EarlyStopping(Callback):
         baseline: float | None = None,
     ) -> None:
         if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
-            raise ArgumentError(f"EarlyStopping: patience is a whole number from 0; got {patience!r}.")
+            raise ArgumentError(
+                f"EarlyStopping: patience is a whole number from 0; got {patience!r}."
+            )
         self._monitor = Monitor("EarlyStopping", monitor, mode, min_delta)
         self.monitor = monitor
         self.min_delta = min_delta

@@ -53,8 +53,8 @@ class Monitor:
         if self.monitor not in known:
             warnings.warn(
                 f'{self.owner} watches "{self.monitor}", which is no metric of this run: they are '
-                f"{', '.join(known)}. {_hint(self.monitor, known)}If a callback logs it, let it say "
-                f'so: logs = ("{self.monitor}",).',
+                f"{', '.join(known)}. {_hint(self.monitor, known)}If a callback logs it, let it "
+                f'say so: logs = ("{self.monitor}",).',
                 MonitorWarning,
                 stacklevel=2,
             )

@@ -59,9 +59,7 @@ class Progress(Callback):
     def on_epoch_end(self, ctx: Context) -> None:
         """One line with the values of the epoch."""
         shown = [
-            f"{set_} {_values(ctx, set_)}"
-            for set_ in ("train", "valid")
-            if ctx.get_metrics(set_)
+            f"{set_} {_values(ctx, set_)}" for set_ in ("train", "valid") if ctx.get_metrics(set_)
         ]
         print(" · ".join([_epoch(ctx), *shown]), flush=True)  # noqa: T201
 

@@ -37,13 +37,14 @@ class Accuracy(Native):
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
         if preds.dim() < 2 or (preds.shape[0], *preds.shape[2:]) != tuple(target.shape):
             raise ShapeError(
-                f"Accuracy takes preds of shape (n, classes, ...) and a target of shape (n, ...); got "
-                f"{shape_of(preds)} and {shape_of(target)}. For one score a sample there is "
+                "Accuracy takes preds of shape (n, classes, ...) and a target of shape (n, ...); "
+                f"got {shape_of(preds)} and {shape_of(target)}. For one score a sample there is "
                 "BinaryAccuracy; a one-hot target becomes one of classes by `target.argmax(1)`."
             )
         if target.is_floating_point() or target.dtype is torch.bool:
             raise DTypeError(
-                f"Accuracy takes a target of class numbers; got {target.dtype}. Try `target.long()`."
+                f"Accuracy takes class numbers as the target; got {target.dtype}. "
+                "Make them so: `target.long()`."
             )
         scores = preds.to(torch.uint8) if preds.dtype is torch.bool else preds
         target = target.to(preds.device)
@@ -53,16 +54,16 @@ class Accuracy(Native):
 
     def _out_of_range(self, number: int) -> str:
         return (
-            f"Accuracy: {number} targets name a class that preds do not have. Classes count from 0; "
-            "is the model's last layer wide enough?"
+            f"Accuracy: {number} targets name a class that preds do not have. Classes count from "
+            "0; is the model's last layer wide enough?"
         )
 
 
 class BinaryAccuracy(Native):
     """The share of samples on whose side of a threshold their probability lies.
 
-    `update` takes preds: probabilities of class 1; and target: 0 or 1, of the same shape, any dtype.
-    Class 1 is predicted where preds > threshold. A NaN is a miss.
+    `update` takes preds: probabilities of class 1; and target: 0 or 1, of the same shape, any
+    dtype. Class 1 is predicted where preds > threshold. A NaN is a miss.
 
     Args:
         threshold: Between 0 and 1.
@@ -87,6 +88,7 @@ class BinaryAccuracy(Native):
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
         target = _fitting(self, preds, target).to(preds.device)
         cut = self._native.cut
+        assert cut is not None  # noqa: S101 - every binary metric has one
         hits = ((preds > cut) == (target == 1)) & ~preds.isnan()
         outside = (target != 0) & (target != 1)
         return triple(hits.sum(), target.numel(), outside.sum(), preds)

@@ -42,8 +42,8 @@ impl<H: Host> Callback<H> for Profile {
 
     fn on(&self, hook: HookId, ctx: &H::Context<'_>) -> Result<Flow> {
         if let Some((span, begins)) = hook.hook().and_then(Self::span) {
-            let started = &mut self.started.lock().unwrap_or_else(PoisonError::into_inner)
-                [span as usize];
+            let started =
+                &mut self.started.lock().unwrap_or_else(PoisonError::into_inner)[span as usize];
             if begins {
                 *started = Some(Instant::now());
             } else if let Some(start) = started.take() {
@@ -106,7 +106,11 @@ impl Progress {
     /// Draw no more often than once a `pause`.
     #[must_use]
     pub fn new(pause: Duration) -> Self {
-        Self { origin: Instant::now(), next: AtomicU64::new(0), pause }
+        Self {
+            origin: Instant::now(),
+            next: AtomicU64::new(0),
+            pause,
+        }
     }
 
     fn is_due(&self) -> bool {
@@ -122,7 +126,11 @@ impl Progress {
 
 impl<H: Host> Callback<H> for Progress {
     fn hooks(&self) -> HookSet {
-        HookSet::of(&[Hook::TrainBatchEnd, Hook::ValidBatchEnd, Hook::PredictBatchEnd])
+        HookSet::of(&[
+            Hook::TrainBatchEnd,
+            Hook::ValidBatchEnd,
+            Hook::PredictBatchEnd,
+        ])
     }
 
     fn on(&self, _: HookId, ctx: &H::Context<'_>) -> Result<Flow> {

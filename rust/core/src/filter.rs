@@ -13,7 +13,12 @@ pub struct Filter {
 
 impl Default for Filter {
     fn default() -> Self {
-        Self { every: 1, first: 1, last: u64::MAX, once: false }
+        Self {
+            every: 1,
+            first: 1,
+            last: u64::MAX,
+            once: false,
+        }
     }
 }
 
@@ -24,15 +29,23 @@ impl Filter {
     /// `n` is 0.
     pub fn every(n: u64) -> Result<Self> {
         if n == 0 {
-            return Err(Error::Schedule("every(0) would never run; every(1) runs each time.".into()));
+            return Err(Error::Schedule(
+                "every(0) would never run; every(1) runs each time.".into(),
+            ));
         }
-        Ok(Self { every: n, ..Self::default() })
+        Ok(Self {
+            every: n,
+            ..Self::default()
+        })
     }
 
     /// Once a run.
     #[must_use]
     pub fn once() -> Self {
-        Self { once: true, ..Self::default() }
+        Self {
+            once: true,
+            ..Self::default()
+        }
     }
 
     /// In the epochs from `first` to `last`, both included; without `last`, to the end.
@@ -47,7 +60,11 @@ impl Filter {
                 last.map_or("None".into(), |last| last.to_string())
             )));
         }
-        Ok(Self { first, last: end, ..Self::default() })
+        Ok(Self {
+            first,
+            last: end,
+            ..Self::default()
+        })
     }
 
     /// Both filters at once.
@@ -124,7 +141,10 @@ mod tests {
     #[test]
     fn bounds_are_included() {
         let filter = Filter::epochs(2, Some(3)).unwrap();
-        assert_eq!([1, 2, 3, 4].map(|epoch| filter.holds(1, epoch)), [false, true, true, false]);
+        assert_eq!(
+            [1, 2, 3, 4].map(|epoch| filter.holds(1, epoch)),
+            [false, true, true, false]
+        );
         assert!(Filter::epochs(5, None).unwrap().holds(1, 1_000_000));
     }
 
@@ -133,14 +153,27 @@ mod tests {
         assert!(Filter::every(0).is_err());
         assert!(Filter::epochs(0, None).is_err());
         assert!(Filter::epochs(3, Some(2)).is_err());
-        let error = Filter::epochs(1, Some(2)).unwrap().and(Filter::epochs(3, None).unwrap());
-        assert!(error.unwrap_err().to_string().contains("epochs(1, 2) and epochs(3, None)"));
+        let error = Filter::epochs(1, Some(2))
+            .unwrap()
+            .and(Filter::epochs(3, None).unwrap());
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("epochs(1, 2) and epochs(3, None)")
+        );
     }
 
     #[test]
     fn it_prints_as_it_is_written() {
-        let filter = Filter::every(4).unwrap().and(Filter::epochs(2, None).unwrap()).unwrap();
-        assert_eq!(filter.and(Filter::once()).unwrap().to_string(), "every(4) & once & epochs(2, None)");
+        let filter = Filter::every(4)
+            .unwrap()
+            .and(Filter::epochs(2, None).unwrap())
+            .unwrap();
+        assert_eq!(
+            filter.and(Filter::once()).unwrap().to_string(),
+            "every(4) & once & epochs(2, None)"
+        );
         assert_eq!(Filter::default().to_string(), "");
     }
 

@@ -56,8 +56,7 @@ const SKIP_EPOCH: u32 = 2;
 const STOP: u32 = 4;
 const INTERRUPT: u32 = 8;
 
-const BATCHES: u32 =
-    Scope::TrainBatch.bit() | Scope::ValidBatch.bit() | Scope::PredictBatch.bit();
+const BATCHES: u32 = Scope::TrainBatch.bit() | Scope::ValidBatch.bit() | Scope::PredictBatch.bit();
 
 /// Counters, wishes and open scopes of one run.
 #[derive(Debug, Default)]
@@ -78,7 +77,10 @@ impl State {
     /// A run that ends after so many epochs, if nobody stops it before.
     #[must_use]
     pub fn new(max_epochs: u64) -> Self {
-        Self { max_epochs: max_epochs.into(), ..Self::default() }
+        Self {
+            max_epochs: max_epochs.into(),
+            ..Self::default()
+        }
     }
 
     /// The epoch under way, from 1; 0 before the first.
@@ -224,7 +226,11 @@ impl State {
     /// Whether the pass ends before its next batch. A stop lets a validation pass finish.
     pub fn pass_is_over(&self) -> bool {
         let finishes = self.is_open(Scope::Valid);
-        self.wishes(if finishes { SKIP_EPOCH | INTERRUPT } else { SKIP_EPOCH | STOP | INTERRUPT })
+        self.wishes(if finishes {
+            SKIP_EPOCH | INTERRUPT
+        } else {
+            SKIP_EPOCH | STOP | INTERRUPT
+        })
     }
 
     /// Record a wish; `who` is put before a stop's reason.
@@ -297,7 +303,11 @@ impl State {
             }
             parts.push(pass.into());
         }
-        if parts.is_empty() { "before the first epoch".into() } else { parts.join(", ") }
+        if parts.is_empty() {
+            "before the first epoch".into()
+        } else {
+            parts.join(", ")
+        }
     }
 
     fn wishes(&self, bits: u32) -> bool {
@@ -367,13 +377,21 @@ mod tests {
         assert_eq!(state.batch_size(), Some(0));
         state.next_batch();
         assert!(!state.batch_is_skipped());
-        assert_eq!((state.iter(), state.step_count(), state.batch_size()), (2, 2, None));
+        assert_eq!(
+            (state.iter(), state.step_count(), state.batch_size()),
+            (2, 2, None)
+        );
     }
 
     #[test]
     fn open_ends_come_from_the_inside_out() {
         let state = State::new(1);
-        for hook in [Hook::FitBegin, Hook::EpochBegin, Hook::TrainBegin, Hook::TrainBatchBegin] {
+        for hook in [
+            Hook::FitBegin,
+            Hook::EpochBegin,
+            Hook::TrainBegin,
+            Hook::TrainBatchBegin,
+        ] {
             state.enter(hook);
         }
         let mut ends = Vec::new();

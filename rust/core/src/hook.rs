@@ -163,7 +163,10 @@ impl Hook {
     /// The breakpoint that closes a scope.
     #[must_use]
     pub fn end_of(scope: Scope) -> Option<Self> {
-        Self::ALL.iter().copied().find(|hook| hook.edge() == Edge::End(scope))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|hook| hook.edge() == Edge::End(scope))
     }
 }
 
@@ -238,7 +241,10 @@ mod tests {
             assert!(hook.name().starts_with("on_") && !hook.doc().is_empty());
         }
         assert_eq!(Hook::from_name("on_batch_end"), None);
-        assert_eq!(Hook::nearest("on_train_bach_end"), Some("on_train_batch_end"));
+        assert_eq!(
+            Hook::nearest("on_train_bach_end"),
+            Some("on_train_batch_end")
+        );
         assert_eq!(HookId::new(64), None);
     }
 
@@ -246,7 +252,10 @@ mod tests {
     fn every_scope_has_one_begin_and_one_end() {
         for scope in Scope::ALL {
             for edge in [Edge::Begin(scope), Edge::End(scope)] {
-                assert_eq!(Hook::ALL.iter().filter(|hook| hook.edge() == edge).count(), 1);
+                assert_eq!(
+                    Hook::ALL.iter().filter(|hook| hook.edge() == edge).count(),
+                    1
+                );
             }
             assert!(Hook::end_of(scope).is_some());
         }

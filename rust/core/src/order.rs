@@ -20,10 +20,21 @@ pub struct Item {
 }
 
 /// A weight that compares as a number should: -0.0 equals 0.0, and NaN has been refused.
-#[derive(PartialEq, PartialOrd)]
 struct Weight(f64);
 
+impl PartialEq for Weight {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
 impl Eq for Weight {}
+
+impl PartialOrd for Weight {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Ord for Weight {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
@@ -66,8 +77,10 @@ pub fn order(items: &[Item]) -> Result<Vec<usize>> {
     if sorted.len() == items.len() {
         return Ok(sorted);
     }
-    let cycle: Vec<&str> =
-        cycle(&successors, &blockers).into_iter().map(|i| items[i].name.as_str()).collect();
+    let cycle: Vec<&str> = cycle(&successors, &blockers)
+        .into_iter()
+        .map(|i| items[i].name.as_str())
+        .collect();
     Err(Error::Schedule(format!(
         "The callbacks' `after` and `before` form a cycle: {}. Take one of these constraints away.",
         cycle.join(" → ")
@@ -81,7 +94,12 @@ fn successors(items: &[Item]) -> Vec<Vec<usize>> {
         places.entry(&item.name).or_default().push(i);
     }
     let named = |names: &[String]| -> Vec<usize> {
-        names.iter().filter_map(|name| places.get(name.as_str())).flatten().copied().collect()
+        names
+            .iter()
+            .filter_map(|name| places.get(name.as_str()))
+            .flatten()
+            .copied()
+            .collect()
     };
     let mut successors = vec![Vec::new(); items.len()];
     for (i, item) in items.iter().enumerate() {
@@ -96,10 +114,12 @@ fn successors(items: &[Item]) -> Vec<Vec<usize>> {
 /// One cycle among the items that stayed blocked, closed: its first item is also its last.
 fn cycle(successors: &[Vec<usize>], blockers: &[usize]) -> Vec<usize> {
     // A blocked item has a blocked predecessor, so that walking backwards must come round.
-    let before = |i: usize| {
-        (0..successors.len()).find(|&j| blockers[j] > 0 && successors[j].contains(&i))
-    };
-    let mut path: Vec<usize> = (0..blockers.len()).find(|&i| blockers[i] > 0).into_iter().collect();
+    let before =
+        |i: usize| (0..successors.len()).find(|&j| blockers[j] > 0 && successors[j].contains(&i));
+    let mut path: Vec<usize> = (0..blockers.len())
+        .find(|&i| blockers[i] > 0)
+        .into_iter()
+        .collect();
     while let Some(previous) = path.last().and_then(|&last| before(last)) {
         let seen = path.iter().position(|&i| i == previous);
         path.push(previous);
@@ -119,7 +139,12 @@ mod tests {
 
     fn item(name: &str, weight: f64, after: &[&str], before: &[&str]) -> Item {
         let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        Item { name: name.into(), weight, after: owned(after), before: owned(before) }
+        Item {
+            name: name.into(),
+            weight,
+            after: owned(after),
+            before: owned(before),
+        }
     }
 
     #[test]
@@ -147,7 +172,9 @@ mod tests {
 
     #[test]
     fn nan_is_refused_by_name() {
-        let error = order(&[item("Odd", f64::NAN, &[], &[])]).unwrap_err().to_string();
+        let error = order(&[item("Odd", f64::NAN, &[], &[])])
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("Odd has the weight NaN"), "{error}");
     }
 
@@ -161,17 +188,28 @@ mod tests {
         ];
         let error = order(&items).unwrap_err().to_string();
         assert!(error.contains("form a cycle"), "{error}");
-        assert!(error.contains("a → b → c → a") || error.contains("b → c → a → b")
-            || error.contains("c → a → b → c"), "{error}");
+        assert!(
+            error.contains("a → b → c → a")
+                || error.contains("b → c → a → b")
+                || error.contains("c → a → b → c"),
+            "{error}"
+        );
         assert!(!error.contains("hanger"), "{error}");
-        let own = order(&[item("self", 0.0, &["self"], &[])]).unwrap_err().to_string();
+        let own = order(&[item("self", 0.0, &["self"], &[])])
+            .unwrap_err()
+            .to_string();
         assert!(own.contains("self → self"), "{own}");
     }
 
     fn weights() -> impl Strategy<Value = f64> {
         prop_oneof![
-            Just(0.0), Just(-0.0), Just(1.0), Just(-1.0),
-            Just(f64::INFINITY), Just(f64::NEG_INFINITY), -10.0..10.0_f64
+            Just(0.0),
+            Just(-0.0),
+            Just(1.0),
+            Just(-1.0),
+            Just(f64::INFINITY),
+            Just(f64::NEG_INFINITY),
+            -10.0..10.0_f64
         ]
     }
 

@@ -130,7 +130,11 @@ mod tests {
         records.log(Set::Train, 2, &loss, 1.0.into());
         records.log(Set::Train, 2, &acc, 0.5.into());
         records.log(Set::Train, 2, &loss, 0.25.into());
-        assert_eq!(records.entry(Set::Train, 1), Some(&vec![]), "index + 1 is the epoch");
+        assert_eq!(
+            records.entry(Set::Train, 1),
+            Some(&vec![]),
+            "index + 1 is the epoch"
+        );
         let entry = records.entry(Set::Train, 2).unwrap();
         assert_eq!(entry[0], (loss, Value::Number(0.25)));
         assert_eq!(entry[1], (acc, Value::Number(0.5)));
@@ -148,6 +152,12 @@ mod tests {
         records.log_span(Span::Fit, 3.0);
         records.truncate(2);
         assert_eq!(records.entries(Set::Valid).len(), 2);
-        assert_eq!((records.spans(Span::Epoch).len(), records.spans(Span::Fit).len()), (2, 1));
+        assert_eq!(
+            (
+                records.spans(Span::Epoch).len(),
+                records.spans(Span::Fit).len()
+            ),
+            (2, 1)
+        );
     }
 }

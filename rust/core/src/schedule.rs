@@ -94,14 +94,23 @@ impl<H: Host> Schedule<H> {
                 sorted.iter().copied().filter(has_it).map(slot).collect()
             })
             .collect();
-        Ok(Self { entries, slots, hooks, current: AtomicUsize::new(NOBODY) })
+        Ok(Self {
+            entries,
+            slots,
+            hooks,
+            current: AtomicUsize::new(NOBODY),
+        })
     }
 
     /// The breakpoints at which somebody is called, as a set of bits.
     #[must_use]
     pub fn used(&self) -> u64 {
         let bit = |(index, slots): (usize, &Vec<Slot>)| u64::from(!slots.is_empty()) << index;
-        self.slots.iter().enumerate().map(bit).fold(0, |bits, bit| bits | bit)
+        self.slots
+            .iter()
+            .enumerate()
+            .map(bit)
+            .fold(0, |bits, bit| bits | bit)
     }
 
     /// Call everybody who is due at a breakpoint, in order. All of them run, whatever they wish.
@@ -109,7 +118,9 @@ impl<H: Host> Schedule<H> {
     /// # Errors
     /// The first error ends it; [`Schedule::current`] then still names who raised it.
     pub fn fire(&self, hook: HookId, state: &State, ctx: &H::Context<'_>) -> Result<()> {
-        let Some(slots) = self.slots.get(hook.index()) else { return Ok(()) };
+        let Some(slots) = self.slots.get(hook.index()) else {
+            return Ok(());
+        };
         let outer = self.current.load(Relaxed);
         for slot in slots {
             if slot.passes(hook, state) {
@@ -127,7 +138,9 @@ impl<H: Host> Schedule<H> {
     /// The name of the callback under way.
     #[must_use]
     pub fn current(&self) -> Option<&str> {
-        self.entries.get(self.current.load(Relaxed)).map(|entry| entry.item.name.as_str())
+        self.entries
+            .get(self.current.load(Relaxed))
+            .map(|entry| entry.item.name.as_str())
     }
 
     /// The name of the callback under way, which is then none: its error has been dealt with.
@@ -157,7 +170,9 @@ impl<H: Host> Schedule<H> {
                     name: entry.item.name.clone(),
                     kind: entry.kind.clone(),
                     weight: entry.item.weight,
-                    filter: slot.filter.map_or(String::new(), |filter| filter.to_string()),
+                    filter: slot
+                        .filter
+                        .map_or(String::new(), |filter| filter.to_string()),
                 }
             })
             .collect()
@@ -186,7 +201,12 @@ impl<H: Host> std::fmt::Display for Schedule<H> {
                 "  {:names$}  {:kinds$}  weight {:<5} {}",
                 row.name, row.kind, row.weight, row.filter
             );
-            write!(f, "{}{}", line.trim_end(), if i + 1 < rows.len() { "\n" } else { "" })?;
+            write!(
+                f,
+                "{}{}",
+                line.trim_end(),
+                if i + 1 < rows.len() { "\n" } else { "" }
+            )?;
         }
         if rows.is_empty() {
             f.write_str("nobody runs anywhere")?;
@@ -200,10 +220,13 @@ impl<H: Host> std::fmt::Display for Schedule<H> {
 pub fn unique_names(names: &[String]) -> Vec<String> {
     let mut unique: Vec<String> = Vec::with_capacity(names.len());
     for name in names {
-        let free = (1..)
-            .map(|n| if n == 1 { name.clone() } else { format!("{name}_{n}") })
-            .find(|candidate| !unique.contains(candidate));
-        unique.extend(free);
+        let mut free = name.clone();
+        let mut number = 2;
+        while unique.contains(&free) {
+            free = format!("{name}_{number}");
+            number += 1;
+        }
+        unique.push(free);
     }
     unique
 }
@@ -264,7 +287,11 @@ mod tests {
 
     fn entry(name: &'static str, weight: f64, log: &Log, flow: Flow) -> Entry<Bare> {
         Entry {
-            item: Item { name: name.into(), weight, ..Item::default() },
+            item: Item {
+                name: name.into(),
+                weight,
+                ..Item::default()
+            },
             kind: "Rust".into(),
             filters: vec![],
             callback: Box::new(Spy(name, Arc::clone(log), flow)),
@@ -272,7 +299,10 @@ mod tests {
     }
 
     fn hooks() -> Vec<String> {
-        Hook::ALL.iter().map(|hook| hook.name().to_owned()).collect()
+        Hook::ALL
+            .iter()
+            .map(|hook| hook.name().to_owned())
+            .collect()
     }
 
     #[test]
@@ -285,7 +315,9 @@ mod tests {
         let schedule = Schedule::compile(entries, hooks()).unwrap();
         let run = Run(State::new(1));
         schedule.fire(Hook::EpochEnd.into(), &run.0, &run).unwrap();
-        schedule.fire(Hook::EpochBegin.into(), &run.0, &run).unwrap();
+        schedule
+            .fire(Hook::EpochBegin.into(), &run.0, &run)
+            .unwrap();
         assert_eq!(*log.lock().unwrap(), ["Early", "Late"]);
         assert_eq!(run.0.stop_reason().as_deref(), Some("Early: enough"));
         assert_eq!(schedule.used(), 1 << Hook::EpochEnd as u8);
@@ -326,7 +358,10 @@ mod tests {
         spy.filters = vec![(Hook::EpochEnd.into(), Filter::every(2).unwrap())];
         let entries = vec![spy, entry("A", 0.0, &log, Flow::Continue)];
         let table = Schedule::compile(entries, hooks()).unwrap().to_string();
-        assert_eq!(table, "on_epoch_end\n  A    Rust  weight 0\n  Spy  Rust  weight inf   every(2)");
+        assert_eq!(
+            table,
+            "on_epoch_end\n  A    Rust  weight 0\n  Spy  Rust  weight inf   every(2)"
+        );
     }
 
     #[test]

@@ -6,7 +6,9 @@
 #[must_use]
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let candidates: Vec<&str> = candidates.into_iter().collect();
-    let longer = candidates.iter().filter(|candidate| has_words(candidate, name));
+    let longer = candidates
+        .iter()
+        .filter(|candidate| has_words(candidate, name));
     if let Some(candidate) = longer.min_by_key(|candidate| candidate.len()) {
         return Some(candidate);
     }

@@ -29,12 +29,26 @@ impl Context for Frame<'_> {
     }
 
     fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T {
-        with(&mut self.run.get().records.lock().unwrap_or_else(PoisonError::into_inner))
+        with(
+            &mut self
+                .run
+                .get()
+                .records
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     fn reset_metrics(&self, set: Set) -> Result<()> {
-        let Some(bound) = self.run.get().bound() else { return Ok(()) };
-        bound.meter(set).bind(self.run.py()).get().reset(self.run).map_err(carry)
+        let Some(bound) = self.run.get().bound() else {
+            return Ok(());
+        };
+        bound
+            .meter(set)
+            .bind(self.run.py())
+            .get()
+            .reset(self.run)
+            .map_err(carry)
     }
 
     fn update_metrics(&self, set: Set) -> Result<()> {
@@ -42,8 +56,15 @@ impl Context for Frame<'_> {
     }
 
     fn log_metrics(&self, set: Set) -> Result<()> {
-        let Some(bound) = self.run.get().bound() else { return Ok(()) };
-        let values = bound.meter(set).bind(self.run.py()).get().values(self.run).map_err(carry)?;
+        let Some(bound) = self.run.get().bound() else {
+            return Ok(());
+        };
+        let values = bound
+            .meter(set)
+            .bind(self.run.py())
+            .get()
+            .values(self.run)
+            .map_err(carry)?;
         let epoch = self.state().epoch();
         self.records(|records| {
             records.reach(set, epoch);
@@ -55,9 +76,15 @@ impl Context for Frame<'_> {
     }
 
     fn draw(&self) -> Result<()> {
-        let Some(bound) = self.run.get().bound() else { return Ok(()) };
+        let Some(bound) = self.run.get().bound() else {
+            return Ok(());
+        };
         match &bound.draw {
-            Some(draw) => draw.bind(self.run.py()).call1((self.run,)).map(drop).map_err(carry),
+            Some(draw) => draw
+                .bind(self.run.py())
+                .call1((self.run,))
+                .map(drop)
+                .map_err(carry),
             None => Ok(()),
         }
     }

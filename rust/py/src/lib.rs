@@ -1,5 +1,8 @@
 //! `lumbre._core`: the Python face of `lumbre-core`. It parses, calls the core and hands back.
 
+// PyO3 hands lists over as a Vec.
+#![allow(clippy::needless_pass_by_value)]
+
 use pyo3::prelude::*;
 
 mod error;

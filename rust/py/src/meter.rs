@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lumbre_core::metrics::{Mean, Metric, Native, View};
+use lumbre_core::metrics::{Fit, Mean, Metric, Native, View};
 use lumbre_core::records::Value;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -29,6 +29,7 @@ struct Slot {
     name: Arc<str>,
     metric: Py<PyAny>,
     native: Option<Py<NativeMetric>>,
+    /// What `native` was before the batch under way; None when torch ops have counted it.
     before: Mutex<Option<Native>>,
 }
 
@@ -80,7 +81,10 @@ impl Meter {
     #[getter]
     pub fn names(&self) -> Vec<String> {
         let losses = self.losses.iter().map(|loss| &loss.name);
-        losses.chain(self.slots.iter().map(|slot| &slot.name)).map(ToString::to_string).collect()
+        losses
+            .chain(self.slots.iter().map(|slot| &slot.name))
+            .map(ToString::to_string)
+            .collect()
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -104,7 +108,10 @@ impl Meter {
         *lock(&self.on_device) = None;
         self.batches.store(0, Relaxed);
         for slot in &self.slots {
-            let reset = slot.metric.bind(ctx.py()).call_method0(intern!(ctx.py(), "reset"));
+            let reset = slot
+                .metric
+                .bind(ctx.py())
+                .call_method0(intern!(ctx.py(), "reset"));
             reset.map_err(|error| self.noted(ctx, slot, "reset", error))?;
         }
         Ok(())
@@ -129,11 +136,22 @@ impl Meter {
     pub fn retract(&self, py: Python<'_>) {
         for loss in &self.losses {
             let mean = &mut *lock(&loss.mean);
-            mean.0 = mean.1.clone();
+            mean.0 = mean.1;
+        }
+        // What these two methods do is to set an attribute: there is no error to pass on.
+        let on_device = lock(&self.on_device)
+            .as_ref()
+            .map(|losses| losses.clone_ref(py));
+        if let Some(losses) = on_device {
+            drop(losses.call_method0(py, intern!(py, "retract")));
         }
         for slot in &self.slots {
-            if let (Some(native), Some(before)) = (&slot.native, *lock(&slot.before)) {
+            let Some(native) = &slot.native else { continue };
+            let before = *lock(&slot.before);
+            if let Some(before) = before {
                 *native.bind(py).get().lock() = before;
+            } else {
+                drop(slot.metric.call_method0(py, intern!(py, "retract")));
             }
         }
         // Never below 0: a batch is retracted at most once, after it was counted.
@@ -177,36 +195,41 @@ impl Meter {
         if let Some(target) = target {
             // Every built-in metric reads the same two views: the tensors are looked up once.
             let read = tensor::read([pred, target], |[pred, target]: [View<'_>; 2]| {
+                let mut squeezed = None;
                 size = size.or(target.shape().first().and_then(|&n| u64::try_from(n).ok()));
                 for slot in &self.slots {
                     if let Some(native) = &slot.native {
                         let state = &mut *native.bind(py).get().lock();
                         let before = *state;
-                        let fit = state.update(&pred, &target).map_err(|error| (slot, error))?;
+                        let fit = state
+                            .update(&pred, &target)
+                            .map_err(|error| (slot, error))?;
                         *lock(&slot.before) = Some(before);
-                        if fit != lumbre_core::metrics::Fit::Exact {
-                            return Ok(Some((slot, fit)));
+                        if fit == Fit::Squeezed {
+                            squeezed = squeezed.or(Some(native));
                         }
                     }
                 }
-                Ok(None)
+                Ok(squeezed)
             })?;
             if let Some(result) = read {
                 counted = true;
                 match result {
                     Ok(None) => {}
-                    Ok(Some((slot, fit))) => {
-                        if let Some(native) = &slot.native {
-                            native.bind(py).get().tell(py, fit)?;
-                        }
-                    }
+                    // What one metric says of the shapes holds for the others too.
+                    Ok(Some(native)) => native.bind(py).get().tell(py, Fit::Squeezed)?,
                     Err((slot, error)) => {
                         return Err(self.noted(ctx, slot, "update", raise(error)));
                     }
                 }
             }
         }
-        for slot in self.slots.iter().filter(|slot| !counted || slot.native.is_none()) {
+        for slot in self
+            .slots
+            .iter()
+            .filter(|slot| !counted || slot.native.is_none())
+        {
+            *lock(&slot.before) = None;
             let update = intern!(py, "update");
             let result = slot.metric.bind(py).call_method1(update, (pred, target));
             result.map_err(|error| self.noted(ctx, slot, "update", error))?;
@@ -222,6 +245,10 @@ impl Meter {
 
     fn count_losses(&self, ctx: &Bound<'_, Run>, weight: f64) -> PyResult<()> {
         let py = ctx.py();
+        for loss in &self.losses {
+            let mean = &mut *lock(&loss.mean);
+            mean.1 = mean.0;
+        }
         let by_name = ctx.getattr(intern!(py, "_losses"))?;
         if let Ok(by_name) = by_name.cast_exact::<PyDict>() {
             for (index, loss) in self.losses.iter().enumerate() {
@@ -232,7 +259,11 @@ impl Meter {
             return Ok(());
         }
         let value = ctx.getattr(intern!(py, "loss_grad"))?;
-        if value.is_none() { Ok(()) } else { self.count_loss(ctx, 0, &value, weight) }
+        if value.is_none() {
+            Ok(())
+        } else {
+            self.count_loss(ctx, 0, &value, weight)
+        }
     }
 
     fn count_loss(
@@ -242,29 +273,37 @@ impl Meter {
         value: &Bound<'_, PyAny>,
         weight: f64,
     ) -> PyResult<()> {
-        let Some(loss) = self.losses.get(index) else { return Ok(()) };
+        let Some(loss) = self.losses.get(index) else {
+            return Ok(());
+        };
         let number = match tensor::read([value], |[view]: [View<'_>; 1]| view.item())? {
             Some(number) => number,
-            None => value.extract::<f64>().ok().filter(|_| !value.hasattr("device").unwrap_or(true)),
+            // To ask a tensor on a device for its value would be to wait for it.
+            None if tensor::is_tensor(value)? => None,
+            None => value.extract::<f64>().ok(),
         };
         if let Some(number) = number {
-            let mean = &mut *lock(&loss.mean);
-            mean.1 = mean.0.clone();
-            mean.0.add(number, weight);
+            lock(&loss.mean).0.add(number, weight);
             if number.is_finite() || ctx.get().warned.swap(true, Relaxed) {
                 return Ok(());
             }
         } else {
             // On a device, or no plain tensor: nothing here waits for its value.
-            let mut losses = lock(&self.on_device).as_ref().map(|losses| losses.clone_ref(py(ctx)));
+            let mut losses = lock(&self.on_device)
+                .as_ref()
+                .map(|losses| losses.clone_ref(py(ctx)));
             if losses.is_none() {
-                let made = py(ctx).import("lumbre.metrics.device")?.call_method0("Losses")?;
+                let made = py(ctx)
+                    .import("lumbre.metrics.device")?
+                    .call_method0("Losses")?;
                 losses = Some(made.unbind());
                 *lock(&self.on_device) = losses.as_ref().map(|losses| losses.clone_ref(py(ctx)));
             }
             if let Some(losses) = losses {
                 let iter = ctx.get().state.iter();
-                losses.bind(py(ctx)).call_method1("add", (index, value, weight, iter))?;
+                losses
+                    .bind(py(ctx))
+                    .call_method1("add", (index, value, weight, iter))?;
             }
             return Ok(());
         }
@@ -273,14 +312,16 @@ impl Meter {
 
     /// Bring what the device has summed up over to the host.
     fn fetch_losses(&self, ctx: &Bound<'_, Run>) -> PyResult<()> {
-        let Some(losses) = lock(&self.on_device).take() else { return Ok(()) };
+        let Some(losses) = lock(&self.on_device).take() else {
+            return Ok(());
+        };
         let fetched: Vec<(usize, f64, f64, u64)> =
             losses.bind(py(ctx)).call_method0("take")?.extract()?;
         for (index, mean, weight, first_bad) in fetched {
             if let Some(loss) = self.losses.get(index) {
                 lock(&loss.mean).0.add(mean, weight);
                 if first_bad > 0 && !ctx.get().warned.swap(true, Relaxed) {
-                    tell_non_finite(ctx, &loss.name, f64::NAN, Some(first_bad))?;
+                    tell_non_finite(ctx, &loss.name, mean, Some(first_bad))?;
                 }
             }
         }
@@ -289,8 +330,13 @@ impl Meter {
 
     #[allow(clippy::unused_self)]
     fn noted(&self, ctx: &Bound<'_, Run>, slot: &Slot, method: &str, error: PyErr) -> PyErr {
-        let kind = slot.metric.bind(py(ctx)).get_type();
-        let kind = kind.name().map_or_else(|_| slot.name.to_string(), |name| name.to_string());
+        let metric = slot.metric.bind(py(ctx));
+        // A torchmetric is held by a metric of ours, but what it raises is its own.
+        let held = metric.getattr(intern!(py(ctx), "_held"));
+        let kind = held.as_ref().unwrap_or(metric).get_type();
+        let kind = kind
+            .name()
+            .map_or_else(|_| slot.name.to_string(), |name| name.to_string());
         ctx.get().note(py(ctx), &error, &format!("{kind}.{method}"));
         error
     }

@@ -15,7 +15,7 @@ pub struct NativeMetric {
     name: String,
     threshold: Option<f64>,
     state: Mutex<Native>,
-    squeezed: AtomicBool,
+    told: AtomicBool,
 }
 
 impl NativeMetric {
@@ -26,7 +26,7 @@ impl NativeMetric {
 
     /// Warn, the first time, that shapes fit only without their dimensions of size 1.
     pub fn tell(&self, py: Python<'_>, fit: Fit) -> PyResult<()> {
-        if fit == Fit::Exact || self.squeezed.swap(true, Relaxed) {
+        if fit == Fit::Exact || self.told.swap(true, Relaxed) {
             return Ok(());
         }
         warn(
@@ -51,15 +51,27 @@ impl NativeMetric {
         if let Some(state) = state {
             native.load(&state).map_err(raise)?;
         }
-        Ok(Self { name, threshold, state: Mutex::new(native), squeezed: AtomicBool::new(false) })
+        Ok(Self {
+            name,
+            threshold,
+            state: Mutex::new(native),
+            told: AtomicBool::new(false),
+        })
     }
 
     /// Count a batch; False, with nothing counted, when its tensors are not plain CPU memory.
     fn update(&self, preds: &Bound<'_, PyAny>, target: &Bound<'_, PyAny>) -> PyResult<bool> {
         let count = |[preds, target]: [View<'_>; 2]| self.lock().update(&preds, &target);
-        let Some(fit) = tensor::read([preds, target], count)? else { return Ok(false) };
+        let Some(fit) = tensor::read([preds, target], count)? else {
+            return Ok(false);
+        };
         self.tell(preds.py(), fit.map_err(raise)?)?;
         Ok(true)
+    }
+
+    /// Warn, the first time, that shapes were made to fit by leaving out dimensions of size 1.
+    fn squeezed(&self, py: Python<'_>) -> PyResult<()> {
+        self.tell(py, Fit::Squeezed)
     }
 
     /// The value over everything since the last reset; NaN when there was nothing.
@@ -91,14 +103,16 @@ impl NativeMetric {
     }
 
     /// Take in what another metric has seen, from its state.
-    #[allow(clippy::needless_pass_by_value)] // PyO3 hands a Vec over by value
     fn add_state(&self, state: Vec<f64>) -> PyResult<()> {
         self.lock().add_state(&state).map_err(raise)
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Reduced<'py> {
         let this = slf.get();
-        (slf.get_type().into_any(), (this.name.clone(), this.threshold, this.state()))
+        (
+            slf.get_type().into_any(),
+            (this.name.clone(), this.threshold, this.state()),
+        )
     }
 
     fn __repr__(&self) -> String {

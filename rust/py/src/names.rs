@@ -9,7 +9,7 @@ const SIZE: usize = 256;
 
 /// The breakpoints of one run by name.
 pub struct Names {
-    names: Vec<String>,
+    all: Vec<String>,
     // Kept alive, so that no other string can take their addresses.
     interned: Vec<Py<PyString>>,
     table: [(usize, u8); SIZE],
@@ -23,8 +23,10 @@ impl Names {
             .map(|hook| hook.name().to_owned())
             .chain(custom.iter().cloned())
             .collect();
-        let interned: Vec<Py<PyString>> =
-            names.iter().map(|name| PyString::intern(py, name).unbind()).collect();
+        let interned: Vec<Py<PyString>> = names
+            .iter()
+            .map(|name| PyString::intern(py, name).unbind())
+            .collect();
         let mut table = [(0, 0); SIZE];
         for (id, string) in (0..).zip(&interned).take(HookId::MAX) {
             let address = string.as_ptr() as usize;
@@ -34,12 +36,16 @@ impl Names {
             }
             table[place] = (address, id);
         }
-        Self { names, interned, table }
+        Self {
+            all: names,
+            interned,
+            table,
+        }
     }
 
     /// Every name, by number.
     pub fn all(&self) -> &[String] {
-        &self.names
+        &self.all
     }
 
     /// The number of a breakpoint.

@@ -56,7 +56,10 @@ pub struct Run {
 impl Run {
     /// What the run was given; `None` before it starts and after it ends.
     pub fn bound(&self) -> Option<Arc<Binding>> {
-        self.binding.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.binding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Feed the batch under way to a set's meter, unless that has been done by hand.
@@ -81,7 +84,9 @@ impl Run {
     }
 
     fn fire(&self, ctx: &Bound<'_, Self>, hook: HookId) -> PyResult<()> {
-        let Some(bound) = self.bound() else { return Ok(()) };
+        let Some(bound) = self.bound() else {
+            return Ok(());
+        };
         let frame = Frame { run: ctx };
         bound.core.fire(hook, &self.state, &frame).map_err(|error| {
             let error = raise(error);
@@ -143,7 +148,12 @@ impl Run {
             .set(Arc::clone(&schedule.get().names))
             .map_err(|_| PyValueError::new_err("a run is bound once"))?;
         self.used.store(core.used(), Relaxed);
-        let binding = Binding { schedule: schedule.clone().unbind(), core, meters: [train, valid], draw };
+        let binding = Binding {
+            schedule: schedule.clone().unbind(),
+            core,
+            meters: [train, valid],
+            draw,
+        };
         *self.binding.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binding));
         Ok(())
     }
@@ -151,7 +161,11 @@ impl Run {
     /// Let go of the plan, the callbacks and the meters.
     fn unbind(&self) {
         self.used.store(0, Relaxed);
-        let binding = self.binding.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let binding = self
+            .binding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         // Dropped when no lock is held: dropping may run Python.
         drop(binding);
     }
@@ -167,7 +181,10 @@ impl Run {
         };
         if let Some(hook) = id.hook() {
             this.state.enter(hook);
-            if matches!(hook.edge(), Edge::Begin(Scope::TrainBatch | Scope::ValidBatch)) {
+            if matches!(
+                hook.edge(),
+                Edge::Begin(Scope::TrainBatch | Scope::ValidBatch)
+            ) {
                 this.counted.store(false, Relaxed);
             }
         }
@@ -226,7 +243,9 @@ impl Run {
     /// The `_end` that is due next if the run is left now: of the scopes inside of the epoch, or of all.
     #[pyo3(signature = (inside_epoch=false))]
     fn next_end(&self, inside_epoch: bool) -> Option<&'static str> {
-        self.state.next_end(inside_epoch.then_some(Scope::Epoch)).map(lumbre_core::hook::Hook::name)
+        self.state
+            .next_end(inside_epoch.then_some(Scope::Epoch))
+            .map(lumbre_core::hook::Hook::name)
     }
 
     /// End the run when the batch under way is finished, and say why.
@@ -249,7 +268,8 @@ impl Run {
 
     /// Record a Ctrl-C.
     fn interrupt(&self) {
-        self.state.interrupt(&format!("Ctrl-C: {}", self.state.place()));
+        self.state
+            .interrupt(&format!("Ctrl-C: {}", self.state.place()));
     }
 
     /// Whether Ctrl-C has been pressed.
@@ -359,14 +379,18 @@ impl Run {
     fn log_metric(&self, name: &str, value: &Bound<'_, PyAny>, set: Option<&str>) -> PyResult<()> {
         let set = self.set_named(set)?;
         let value = value::from_python(value)?;
-        self.lock_records().log(set, self.state.epoch(), &Arc::from(name), value);
+        self.lock_records()
+            .log(set, self.state.epoch(), &Arc::from(name), value);
         Ok(())
     }
 
     /// The names under which a set's loss and metrics are recorded.
     fn meter_names(&self, py: Python<'_>, set: &str) -> PyResult<Vec<String>> {
         let set = self.set_named(Some(set))?;
-        Ok(self.bound().map(|bound| bound.meter(set).bind(py).get().names()).unwrap_or_default())
+        Ok(self
+            .bound()
+            .map(|bound| bound.meter(set).bind(py).get().names())
+            .unwrap_or_default())
     }
 
     /// Replace the values of an epoch.
@@ -374,7 +398,10 @@ impl Run {
         let set = self.set_named(Some(set))?;
         let mut entry = Entry::new();
         for (name, value) in values {
-            entry.push((Arc::from(name.extract::<String>()?), value::from_python(&value)?));
+            entry.push((
+                Arc::from(name.extract::<String>()?),
+                value::from_python(&value)?,
+            ));
         }
         *self.lock_records().reach(set, epoch) = entry;
         Ok(())
@@ -399,9 +426,20 @@ impl Run {
         {
             entry = bound.meter(set).bind(slf.py()).get().values(slf)?;
         }
-        let logged = this.lock_records().entry(set, at).cloned().unwrap_or_default();
-        let running = entry.iter().map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>();
-        entry.extend(logged.into_iter().filter(|(name, _)| !running.contains(name)));
+        let logged = this
+            .lock_records()
+            .entry(set, at)
+            .cloned()
+            .unwrap_or_default();
+        let running = entry
+            .iter()
+            .map(|(name, _)| Arc::clone(name))
+            .collect::<Vec<_>>();
+        entry.extend(
+            logged
+                .into_iter()
+                .filter(|(name, _)| !running.contains(name)),
+        );
         entry_to_python(slf.py(), &entry)
     }
 
@@ -410,8 +448,14 @@ impl Run {
         let records = self.lock_records().clone();
         let metrics = PyDict::new(py);
         for set in Set::ALL {
-            let entries = records.entries(set).iter().map(|entry| entry_to_python(py, entry));
-            metrics.set_item(set.name(), PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?)?;
+            let entries = records
+                .entries(set)
+                .iter()
+                .map(|entry| entry_to_python(py, entry));
+            metrics.set_item(
+                set.name(),
+                PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?,
+            )?;
         }
         let profile = PyDict::new(py);
         for span in Span::ALL {
@@ -440,9 +484,8 @@ impl Run {
         value: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         // SAFETY: three live objects, and the generic setter is what the class would use without us.
-        let status = unsafe {
-            ffi::PyObject_GenericSetAttr(slf.as_ptr(), name.as_ptr(), value.as_ptr())
-        };
+        let status =
+            unsafe { ffi::PyObject_GenericSetAttr(slf.as_ptr(), name.as_ptr(), value.as_ptr()) };
         if status == 0 {
             return Ok(());
         }
@@ -512,5 +555,7 @@ fn unknown_hook(run: &Run, name: &Bound<'_, PyAny>) -> PyErr {
         || "A callback class declares its own in `breakpoints = (...)`.".to_owned(),
         |near| format!("Did you mean \"{near}\"?"),
     );
-    raise(lumbre_core::Error::Hook(format!("\"{name}\" is no breakpoint of this run. {hint}")))
+    raise(lumbre_core::Error::Hook(format!(
+        "\"{name}\" is no breakpoint of this run. {hint}"
+    )))
 }

@@ -19,7 +19,6 @@ use crate::python::{PythonCallback, Targets};
 
 /// The callbacks' names made unique: of two alike the second gets `_2`.
 #[pyfunction]
-#[allow(clippy::needless_pass_by_value)] // PyO3 hands a Vec over by value
 pub fn unique_names(names: Vec<String>) -> Vec<String> {
     schedule::unique_names(&names)
 }
@@ -51,7 +50,10 @@ pub struct Schedule {
 impl Schedule {
     /// The compiled plan; `None` only after the garbage collector has cut a cycle here.
     pub fn core(&self) -> Option<Arc<schedule::Schedule<PyHost>>> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.core
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -130,10 +132,13 @@ impl Schedule {
     }
 
     fn __clear__(&self) {
-        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let targets = std::mem::take(
-            &mut *self.targets.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let core = self
+            .core
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let targets =
+            std::mem::take(&mut *self.targets.lock().unwrap_or_else(PoisonError::into_inner));
         // Dropped when no lock is held: dropping may run Python.
         drop((core, targets));
     }
@@ -144,6 +149,10 @@ fn native_callback(name: &str) -> PyResult<Box<dyn Callback<PyHost>>> {
         "Profile" => Box::new(builtin::Profile::default()),
         "Metrics" => Box::new(builtin::Metrics),
         "Progress" => Box::new(builtin::Progress::default()),
-        _ => return Err(PyValueError::new_err(format!("there is no native callback {name}"))),
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "there is no native callback {name}"
+            )));
+        }
     })
 }

@@ -1,4 +1,4 @@
-//! Tensors read where they lie, through the C exchange API of DLPack that torch publishes.
+//! Tensors read where they lie, through the C exchange API of `DLPack` that torch publishes.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -27,7 +27,7 @@ struct DlDataType {
     lanes: u16,
 }
 
-/// `DLTensor` of DLPack 1.x.
+/// `DLTensor` of `DLPack` 1.x.
 #[repr(C)]
 struct DlTensor {
     data: *mut c_void,
@@ -90,6 +90,11 @@ fn torch(py: Python<'_>) -> PyResult<&Torch> {
     })
 }
 
+/// Whether it is a tensor of any kind, on any device.
+pub fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    object.is_instance(torch(object.py())?.tensor.bind(object.py()))
+}
+
 /// Look at a tensor's memory while `with` runs. `None` when it is not plain, strided CPU memory of
 /// an exact `Tensor` or `Parameter`: such a one has to take the road of torch ops.
 ///
@@ -135,7 +140,11 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Option<DlTensor>> {
         data: ptr::null_mut(),
         device: DlDevice { kind: 0, id: 0 },
         ndim: 0,
-        dtype: DlDataType { code: 0, bits: 0, lanes: 0 },
+        dtype: DlDataType {
+            code: 0,
+            bits: 0,
+            lanes: 0,
+        },
         shape: ptr::null(),
         strides: ptr::null(),
         byte_offset: 0,
@@ -151,9 +160,8 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Option<DlTensor>> {
     if tensor.device.kind != CPU {
         return Ok(None);
     }
-    // The exchange ignores the negative bit, which only floats can carry.
-    let may_be_negated = matches!(tensor.dtype.code, FLOAT | BFLOAT);
-    if may_be_negated && torch.is_neg.bind(py).call1((object,))?.is_truthy()? {
+    // The exchange ignores the negative bit.
+    if torch.is_neg.bind(py).call1((object,))?.is_truthy()? {
         return Ok(None);
     }
     Ok(Some(tensor))
@@ -168,8 +176,8 @@ const BOOL: u8 = 6;
 /// The tensor as the core sees it; `None` for dtypes that the core does not know.
 ///
 /// # Safety
-/// The tensor must be filled in by torch, on the CPU, and stay as it is for `'a`.
-unsafe fn view<'a>(tensor: &'a DlTensor) -> PyResult<Option<View<'a>>> {
+/// The tensor must be filled in by torch, on the CPU, and stay as it is while the view lives.
+unsafe fn view(tensor: &DlTensor) -> PyResult<Option<View<'_>>> {
     let ndim = usize::try_from(tensor.ndim).unwrap_or(0);
     let dims = |pointer: *const i64| {
         if ndim == 0 || pointer.is_null() {
@@ -180,24 +188,28 @@ unsafe fn view<'a>(tensor: &'a DlTensor) -> PyResult<Option<View<'a>>> {
         }
     };
     let (shape, strides) = (dims(tensor.shape), dims(tensor.strides));
-    let Some(extent) = extent(shape, strides) else { return Ok(None) };
+    let Some(extent) = extent(shape, strides) else {
+        return Ok(None);
+    };
     if extent > 0 && tensor.data.is_null() {
         // A fake or a zero tensor has a shape and no memory.
         return Ok(None);
     }
-    let start = tensor.data.cast::<u8>().wrapping_add(usize::try_from(tensor.byte_offset)?);
+    let offset = usize::try_from(tensor.byte_offset)?;
+    let start: *const c_void = tensor.data.cast::<u8>().wrapping_add(offset).cast();
     macro_rules! data {
-        ($variant:ident, $type:ty) => {
-            // SAFETY: the elements between the first and the last that shape and strides reach lie
-            // in one storage; of bool, torch keeps bytes that are 0 or 1, read as bytes.
-            Data::$variant(if extent == 0 {
-                &[]
-            } else {
-                unsafe { std::slice::from_raw_parts(start.cast::<$type>(), extent) }
-            })
-        };
+        ($variant:ident, $type:ty) => {{
+            let first = start.cast::<$type>();
+            if !first.is_aligned() {
+                return Ok(None);
+            }
+            // SAFETY: the elements from the first to the last that shape and strides reach lie in
+            // one storage, at an address that is aligned. Of bool torch keeps bytes of 0 or 1, which
+            // are read as bytes.
+            Data::$variant(unsafe { slice(first, extent) })
+        }};
     }
-    if tensor.dtype.lanes != 1 || !is_aligned(start, tensor) {
+    if tensor.dtype.lanes != 1 {
         return Ok(None);
     }
     let data = match (tensor.dtype.code, tensor.dtype.bits) {
@@ -219,9 +231,17 @@ unsafe fn view<'a>(tensor: &'a DlTensor) -> PyResult<Option<View<'a>>> {
     View::new(data, shape, strides).map(Some).map_err(raise)
 }
 
-/// Whether the first element lies where its type may lie.
-fn is_aligned(start: *const u8, tensor: &DlTensor) -> bool {
-    (start as usize).is_multiple_of(usize::from(tensor.dtype.bits).div_ceil(8).max(1))
+/// A slice that may be empty, for which torch may give no address.
+///
+/// # Safety
+/// There must be `len` elements at `first`.
+unsafe fn slice<'a, T>(first: *const T, len: usize) -> &'a [T] {
+    if len == 0 {
+        &[]
+    } else {
+        // SAFETY: the caller says so, and the length is not 0.
+        unsafe { std::slice::from_raw_parts(first, len) }
+    }
 }
 
 /// How many elements lie from the first to the last; `None` where strides run backwards.
@@ -231,7 +251,9 @@ fn extent(shape: &[i64], strides: &[i64]) -> Option<usize> {
     }
     let mut last = 0_usize;
     for (&size, &stride) in shape.iter().zip(strides) {
-        let reach = usize::try_from(size - 1).ok()?.checked_mul(usize::try_from(stride).ok()?)?;
+        let reach = usize::try_from(size - 1)
+            .ok()?
+            .checked_mul(usize::try_from(stride).ok()?)?;
         last = last.checked_add(reach)?;
     }
     last.checked_add(1)

@@ -23,7 +23,10 @@ pub fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
         .call_method1("asarray", (plain, py.get_type::<PyFloat>()))
         .map_err(|_| not_recordable(value))?;
     let shape: Vec<usize> = array.getattr("shape")?.extract()?;
-    let data: Vec<f64> = array.call_method0("ravel")?.call_method0("tolist")?.extract()?;
+    let data: Vec<f64> = array
+        .call_method0("ravel")?
+        .call_method0("tolist")?
+        .extract()?;
     Ok(match data.as_slice() {
         [number] => Value::Number(*number),
         _ => Value::Array { shape, data },
@@ -42,7 +45,10 @@ pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyA
 }
 
 fn not_recordable(value: &Bound<'_, PyAny>) -> PyErr {
-    let kind = value.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
+    let kind = value
+        .get_type()
+        .name()
+        .map_or_else(|_| "?".into(), |name| name.to_string());
     PyTypeError::new_err(format!(
         "A recorded value is a number, or a tensor or array of numbers; got {kind}. \
          Log what else there is with ctx.log(what, set, value)."

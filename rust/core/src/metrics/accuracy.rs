@@ -140,29 +140,11 @@ fn count_hits<T: Element>(data: &[T], preds: &View, target: &View) -> Result<u64
     while let Some(run) = positions.next_run(BLOCK) {
         let wanted = classes.next(run.len);
         let from = &data[run.offset..];
-        let counted = match (scores, run.stride) {
-            (
-                Scores {
-                    stride: 1,
-                    classes: 2,
-                },
-                2,
-            ) => few(from.as_chunks::<2>().0, wanted),
-            (
-                Scores {
-                    stride: 1,
-                    classes: 3,
-                },
-                3,
-            ) => few(from.as_chunks::<3>().0, wanted),
-            (
-                Scores {
-                    stride: 1,
-                    classes: 4,
-                },
-                4,
-            ) => few(from.as_chunks::<4>().0, wanted),
-            (Scores { stride: 1, .. }, _) => rows(from, run, scores, wanted),
+        let counted = match (scores.stride, scores.classes, run.stride) {
+            (1, 2, 2) => few(from.as_chunks::<2>().0, wanted),
+            (1, 3, 3) => few(from.as_chunks::<3>().0, wanted),
+            (1, 4, 4) => few(from.as_chunks::<4>().0, wanted),
+            (1, ..) => rows(from, run, scores, wanted),
             _ => planes(from, run, scores, wanted),
         };
         hits += counted.map_err(|at| out_of_range(done + at, preds, target))?;
@@ -270,15 +252,15 @@ fn out_of_range(index: usize, preds: &View, target: &View) -> Error {
         "give the model more outputs, or pass target - 1 if its classes count from 1"
     };
     Error::Target(format!(
-        "Accuracy got class {value} at index {index} of the flattened target, but preds of shape {} \
-         score the classes 0 to {}; {mend}",
+        "Accuracy got class {value} at index {index} of the flattened target, but preds of shape \
+         {} score the classes 0 to {}; {mend}",
         tuple(preds.shape()),
         classes - 1,
     ))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::float_cmp)]
+#[allow(clippy::float_cmp)]
 mod tests {
     use super::super::testing::{plain, strides_of, tensor};
     use super::*;
@@ -454,8 +436,9 @@ mod tests {
             let target: Vec<f64> = target.iter().map(|&class| class as f64).collect();
             let mut metric = Accuracy::default();
             let preds = plain("float16", &shape, &scores);
-            metric.update(&preds.view(), &plain("int16", &[shape[0], shape[2]], &target).view()).unwrap();
-            prop_assert_eq!(metric.state(), [f64::from(hits), target.len() as f64]);
+            let target = plain("int16", &[shape[0], shape[2]], &target);
+            metric.update(&preds.view(), &target.view()).unwrap();
+            prop_assert_eq!(metric.state(), [f64::from(hits), (n * inner) as f64]);
         }
     }
 }

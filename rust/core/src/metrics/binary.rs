@@ -7,11 +7,12 @@ use super::view::{Element, Reader, with_slice};
 use super::{BLOCK, Fit, Hits, Metric, View, pair, unmergeable};
 use crate::error::{Error, Result};
 
-/// Binary accuracy, `hits / count`: class 1 is predicted where the probability is above the threshold.
+/// Binary accuracy, `hits / count`: class 1 is predicted where the probability is above the
+/// threshold.
 ///
 /// Targets are 0 and 1 in any dtype. With logits the threshold is still one of probability `t`:
-/// `sigmoid(x) > t` is taken as `x > ln(t / (1 - t))`, which is exact where the sigmoid would round.
-/// A NaN score is a miss.
+/// `sigmoid(x) > t` is taken as `x > ln(t / (1 - t))`, which is exact where the sigmoid would
+/// round. A NaN score is a miss.
 ///
 /// Source: scikit-learn, `accuracy_score` over `preds > threshold`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -152,7 +153,6 @@ fn no_class(name: &str, index: usize, target: &View) -> Error {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::testing::plain;
     use super::*;

@@ -49,8 +49,8 @@ pub trait Metric: Clone {
     /// Takes in what another metric of the same kind has seen.
     fn merge(&mut self, other: &Self) -> Result<()>;
 
-    /// All it has seen, as numbers that add up over devices and processes: the sum first (of hits or
-    /// of deviations), then the count.
+    /// All it has seen, as numbers that add up over devices and processes: the sum first (of hits
+    /// or of deviations), then the count.
     fn state(&self) -> Vec<f64>;
 
     /// Becomes what [`Metric::state`] has described.
@@ -202,8 +202,8 @@ impl Hits {
         let (hits, count) = (whole(name, hits)?, whole(name, count)?);
         if hits > count {
             return Err(Error::Metric(format!(
-                "the state of {name} holds {hits} hits among {count} predictions; it is no state of \
-                 {name}"
+                "the state of {name} holds {hits} hits among {count} predictions; it is no state \
+                 of {name}"
             )));
         }
         Ok(Self { hits, count })
@@ -261,7 +261,6 @@ fn pair(name: &str, preds: &View, target: &View) -> Result<Fit> {
 /// Tensors for the tests of this folder.
 #[cfg(test)]
 #[allow(
-    clippy::unwrap_used,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss
@@ -385,7 +384,7 @@ pub(crate) mod testing {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::float_cmp)]
+#[allow(clippy::float_cmp)]
 mod tests {
     use super::testing::{DTYPES, plain, strides_of, tensor};
     use super::*;
@@ -541,10 +540,11 @@ mod tests {
                     scores.iter().rev().take(numel(&t)).map(|&x| f64::from(x > 1.0)).collect();
                 let of = |from: i64, to: i64| {
                     let ((p, t), mut part) = (shapes(&metric, to - from, 2), metric);
-                    let (i, j) = (numel(&shapes(&metric, from, 2).0), numel(&shapes(&metric, from, 2).1));
+                    let (p_before, t_before) = shapes(&metric, from, 2);
+                    let (i, j) = (numel(&p_before), numel(&t_before));
                     let (i2, j2) = (i + numel(&p), j + numel(&t));
-                    let (p, t) =
-                        (plain("float32", &p, &p_values[i..i2]), plain("uint8", &t, &t_values[j..j2]));
+                    let p = plain("float32", &p, &p_values[i..i2]);
+                    let t = plain("uint8", &t, &t_values[j..j2]);
                     part.update(&p.view(), &t.view()).unwrap();
                     part
                 };
@@ -577,7 +577,8 @@ mod tests {
                 let (p, t) = shapes(&metric, n, inner);
                 let noise = |k: usize| (k * 7919 + usize::from(seed)) % 101;
                 let p_values: Vec<f64> = (0..numel(&p)).map(|k| noise(k) as f64 / 101.0).collect();
-                let t_values: Vec<f64> = (0..numel(&t)).map(|k| f64::from(noise(k * 3) > 40)).collect();
+                let class = |k: usize| f64::from(noise(k * 3) > 40);
+                let t_values: Vec<f64> = (0..numel(&t)).map(class).collect();
                 let (mut copied, mut strided) = (metric, metric);
                 let (a, b) = (plain("bfloat16", &p, &p_values), plain("int64", &t, &t_values));
                 copied.update(&a.view(), &b.view()).unwrap();

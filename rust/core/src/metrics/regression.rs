@@ -145,7 +145,7 @@ fn blocks<T: Element>(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::float_cmp)]
+#[allow(clippy::float_cmp)]
 mod tests {
     use super::super::testing::{plain, tensor};
     use super::*;
