@@ -1,8 +1,8 @@
 """How the rows of the table are measured.
 
-Processor time of the whole process on one thread, the garbage collector off. The sides of a row take
-turns in short rounds, each round in the reverse order of the one before; a ratio is the median of the
-ratios of the rounds. What the machine does besides then falls on both sides of a ratio, or is left out.
+Processor time of the whole process on one thread, the garbage collector off. The sides of a row
+take turns in short rounds, each round in the reverse order of the one before, and a ratio is the
+median of the ratios of the rounds: what else the machine does falls on both sides, or is left out.
 """
 
 from __future__ import annotations

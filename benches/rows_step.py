@@ -1,4 +1,4 @@
-"""What a training step costs: lumbre's, against the loop that a good user of torch writes by hand."""
+"""What a training step costs: lumbre's, against the loop that a good user of torch writes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader, TensorDataset
 import lumbre as lb
 from measure import Row, Side, Times, clock, ratio, take_turns
 
+Model = Callable[[], nn.Module]
 LOSS = nn.CrossEntropyLoss()
 
 
 class Problem(NamedTuple):
     """A model and batches that are ready in memory."""
 
-    model: Callable[[], nn.Module]
+    model: Model
     loader: Callable[[], Iterable[Any]]
     steps: int
     data: Any = None  # what fit is given, where that is not the loader
@@ -36,9 +37,7 @@ class Outcome(NamedTuple):
     numbers: tuple[float, float] | None  # loss and accuracy
 
 
-def ready(
-    model: Callable[[], nn.Module], shape: tuple[int, int], classes: int, steps: int
-) -> Problem:
+def ready(model: Model, shape: tuple[int, int], classes: int, steps: int) -> Problem:
     generator = torch.Generator().manual_seed(1)
     size, features = shape
     few = [
@@ -95,7 +94,7 @@ def bare_loop(problem: Problem, optimizer: Callable[..., torch.optim.Optimizer])
 
 
 def measuring_loop(problem: Problem, optimizer: Callable[..., torch.optim.Optimizer]) -> Outcome:
-    """By hand, with the loss and the accuracy kept by torch ops: nothing waits, nothing is copied."""
+    """By hand, with the loss and the accuracy kept by torch ops: nothing waits for a value."""
     torch.manual_seed(0)
     model = problem.model()
     opt = optimizer(model.parameters())
@@ -118,7 +117,7 @@ def measuring_loop(problem: Problem, optimizer: Callable[..., torch.optim.Optimi
 
 
 class Stopwatch(lb.Callback):
-    """Times the training pass, after and before all others act: what setting up takes is left out."""
+    """Times the training pass, first to last batch: what setting up takes is left out."""
 
     weight = float("inf")
     seconds = 0.0

@@ -8,12 +8,6 @@ Each row compares two sides within one run; no number here means anything beside
 
 from __future__ import annotations
 
-import os
-
-# Read when torch is imported.
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
-
 import json
 import platform
 import sys

@@ -24,8 +24,9 @@ from torch.utils.data import (
 )
 
 from lumbre import data
-from lumbre.data import TensorLoader, as_dataloader, eval_loader, loaders, split, train_loader
+from lumbre.data import as_dataloader, eval_loader, loaders, split, train_loader
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
+from lumbre.samples import TensorLoader
 
 
 class Squares(Dataset):

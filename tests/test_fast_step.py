@@ -279,6 +279,15 @@ def test_an_optimizer_that_wants_a_closure_gets_torchs_own_words() -> None:
             road.step(optimizer)
 
 
+def test_a_loss_on_another_device_takes_the_shortcut() -> None:
+    parameter = torch.ones(3, device="meta", requires_grad=True)
+    backward, calls = counted(fast_step._fast_backward)
+    backward(parameter.sum(), ())
+    assert not calls
+    assert parameter.grad is not None
+    assert parameter.grad.device.type == "meta"
+
+
 def test_several_optimizers_give_gradients_to_their_own_parameters_only() -> None:
     def run(road: Road) -> object:
         model = new_net()

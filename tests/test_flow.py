@@ -342,11 +342,11 @@ def ends_after(events: list[str], inside: tuple[str, ...] = ()) -> list[str]:
 def test_an_exception_with_a_handler_ends_the_fit(hook: str) -> None:
     seen: list[Any] = []
     trace = Trace()
-    fitted = fit(Scale, with_handler("handlers", seen), trace, at(hook, trouble))
+    fitted = fit(
+        Scale, with_handler("handlers", seen), trace, at(hook, trouble), valid_data=numbered(2)
+    )
     whole = Story(set(), "", 0, "a").fit().events
     until = whole[: whole.index(hook) + 1]
-    until = [e for e in until]
-    # The story has two batches of validation; the first time of each breakpoint is the same.
     assert trace.events == [*until, "on_exception", *ends_after(until)]
     assert seen == [(Trouble, True)]
     assert isinstance(fitted, lb.Fitted)

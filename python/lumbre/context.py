@@ -221,9 +221,7 @@ class Context(Run):
                     f'ctx.log("metrics", ...) takes a dict of names and values; got {value!r}.'
                 )
             epoch = max(self.epoch, 1) if index is None else index
-            old = self.history()["metrics"][set]
-            before = old[epoch - 1] if append and epoch <= len(old) else {}
-            self.replace_metrics(set, epoch, {**before, **value})
+            self.log_metrics(set, epoch, dict(value), append)
             return
         values = self._extras.setdefault(what, {}).setdefault(set, [])
         if index is None:

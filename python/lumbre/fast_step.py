@@ -85,10 +85,10 @@ def _is_wrapped(model: object) -> bool:
 
 
 def _is_watched() -> bool:
-    profiler, profiling, function_modes, dispatch_modes = _watchers()
+    profiler, profiling, functions, dispatch = _watchers()
     hooks = optimizer_module
     return bool(
-        (profiler._is_profiler_enabled or profiling() or function_modes() or dispatch_modes())
+        (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
         or hooks._global_optimizer_pre_hooks
         or hooks._global_optimizer_post_hooks
     )
@@ -128,7 +128,7 @@ def _fast_backward(public: Backward) -> Backward:
     import torch._dynamo.compiled_autograd as compiled  # heavy, but each optimizer imports it
 
     logged = graph.log.isEnabledFor
-    profiler, profiling, function_modes, dispatch_modes = _watchers()
+    profiler, profiling, functions, dispatch = _watchers()
 
     def backward(loss: Tensor, inputs: tuple[Tensor, ...]) -> None:
         if (
@@ -144,9 +144,7 @@ def _fast_backward(public: Backward) -> Backward:
             or transforming()  # torch words the error
             or compiled.compiled_autograd_enabled  # the engine is not the one that runs
             or logged(logging.DEBUG)  # torch hooks the graph to log it
-            or (
-                profiler._is_profiler_enabled or profiling() or function_modes() or dispatch_modes()
-            )
+            or (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
         ):
             public(loss, inputs)
             return
@@ -194,7 +192,7 @@ def _fast_step(public: OptimizerCall) -> OptimizerCall:
 
     bodies: dict[type, tuple[Any, Callable[[Optimizer], object] | None]] = {}
     grad_enabled = torch.is_grad_enabled
-    profiler, profiling, function_modes, dispatch_modes = _watchers()
+    profiler, profiling, functions, dispatch = _watchers()
 
     def step(optimizer: Optimizer) -> None:
         kind, own = type(optimizer), optimizer.__dict__
@@ -216,9 +214,7 @@ def _fast_step(public: OptimizerCall) -> OptimizerCall:
             or own["defaults"].get("differentiable")  # the step itself is to be recorded
             or "grad_scale" in own  # a scaler is at work
             or grad_enabled()  # the body counts on gradients being off
-            or (
-                profiler._is_profiler_enabled or profiling() or function_modes() or dispatch_modes()
-            )
+            or (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
         ):
             public(optimizer)
             return
@@ -233,15 +229,13 @@ def _fast_zero_grad(public: OptimizerCall) -> OptimizerCall:
     """`Optimizer.zero_grad` without its profiler range and its guard against being compiled."""
     method: Any = _torchs(Optimizer.zero_grad, torch._compile)
     _torchs(method.__wrapped__, optimizer_module)
-    profiler, profiling, function_modes, dispatch_modes = _watchers()
+    profiler, profiling, functions, dispatch = _watchers()
 
     def zero_grad(optimizer: Optimizer) -> None:
         if (
             getattr(type(optimizer), "zero_grad", None) is not method  # overridden or patched
             or "zero_grad" in optimizer.__dict__  # patched on the instance
-            or (
-                profiler._is_profiler_enabled or profiling() or function_modes() or dispatch_modes()
-            )
+            or (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
         ):
             public(optimizer)
             return

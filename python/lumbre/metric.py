@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
@@ -53,6 +53,8 @@ class Metric:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remember the arguments: `reset` may have to begin with them again."""
+        if (args or kwargs) and cls.__init__ is object.__init__:
+            raise TypeError(f"{cls.__name__}() takes no arguments")
         self = super().__new__(cls)
         self._made_with = (args, kwargs)
         return self
@@ -162,23 +164,25 @@ class MetricSet:
 class TorchMetric(Metric):
     """A `torchmetrics.Metric` as it is, on the device of what it measures."""
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-        self.name = type(inner).__name__.lower()
+    def __init__(self, held: Any) -> None:
+        self._held = held
+        self.name = getattr(held, "name", None) or type(held).__name__.lower()
+        better = getattr(held, "higher_is_better", None)
+        self.direction = None if better is None else "max" if better else "min"  # type: ignore[misc]
 
     def reset(self) -> None:
         """Forget every batch."""
-        self.inner.reset()
+        self._held.reset()
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, preds: Any, target: Any) -> None:
         """Count a batch in."""
-        if self.inner.device != preds.device:
-            self.inner.to(preds.device)
-        self.inner.update(preds, target)
+        if isinstance(preds, Tensor) and self._held.device != preds.device:
+            self._held.to(preds.device)
+        self._held.update(preds, target)
 
     def compute(self) -> Any:
         """The value over all batches since `reset`."""
-        return self.inner.compute()
+        return self._held.compute()
 
 
 def as_metric_set(metrics: Any) -> MetricSet:
@@ -211,7 +215,7 @@ def _native(metric: Metric) -> Any:
 def _as_list(metrics: Any) -> list[Metric]:
     if metrics is None:
         return []
-    one = isinstance(metrics, Metric | type) or _is_torchmetric(metrics)
+    one = isinstance(metrics, Metric | type | str | Mapping) or _is_torchmetric(metrics)
     if one or not isinstance(metrics, Iterable):
         metrics = [metrics]
     return [_as_metric(each) for each in metrics]

@@ -75,7 +75,10 @@ def backward(ctx: Context) -> None:
         keep_loss(ctx)
     own = ctx._own_backward
     if own is None:
-        inputs = parameters_of(ctx.opt) if len(ctx.optimizers) > 1 else ()
+        several = len(ctx.optimizers) > 1
+        inputs = parameters_of(ctx.opt) if several else ()
+        if several and not inputs:
+            return  # all of it is frozen, and without inputs every leaf would get a gradient
         try:
             ctx._road.backward(value, inputs)
         except RuntimeError:

@@ -61,6 +61,7 @@ class EarlyStopping(Callback):
         self._best = self.baseline
         self._best_epoch = 0
         self._waited = 0
+        self._why = ""
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Start anew, and look whether there will be anything to watch."""
@@ -78,14 +79,14 @@ class EarlyStopping(Callback):
         self._waited += 1
         if self._waited >= max(self.patience, 1) and ctx.epoch >= ctx.min_epochs:
             ctx._early_stopping = True
-            best = f"the best is {format_value(self._best)}"
-            where = f" of epoch {self._best_epoch}" if self._best_epoch else ", the baseline"
-            ctx.stop(
+            where = f"of epoch {self._best_epoch}" if self._best_epoch else "of the baseline"
+            self._why = (
                 f"{self.monitor} has not improved for {self._waited} "
-                f"epoch{'s' if self._waited > 1 else ''}; {best}{where}"
+                f"epoch{'s' * (self._waited > 1)}; the best is {format_value(self._best)} {where}"
             )
+            ctx.stop(self._why)
 
     def on_early_stopping(self, ctx: Context) -> None:
         """One line."""
         if ctx.verbose:
-            print(f"Early stopping at epoch {ctx.epoch} ({ctx.stop_reason}).")  # noqa: T201
+            print(f"Early stopping at epoch {ctx.epoch}: {self._why}.")  # noqa: T201

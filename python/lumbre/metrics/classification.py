@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lumbre.errors import DTypeError, ShapeError
-from lumbre.metrics.native import Native, shape_of, triple
+from lumbre.metrics.native import Native, ordered, shape_of, triple
 
 
 class Accuracy(Native):
@@ -41,16 +41,16 @@ class Accuracy(Native):
                 f"got {shape_of(preds)} and {shape_of(target)}. For one score a sample there is "
                 "BinaryAccuracy; a one-hot target becomes one of classes by `target.argmax(1)`."
             )
-        if target.is_floating_point() or target.dtype is torch.bool:
+        if target.is_floating_point():
             raise DTypeError(
                 f"Accuracy takes class numbers as the target; got {target.dtype}. "
                 "Make them so: `target.long()`."
             )
-        scores = preds.to(torch.uint8) if preds.dtype is torch.bool else preds
-        target = target.to(preds.device)
+        scores = ordered(preds)
+        target = target.to(device=preds.device, dtype=torch.int64)
         hits = (scores.argmax(1) == target) & ~scores.isnan().any(1)
         outside = (target < 0) | (target >= preds.shape[1])
-        return triple(hits.sum(), target.numel(), outside.sum(), preds)
+        return triple(hits.sum(), target.numel(), outside.sum())
 
     def _out_of_range(self, number: int) -> str:
         return (
@@ -86,12 +86,13 @@ class BinaryAccuracy(Native):
         self.threshold = threshold
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        target = _fitting(self, preds, target).to(preds.device)
+        target = ordered(_fitting(self, preds, target).to(preds.device))
+        scores = ordered(preds)
         cut = self._native.cut
         assert cut is not None  # noqa: S101 - every binary metric has one
-        hits = ((preds > cut) == (target == 1)) & ~preds.isnan()
+        hits = ((scores > cut) == (target == 1)) & ~scores.isnan()
         outside = (target != 0) & (target != 1)
-        return triple(hits.sum(), target.numel(), outside.sum(), preds)
+        return triple(hits.sum(), target.numel(), outside.sum())
 
     def _out_of_range(self, number: int) -> str:
         return f"{type(self).__name__}: {number} targets are neither 0 nor 1."
@@ -118,4 +119,5 @@ def _fitting(metric: Native, preds: Tensor, target: Tensor) -> Tensor:
             f"{type(metric).__name__} compares element by element; got preds of shape "
             f"{shape_of(preds)} and a target of shape {shape_of(target)}."
         )
+    metric._native.squeezed()
     return target.reshape(preds.shape)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lumbre.errors import ShapeError
+from lumbre.metrics.native import wide
 
 
 class Losses:
@@ -15,6 +17,8 @@ class Losses:
 
     def __init__(self) -> None:
         self._sums: dict[int, Tensor] = {}
+        # Of the last batch alone: its number, and the sums before it.
+        self._before: tuple[int, dict[int, Tensor]] = (0, {})
 
     def add(self, index: int, loss: Any, weight: float, iter: int) -> None:
         """Count the loss of a batch.
@@ -28,23 +32,32 @@ class Losses:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ShapeError(f"A loss is a scalar tensor; got {shape}. Reduce it: loss.mean().")
+        if self._before[0] != iter:
+            self._before = (iter, dict(self._sums))
         with torch.no_grad():
             value = loss.detach().reshape(())
-            wide = torch.float32 if value.device.type == "mps" else torch.float64
-            value = value.to(wide)
-            new = torch.stack([value * weight, torch.full_like(value, weight)])
-            bad = torch.where(value.isfinite(), torch.inf, float(iter)).to(wide)
+            value = value.to(wide(value.device))
+            # A weight of 0 leaves the mean as it is, even when the loss is NaN. Numbers are filled
+            # in on the device: a tensor made from one would be copied there, and waited for.
+            part = value * weight if weight else torch.zeros_like(value)
+            new = torch.stack([part, torch.full_like(value, weight)])
+            bad = torch.full_like(value, iter).masked_fill_(value.isfinite(), torch.inf)
             if index in self._sums:
                 old = self._sums[index]
                 self._sums[index] = torch.cat([old[:2] + new, torch.minimum(old[2:], bad[None])])
             else:
                 self._sums[index] = torch.cat([new, bad[None]])
 
+    def retract(self) -> None:
+        """Take the last batch back out."""
+        self._sums = dict(self._before[1])
+
     def take(self) -> list[tuple[int, float, float, int]]:
         """For each loss its index, mean, weight, and first bad batch or 0; waits for the device."""
         taken = []
         for index, sums in self._sums.items():
             total, weight, bad = sums.tolist()
-            taken.append((index, total / weight, weight, 0 if bad == float("inf") else int(bad)))
+            mean = total / weight if weight else math.nan
+            taken.append((index, mean, weight, 0 if bad == math.inf else int(bad)))
         self._sums = {}
         return taken

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lumbre._core import NativeMetric
-from lumbre.errors import DTypeError, TargetError
+from lumbre.errors import DTypeError, MetricError, TargetError
 from lumbre.metric import Metric
 
 
@@ -25,6 +25,7 @@ class Native(Metric):
         self.name = name
         self._native = NativeMetric(self._kind, threshold)
         self._on_device: Tensor | None = None
+        self._before: Tensor | None = None
 
     @classmethod
     def has_own_update(cls) -> bool:
@@ -34,7 +35,7 @@ class Native(Metric):
     def reset(self) -> None:
         """Forget every batch."""
         self._native.reset()
-        self._on_device = None
+        self._on_device = self._before = None
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Count a batch in; see the class for shapes and dtypes."""
@@ -46,34 +47,41 @@ class Native(Metric):
         self._fetch()
         return self._native.compute()
 
-    def merge(self, other: Native) -> None:
+    def merge(self, other: Metric) -> None:
         """Take in what another metric of the same kind has seen.
 
         Raises:
             MetricError: when the other one measures something else.
         """
+        if not isinstance(other, Native):
+            raise MetricError(f"{self!r} cannot take in {other!r}; merge metrics of one kind.")
         other._fetch()
         self._fetch()
         self._native.merge(other._native)
 
     def update_with_torch(self, preds: Tensor, target: Tensor) -> None:
         """Count a batch in by torch ops, on whatever device it lies; nothing waits for it."""
-        for name, tensor in (("preds", preds), ("target", target)):
-            if not isinstance(tensor, Tensor):
-                raise DTypeError(
-                    f"{type(self).__name__} measures tensors; {name} is {type(tensor).__name__}."
-                )
-            if tensor.is_complex():
-                raise DTypeError(
-                    f"{type(self).__name__} cannot measure {name} of dtype {tensor.dtype}. "
-                    "Take a real part of it: tensor.abs(), tensor.real."
-                )
+        preds, target = self._checked("preds", preds), self._checked("target", target)
         with torch.no_grad():
-            state = self._measure(preds.detach(), target.detach())
-            if self._on_device is None:
-                self._on_device = state
-            else:
-                self._on_device += state.to(self._on_device.device)
+            state, before = self._measure(_dense(preds), _dense(target)), self._on_device
+            self._on_device = state if before is None else before + state.to(before.device)
+            self._before = before
+
+    def retract(self) -> None:
+        """Take the last batch of `update_with_torch` back out, unless its value has been read."""
+        self._on_device = self._before
+
+    def _checked(self, name: str, tensor: Any) -> Tensor:
+        if not isinstance(tensor, Tensor):
+            raise DTypeError(
+                f"{type(self).__name__} measures tensors; {name} is {type(tensor).__name__}."
+            )
+        if tensor.is_complex():
+            raise DTypeError(
+                f"{type(self).__name__} cannot measure {name} of dtype {tensor.dtype}. "
+                "Take a real part of it: tensor.abs(), tensor.real."
+            )
+        return tensor.detach()
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
         """A batch as the tensor (sum, count, how many targets were out of range)."""
@@ -83,21 +91,42 @@ class Native(Metric):
         if self._on_device is None:
             return
         total, count, outside = self._on_device.tolist()
-        self._on_device = None
+        self._on_device = self._before = None
         if outside:
             raise TargetError(self._out_of_range(int(outside)))
-        self._native.add_state([total, count])
+        # What further parts a state has, such as what rounding has lost, a device leaves 0.
+        rest = [0.0] * (len(self._native.state) - 2)
+        self._native.add_state([total, count, *rest])
 
     def _out_of_range(self, number: int) -> str:
         return f"{type(self).__name__}: {number} targets were out of range."
 
 
-def triple(total: Any, count: int, outside: Any, like: Tensor) -> Tensor:
-    """The state of a batch as one tensor; in float64 where the device has it."""
-    dtype = torch.float32 if like.device.type == "mps" else torch.float64
-    parts = [torch.as_tensor(part, device=like.device, dtype=dtype) for part in (total, outside)]
-    # Filled in on the device: a tensor made from a Python number would be copied over.
-    return torch.stack([parts[0], torch.full_like(parts[0], count), parts[1]])
+def wide(device: torch.device) -> torch.dtype:
+    """The widest float that a device has."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def triple(total: Tensor, count: int, outside: Tensor | None = None) -> Tensor:
+    """The state of a batch as one tensor, in the widest float there is."""
+    total = total.to(wide(total.device))
+    # Filled in on the device: a tensor made from a Python number would be copied there.
+    number = torch.full_like(total, count)
+    none = torch.zeros_like(total)
+    return torch.stack([total, number, none if outside is None else outside.to(total.dtype)])
+
+
+def ordered(tensor: Tensor) -> Tensor:
+    """The tensor in a dtype that torch can compare: it cannot all of them."""
+    few = tensor.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64)
+    tiny = tensor.is_floating_point() and tensor.itemsize < 2
+    return tensor.to(wide(tensor.device)) if few or tiny else tensor
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
 
 
 def shape_of(tensor: Tensor) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lumbre.metrics.classification import _fitting
-from lumbre.metrics.native import Native, triple
+from lumbre.metrics.native import Native, triple, wide
 
 
 class MSE(Native):
@@ -32,9 +31,9 @@ class MSE(Native):
         super().__init__(name=name)
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        wide = torch.float32 if preds.device.type == "mps" else torch.float64
-        target = _fitting(self, preds, target).to(device=preds.device, dtype=wide)
-        return triple(self._error(preds.to(wide) - target).sum(), target.numel(), 0, preds)
+        dtype = wide(preds.device)
+        target = _fitting(self, preds, target).to(device=preds.device, dtype=dtype)
+        return triple(self._error(preds.to(dtype) - target).sum(), target.numel())
 
     @staticmethod
     def _error(difference: Tensor) -> Tensor:

@@ -393,8 +393,14 @@ impl Run {
             .unwrap_or_default())
     }
 
-    /// Replace the values of an epoch.
-    fn replace_metrics(&self, set: &str, epoch: u64, values: &Bound<'_, PyDict>) -> PyResult<()> {
+    /// Log values of an epoch, in addition to those it has or in their place.
+    fn log_metrics(
+        &self,
+        set: &str,
+        epoch: u64,
+        values: &Bound<'_, PyDict>,
+        append: bool,
+    ) -> PyResult<()> {
         let set = self.set_named(Some(set))?;
         let mut entry = Entry::new();
         for (name, value) in values {
@@ -403,7 +409,13 @@ impl Run {
                 value::from_python(&value)?,
             ));
         }
-        *self.lock_records().reach(set, epoch) = entry;
+        let mut records = self.lock_records();
+        if !append {
+            records.reach(set, epoch).clear();
+        }
+        for (name, value) in entry {
+            records.log(set, epoch, &name, value);
+        }
         Ok(())
     }
 
