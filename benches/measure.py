@@ -1,13 +1,14 @@
 """How the rows of the table are measured.
 
 Processor time of the whole process on one thread, the garbage collector off. The sides of a row
-take turns in short rounds, each round in the reverse order of the one before, and a ratio is the
-median of the ratios of the rounds: what else the machine does falls on both sides, or is left out.
+take turns in short rounds, each round in another order, and a ratio is the median of the ratios of
+the rounds: what else the machine does falls on both sides, or is left out.
 """
 
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 import timeit
@@ -62,9 +63,11 @@ def take_turns(sides: Mapping[str, Side], seconds: float = 10.0, rounds: int = 1
     for side in sides.values():
         side()
     times: Times = {name: [] for name in sides}
-    order = list(sides)
+    # In a fixed order each side would always find what the same neighbor has left in the caches.
+    order, chance = list(sides), random.Random(0)
     end = time.monotonic() + seconds
     while len(times[order[0]]) < rounds or time.monotonic() < end:
+        chance.shuffle(order)
         for name in order:
             gc.collect()
             gc.disable()
@@ -72,7 +75,6 @@ def take_turns(sides: Mapping[str, Side], seconds: float = 10.0, rounds: int = 1
                 times[name].append(sides[name]())
             finally:
                 gc.enable()
-        order.reverse()
     return times
 
 

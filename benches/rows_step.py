@@ -29,6 +29,15 @@ class Problem(NamedTuple):
     data: Any = None  # what fit is given, where that is not the loader
 
 
+class Ready(list[Any]):
+    """Batches as they are: what a loader costs would be the same on both sides."""
+
+
+@lb.as_dataloader.register(Ready)
+def _ready(data: Ready, **options: Any) -> Ready:
+    return data
+
+
 class Outcome(NamedTuple):
     """What a loop took, and what it came to."""
 
@@ -47,8 +56,8 @@ def ready(model: Model, shape: tuple[int, int], classes: int, steps: int) -> Pro
         )
         for _ in range(20)
     ]
-    batches = [few[i % len(few)] for i in range(steps)]
-    return Problem(model, lambda: DataLoader(batches, batch_size=None), steps)  # type: ignore[arg-type]
+    batches = Ready(few[i % len(few)] for i in range(steps))
+    return Problem(model, lambda: batches, steps)
 
 
 def linear(steps: int = 400) -> Problem:
@@ -62,6 +71,13 @@ def mlp(steps: int = 60) -> Problem:
         )
 
     return ready(model, (64, 784), 10, steps)
+
+
+def loader() -> Problem:
+    """The small model, its batches from a DataLoader as most users would pass them."""
+    problem = linear()
+    batches = problem.loader()
+    return problem._replace(loader=lambda: DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
 
 
 SGD = functools.partial(torch.optim.SGD, lr=0.01)
@@ -190,6 +206,8 @@ def turns(sides: dict[str, Callable[[], Outcome]], seconds: float = 10.0) -> Tim
 
 # --- rows -------------------------------------------------------------------------------------
 
+PROBLEMS: dict[str, Callable[[], Problem]] = {"linear": linear, "mlp": mlp, "loader": loader}
+
 # (problem, optimizer, road, other side): the most that the ratio may be
 BUDGETS = {
     ("linear", "sgd", "fast", "bare"): 0.70,
@@ -202,7 +220,7 @@ BUDGETS = {
 
 def steps(kind: str, optimizer: str) -> list[Row]:
     """One step with loss and accuracy, on both roads, over both loops by hand."""
-    problem = {"linear": linear, "mlp": mlp}[kind]()
+    problem = PROBLEMS[kind]()
     opt = OPTIMIZERS[optimizer]
     times = turns(
         {
@@ -338,6 +356,7 @@ ROWS: dict[str, Callable[[], list[Row]]] = {
         for kind in ("linear", "mlp")
         for optimizer in OPTIMIZERS
     },
+    "step.loader.sgd": functools.partial(steps, "loader", "sgd"),
     "callbacks.idle": functools.partial(callbacks, Idle),
     "callbacks.active": functools.partial(callbacks, Active),
     "metrics": metrics,

@@ -202,7 +202,9 @@ def all_events(*filters: Any) -> dict[str, list[tuple[int, int, int]]]:
     fitted = fit(Scale, trace, data=numbered(3), valid_data=numbered(5), epochs=4)
     fitted.predict(numbered(5), callbacks=trace, verbose=False)
     events: dict[str, list[tuple[int, int, int]]] = {
-        hook: [] for hook in HOOKS if hook not in {"on_interrupt", "on_exception", "on_early_stopping"}
+        hook: []
+        for hook in HOOKS
+        if hook not in {"on_interrupt", "on_exception", "on_early_stopping"}
     }
     for hook, *place in trace.events:
         events[hook].append(tuple(place))

@@ -289,7 +289,9 @@ def test_the_first_reason_of_a_stop_stays_and_says_who() -> None:
 
     fitted = fit(Scale, Judge(), at("on_epoch_end", lambda ctx: ctx.stop("me too")))
     assert fitted.stop_reason == "Judge: good enough"
-    assert fit(Scale, at("on_epoch_end", lambda ctx: ctx.stop(), name="Quiet")).stop_reason == "Quiet"
+    assert (
+        fit(Scale, at("on_epoch_end", lambda ctx: ctx.stop(), name="Quiet")).stop_reason == "Quiet"
+    )
     assert fit().stop_reason is None
 
 
@@ -358,7 +360,11 @@ def test_an_exception_with_an_epoch_handler_ends_the_epoch(hook: str) -> None:
     seen: list[Any] = []
     trace = Trace()
     fitted = fit(
-        Scale, with_handler("epoch_handlers", seen), trace, at(hook, trouble), valid_data=numbered(2)
+        Scale,
+        with_handler("epoch_handlers", seen),
+        trace,
+        at(hook, trouble),
+        valid_data=numbered(2),
     )
     whole = Story(set(), "", 0, "a").fit().events
     until = whole[: whole.index(hook) + 1]
@@ -422,7 +428,5 @@ def test_the_gradients_of_a_batch_that_failed_do_not_reach_the_next_epoch() -> N
 
 
 def test_the_model_of_a_handled_exception_holds_no_gradients() -> None:
-    fitted = fit(
-        Scale, with_handler("handlers", []), at("on_train_batch_before_step", trouble)
-    )
+    fitted = fit(Scale, with_handler("handlers", []), at("on_train_batch_before_step", trouble))
     assert fitted.model.weight.grad is None

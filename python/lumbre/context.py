@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lumbre.fast_step import Road
+    from lumbre.step import Part
 
 _UNSET = ("optimizers", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams")
 
@@ -31,12 +32,13 @@ class Context(Run):
 
     __slots__ = (
         "__weakref__",
+        "_compare",
+        "_differentiate",
         "_early_stopping",
         "_extras",
-        "_identity",
         "_interrupt_fired",
         "_losses",
-        "_own_backward",
+        "_predict",
         "_road",
         "_steps",
         "accelerator",
@@ -93,10 +95,11 @@ class Context(Run):
     verbose: bool
     _early_stopping: bool
     _extras: dict[str, dict[str, list[Any]]]
-    _identity: bool
     _interrupt_fired: bool
     _losses: dict[str, Any] | None
-    _own_backward: Callable[[Any], Any] | None
+    _compare: Part
+    _differentiate: Part
+    _predict: Part
     _road: Road
     _steps: tuple[Callable[[Context], Any], Callable[[Context], Any]]
 
@@ -106,7 +109,6 @@ class Context(Run):
                 setattr(self, slot, {} if slot in _UNSET else None)
         self._extras = {}
         self._early_stopping = False
-        self._identity = False
         self._interrupt_fired = False
         self.callbacks = []
         self.min_epochs = 1
@@ -156,13 +158,13 @@ class Context(Run):
     def forward(self) -> Any:
         """Run the model on `ctx.input` and fire the breakpoint after it; returns `ctx.pred`."""
         if not self.skipped:
-            loop.forward(self)
+            loop.forward(self, self.call_callbacks)
         return self.pred
 
     def compute_loss(self) -> Any:
         """Compute `ctx.loss_fn(ctx.pred, ctx.target)` and fire the breakpoint after it."""
         if not self.skipped:
-            loop.compute_loss(self)
+            loop.compute_loss(self, self.call_callbacks)
         return self.loss_grad
 
     def backward(self, loss: Tensor | None = None) -> None:
@@ -174,7 +176,7 @@ class Context(Run):
         if loss is not None:
             self.loss_grad = loss
         if not self.skipped:
-            loop.backward(self)
+            loop.backward(self, self.call_callbacks)
 
     def step_optimizer(self, name: str | None = None) -> None:
         """Step an optimizer and clear its gradients, firing the breakpoints before and after.
@@ -189,7 +191,7 @@ class Context(Run):
                 )
             self.opt_name, self.opt = name, self.optimizers[name]
         if not self.skipped:
-            loop.step_optimizer(self)
+            loop.step_optimizer(self, self.call_callbacks)
 
     # -- records ---------------------------------------------------------------------------------
 

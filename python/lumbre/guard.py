@@ -54,16 +54,22 @@ class RunGuard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        original = None if error is None else _original(error)
         try:
-            if error is None:
+            if original is None:
                 return False
-            original = _original(error)
             ended = self._end(original)
             if not ended and original is not error:
-                raise original
+                context = original.__context__
+                try:
+                    raise original
+                finally:
+                    original.__context__ = context
             return ended
         finally:
             self._put_back()
+            # An exception holds this frame: it must not hold the exception in turn.
+            del error, original, traceback
 
     def _end(self, error: BaseException) -> bool:
         from lumbre import loop
@@ -75,7 +81,8 @@ class RunGuard:
             loop.interrupt(ctx)
             if self._is_fit:
                 ctx.drop_open_epoch()
-                ctx.call_callbacks("on_fit_end")
+                if ctx.next_end() is not None:  # else on_fit_end is what was left
+                    ctx.call_callbacks("on_fit_end")
             return self._is_fit
         if not _handled(ctx, error, ctx.handlers if self._is_fit else {}):
             return False
@@ -169,10 +176,13 @@ def _find(handlers: _Handlers, error: BaseException) -> Callable[..., Any] | Non
 
 
 def _original(error: BaseException) -> BaseException:
-    """A generator turns a StopIteration inside of it into a RuntimeError; turn it back."""
-    if type(error) is RuntimeError and isinstance(error.__cause__, StopIteration):
-        return error.__cause__
-    return error
+    """A generator turns a StopIteration inside of it into a RuntimeError; turn ours back."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    where = "" if traceback is None else traceback.tb_frame.f_globals.get("__name__", "")
+    is_ours = type(error) is RuntimeError and where.startswith("lumbre.")
+    return error.__cause__ if is_ours and isinstance(error.__cause__, StopIteration) else error
 
 
 _ABSENT = object()

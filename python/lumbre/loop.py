@@ -1,12 +1,12 @@
 """The loop. Each breakpoint is fired here and nowhere else, in the place where it belongs.
 
-The whole run has gradients off. They are on while the body of a training batch runs, except
-around the optimizer's step, so that callbacks meet them where a graph is wanted and nowhere else.
+The run has gradients off, except in a training pass. There the scheduler switches them off around
+the Python callbacks of every breakpoint that wants no graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lumbre import step
@@ -16,6 +16,8 @@ from lumbre.step import set_grad
 
 if TYPE_CHECKING:
     from lumbre.context import Context
+
+Fire = Callable[[str], bool]
 
 
 def fit(ctx: Context) -> None:
@@ -60,6 +62,7 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     fire, place = ctx.call_callbacks, ctx.accelerator.place if ctx.accelerator.places else None
     ctx.data, ctx.step = loader, ctx._steps[0]
     fire("on_train_begin")
+    set_grad(True)
     if not ctx.pass_is_over():
         for batch in loader:
             ctx.next_batch()
@@ -67,9 +70,7 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
             ctx.pred = ctx.loss_grad = None
             ctx._losses = None
             if not fire("on_train_batch_begin"):
-                set_grad(True)
                 yield ctx.batch
-                set_grad(False)
             if ctx.skipped:
                 step.clear_gradients(ctx)
             fire("on_train_batch_end")
@@ -78,50 +79,51 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
         else:
             if ctx.iter == 0:
                 raise empty(loader, "the training data")
+    set_grad(False)
     interrupt(ctx)
     fire("on_train_end")
 
 
 def train_step(ctx: Context) -> None:
     """The default training step: every optimizer has its own prediction, loss and step."""
+    fire = ctx.call_callbacks
     for ctx.opt_name, ctx.opt in ctx.optimizers.items():
-        if forward(ctx) or compute_loss(ctx) or backward(ctx) or step_optimizer(ctx):
+        if forward(ctx, fire) or compute_loss(ctx, fire) or backward(ctx, fire):
             return  # skip_batch was asked for: the batch is left
+        if step_optimizer(ctx, fire):
+            return
 
 
-def forward(ctx: Context) -> bool:
+def forward(ctx: Context, fire: Fire) -> bool:
     """Predict, from `ctx.input` into `ctx.pred`. As every part of a step: true to leave it."""
-    ctx.pred = step.predict(ctx)
+    ctx.pred = ctx._predict(ctx, ctx.batch)
     if ctx.training:
-        return ctx.call_callbacks("on_train_batch_after_pred")
-    return ctx.call_callbacks("on_valid_batch_after_pred")
+        return fire("on_train_batch_after_pred")
+    return fire("on_valid_batch_after_pred")
 
 
-def compute_loss(ctx: Context) -> bool:
+def compute_loss(ctx: Context, fire: Fire) -> bool:
     """Compare, from `ctx.pred` and `ctx.target` into `ctx.loss_grad`."""
-    ctx.loss_grad = step.loss(ctx)
+    ctx.loss_grad = ctx._compare(ctx, ctx.batch)
     if ctx.training:
-        return ctx.call_callbacks("on_train_batch_after_loss")
-    return ctx.call_callbacks("on_valid_batch_after_loss")
+        return fire("on_train_batch_after_loss")
+    return fire("on_valid_batch_after_loss")
 
 
-def backward(ctx: Context) -> bool:
+def backward(ctx: Context, fire: Fire) -> bool:
     """Differentiate `ctx.loss_grad`."""
-    if ctx.call_callbacks("on_train_batch_before_backward"):
+    if fire("on_train_batch_before_backward"):
         return True
-    step.backward(ctx)
+    ctx._differentiate(ctx, ctx.loss_grad)
     return False
 
 
-def step_optimizer(ctx: Context) -> bool:
+def step_optimizer(ctx: Context, fire: Fire) -> bool:
     """Step the optimizer under way and clear its gradients."""
-    set_grad(False)
-    left = ctx.call_callbacks("on_train_batch_before_step")
-    if not left:
-        step.update(ctx)
-        left = ctx.call_callbacks("on_train_batch_after_step")
-    set_grad(True)
-    return left
+    if fire("on_train_batch_before_step"):
+        return True
+    step.update(ctx)
+    return fire("on_train_batch_after_step")
 
 
 def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
@@ -151,8 +153,9 @@ def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
 
 def valid_step(ctx: Context) -> None:
     """The default validation step: a prediction and a loss for every optimizer's name."""
+    fire = ctx.call_callbacks
     for ctx.opt_name in ctx.optimizers:
-        if forward(ctx) or compute_loss(ctx):
+        if forward(ctx, fire) or compute_loss(ctx, fire):
             return
         step.keep_loss(ctx)
 

@@ -46,7 +46,7 @@ class Metric:
     """
 
     abbrev: ClassVar[str] = ""
-    direction: ClassVar[Literal["min", "max"] | None] = None
+    direction: Literal["min", "max"] | None = None
     name: str | None = None
     ctx: Context
     _made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
@@ -168,7 +168,7 @@ class TorchMetric(Metric):
         self._held = held
         self.name = getattr(held, "name", None) or type(held).__name__.lower()
         better = getattr(held, "higher_is_better", None)
-        self.direction = None if better is None else "max" if better else "min"  # type: ignore[misc]
+        self.direction = None if better is None else "max" if better else "min"
 
     def reset(self) -> None:
         """Forget every batch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -11,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lumbre import data as data_module
-from lumbre import loop
+from lumbre import loop, step
 from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.callback import Callback, as_callbacks
 from lumbre.callbacks.default import default_callbacks
@@ -190,8 +191,10 @@ class Trainable:
         else:
             _no_optimizer()
         found = {"opt": made} if isinstance(made, Optimizer) else made
-        if not isinstance(found, Mapping) or not all(
-            isinstance(each, Optimizer) for each in found.values()
+        if (
+            not isinstance(found, Mapping)
+            or not all(isinstance(each, Optimizer) for each in found.values())
+            or not (found or hasattr(model, "step"))
         ):
             source = "optimizer" if self.optimizer is not None else "set_optimizers"
             raise ArgumentTypeError(
@@ -239,16 +242,26 @@ def make_context(
     if optimizers:
         ctx.opt_name, ctx.opt = next(iter(optimizers.items()))
     ctx.loss_fn = _loss(trainable, model)
-    ctx._identity = type(model).forward is nn.Module.forward
+    has_forward = type(model).forward is not nn.Module.forward
+    ctx._predict = step.predict if has_forward else step.identity
+    ctx._compare = step.compare
+    if accelerator.autocasts:
+        ctx._predict = step.under_autocast(ctx._predict)
+        ctx._compare = step.under_autocast(ctx._compare)
     own = getattr(model, "step", None)
     ctx._steps = (loop.train_step, loop.valid_step) if own is None else (_own_step(own),) * 2
     ctx.step = ctx._steps[0]
-    ctx._own_backward = trainable.backward or getattr(model, "backward", None)
     ctx._road = fast_road([each for each in optimizers.values() if each is not None], model)
     ctx.step_opt = ctx._road.step
+    own_backward = trainable.backward or getattr(model, "backward", None)
     if accelerator.scaler is not None:
-        ctx._own_backward = ctx._own_backward or accelerator.backward
+        own_backward = own_backward or accelerator.backward
         ctx.step_opt = accelerator.step
+    if own_backward is not None:
+        ctx._differentiate = step.differentiate_own(own_backward)
+    else:
+        several = len(optimizers) > 1
+        ctx._differentiate = step.differentiate_one if several else step.differentiate
     ctx.callbacks = [*default_callbacks(progress=ctx.verbose), *callbacks]
     ctx.metrics = (metrics or trainable.metrics).copies()
     names = list(optimizers) or ["opt"]
@@ -288,10 +301,10 @@ def _own_step(own: Callable[[Context], Any]) -> Callable[[Context], None]:
 
 def _epochs(epochs: int | tuple[int, int]) -> tuple[int, int]:
     pair = epochs if isinstance(epochs, tuple | list) else (1, epochs)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+    whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in pair)
     if len(pair) != 2 or not whole:
         raise ArgumentError(f"epochs is a whole number or a pair (min, max); got {epochs!r}.")
-    least, most = pair
+    least, most = map(int, pair)
     if most < 1 or least < 0 or least > most:
         raise ArgumentError(
             "epochs is at least 1, and of a pair (min, max) the min is not above the max; "

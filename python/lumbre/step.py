@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,50 +15,58 @@ from lumbre.errors import DataError, ShapeError, ShapeWarning
 if TYPE_CHECKING:
     from lumbre.context import Context
 
+# A part of the step: `ctx` and the batch, or the loss.
+Part = Callable[["Context", Any], Any]
+
 # A bare switch: torch.set_grad_enabled costs a microsecond for what this does in 50 ns.
 set_grad = torch._C._set_grad_enabled
 
 
-def predict(ctx: Context) -> Any:
-    """The model's answer to the input of the batch; the input itself without a `forward`."""
-    batch = ctx.batch
+def predict(ctx: Context, batch: Any) -> Any:
+    """The model's answer to the input of the batch."""
     kind = type(batch)
-    given = batch[0] if (kind is list or kind is tuple) and batch else input_and_target(batch)[0]
-    if ctx._identity:
-        return given
-    if ctx.accelerator.autocasts:
-        with ctx.accelerator.autocast():
-            return ctx.model(given)
-    return ctx.model(given)
+    if kind is list or kind is tuple:
+        return ctx.model(batch[0])
+    return ctx.model(input_and_target(batch)[0])
+
+
+def identity(ctx: Context, batch: Any) -> Any:
+    """The input of the batch: what a model without a `forward` answers."""
+    return input_and_target(batch)[0]
 
 
 def predict_for_user(ctx: Context) -> Any:
     """The model's `predict` on the input of the batch if it has one, else `forward`."""
     own = getattr(ctx.model, "predict", None)
     if own is None:
-        return predict(ctx)
-    if ctx.accelerator.autocasts:
-        with ctx.accelerator.autocast():
-            return own(ctx.input)
-    return own(ctx.input)
+        return ctx._predict(ctx, ctx.batch)
+    with ctx.accelerator.autocast():
+        return own(ctx.input)
 
 
-def loss(ctx: Context) -> Any:
+def compare(ctx: Context, batch: Any) -> Any:
     """The loss of prediction and target, a scalar with its graph."""
-    batch = ctx.batch
     kind = type(batch)
-    pair = (kind is list or kind is tuple) and len(batch) > 1
-    target = batch[1] if pair else input_and_target(batch)[1]
+    if (kind is list or kind is tuple) and len(batch) > 1:
+        return ctx.loss_fn(ctx.pred, batch[1])
+    target = input_and_target(batch)[1]
     if target is None and isinstance(ctx.loss_fn, nn.Module):
         raise DataError(
             f"{_name(ctx.loss_fn)} needs a target, and the batch is no pair of input and target: "
             f"it is {_shape_of(batch)}. Pass data that gives (input, target), or a loss that takes "
             "pred and ignores the target."
         )
-    if ctx.accelerator.autocasts:
-        with ctx.accelerator.autocast():
-            return ctx.loss_fn(ctx.pred, target)
     return ctx.loss_fn(ctx.pred, target)
+
+
+def under_autocast(part: Part) -> Part:
+    """A part of the step, in mixed precision."""
+
+    def run(ctx: Context, batch: Any) -> Any:
+        with ctx.accelerator.autocast():
+            return part(ctx, batch)
+
+    return run
 
 
 def keep_loss(ctx: Context) -> None:
@@ -68,35 +77,47 @@ def keep_loss(ctx: Context) -> None:
         ctx._losses[ctx.opt_name] = ctx.loss_grad
 
 
-def backward(ctx: Context) -> None:
-    """Leave gradients on the parameters of the optimizer under way, and on no others."""
-    value = ctx.loss_grad
-    if len(ctx.optimizers) > 1:
+def differentiate(ctx: Context, value: Any) -> None:
+    """The backward pass for one optimizer: every leaf gets its gradient."""
+    try:
+        ctx._road.backward(value, ())
+    except RuntimeError:
+        _check_scalar(ctx, value)
+        raise
+
+
+def differentiate_one(ctx: Context, value: Any) -> None:
+    """The backward pass for one of several optimizers: none but its parameters get gradients."""
+    keep_loss(ctx)
+    inputs = parameters_of(ctx.opt)
+    if not inputs:
+        return  # all of it is frozen, and without inputs every leaf would get a gradient
+    try:
+        ctx._road.backward(value, inputs)
+    except RuntimeError:
+        _check_scalar(ctx, value)
+        raise
+
+
+def differentiate_own(own: Callable[[Any], Any]) -> Part:
+    """The backward pass by a function of the user's."""
+
+    def run(ctx: Context, value: Any) -> None:
+        if len(ctx.optimizers) <= 1:
+            own(value)
+            return
         keep_loss(ctx)
-    own = ctx._own_backward
-    if own is None:
-        several = len(ctx.optimizers) > 1
-        inputs = parameters_of(ctx.opt) if several else ()
-        if several and not inputs:
-            return  # all of it is frozen, and without inputs every leaf would get a gradient
-        try:
-            ctx._road.backward(value, inputs)
-        except RuntimeError:
-            _check_scalar(ctx, value)
-            raise
-        return
-    if len(ctx.optimizers) == 1:
+        # What it leaves on the other optimizers' parameters is taken away again.
+        mine = {id(p) for p in parameters_of(ctx.opt)}
+        others = [p for o in ctx.optimizers.values() for p in parameters_of(o) if id(p) not in mine]
+        before = [p.grad for p in others]
+        for p in others:
+            p.grad = None
         own(value)
-        return
-    # What the user's backward leaves on the others' parameters is taken away again.
-    mine = {id(p) for p in parameters_of(ctx.opt)}
-    others = [p for o in ctx.optimizers.values() for p in parameters_of(o) if id(p) not in mine]
-    before = [p.grad for p in others]
-    for p in others:
-        p.grad = None
-    own(value)
-    for p, grad in zip(others, before, strict=True):
-        p.grad = grad
+        for p, grad in zip(others, before, strict=True):
+            p.grad = grad
+
+    return run
 
 
 def _check_scalar(ctx: Context, value: Any) -> None:
@@ -109,8 +130,11 @@ def _check_scalar(ctx: Context, value: Any) -> None:
 
 def update(ctx: Context) -> None:
     """Step the optimizer under way and clear its gradients."""
-    ctx.step_opt(ctx.opt)
-    ctx._road.zero_grad(ctx.opt)
+    optimizer = ctx.opt
+    set_grad(False)
+    ctx.step_opt(optimizer)
+    ctx._road.zero_grad(optimizer)
+    set_grad(True)
 
 
 def clear_gradients(ctx: Context) -> None:
@@ -151,16 +175,19 @@ def part_of(ctx: Context, error: BaseException) -> str:
     parts = {
         "predict": f"{type(ctx.model).__name__}.forward",
         "predict_for_user": f"{type(ctx.model).__name__}.predict",
-        "loss": _name(ctx.loss_fn),
-        "backward": "the backward pass",
+        "compare": _name(ctx.loss_fn),
+        "differentiate": "the backward pass",
+        "differentiate_one": "the backward pass",
+        "differentiate_own": "the backward pass",
         "update": f"{type(ctx.opt).__name__}.step",
     }
     where = "the loop"
     traceback = error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if code.co_filename == __file__ and code.co_name in parts:
-            where = parts[code.co_name]
+        part = code.co_qualname.partition(".")[0]
+        if code.co_filename == __file__ and part in parts:
+            where = parts[part]
         elif code.co_name == "step" and ctx._steps and code is _code(ctx._steps[0]):
             where = f"{type(ctx.model).__name__}.step"
         traceback = traceback.tb_next

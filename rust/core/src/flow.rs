@@ -69,6 +69,8 @@ pub struct State {
     batch_size: AtomicU64,
     training: AtomicBool,
     open: AtomicU32,
+    /// The scope whose `_end` is under way: no longer open, and still where the run stands.
+    closing: AtomicU32,
     wishes: AtomicU32,
     reason: Mutex<Option<String>>,
 }
@@ -139,15 +141,14 @@ impl State {
         self.open.load(Relaxed) & scope.bit() != 0
     }
 
-    /// The set whose pass is under way.
+    /// The set whose pass is open.
     pub fn set(&self) -> Option<Set> {
-        if self.is_open(Scope::Train) || self.is_open(Scope::TrainBatch) {
-            Some(Set::Train)
-        } else if self.is_open(Scope::Valid) || self.is_open(Scope::ValidBatch) {
-            Some(Set::Valid)
-        } else {
-            None
-        }
+        set_in(self.open.load(Relaxed))
+    }
+
+    /// The set whose pass is under way, its `_end` included.
+    pub fn pass(&self) -> Option<Set> {
+        set_in(self.open.load(Relaxed) | self.closing.load(Relaxed))
     }
 
     /// What `every(n)` counts here: steps in a training batch, batches in another, else epochs.
@@ -171,8 +172,12 @@ impl State {
     pub fn enter(&self, hook: Hook) {
         let open = self.open.load(Relaxed);
         match hook.edge() {
-            Edge::Begin(scope) => self.open.store(open | scope.bit(), Relaxed),
+            Edge::Begin(scope) => {
+                self.open.store(open | scope.bit(), Relaxed);
+                self.closing.store(0, Relaxed);
+            }
             Edge::End(scope) => {
+                self.closing.store(scope.bit(), Relaxed);
                 self.open.store(open & !scope.bit(), Relaxed);
                 if scope == Scope::Epoch {
                     self.completed.store(self.epoch(), Relaxed);
@@ -287,10 +292,13 @@ impl State {
     /// Where the run stands, for people: `epoch 2, iteration 17, training`.
     #[must_use]
     pub fn place(&self) -> String {
-        let pass = match self.set() {
+        let under_way = self.open.load(Relaxed) | self.closing.load(Relaxed);
+        let pass = match self.pass() {
             Some(Set::Train) => Some("training"),
             Some(Set::Valid) => Some("validation"),
-            None if self.is_open(Scope::Predict) => Some("prediction"),
+            None if under_way & (Scope::Predict.bit() | Scope::PredictBatch.bit()) != 0 => {
+                Some("prediction")
+            }
             None => None,
         };
         let mut parts = Vec::new();
@@ -322,6 +330,17 @@ impl State {
 
     fn reason(&self) -> MutexGuard<'_, Option<String>> {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn set_in(scopes: u32) -> Option<Set> {
+    let any = |pass: Scope, batch: Scope| scopes & (pass.bit() | batch.bit()) != 0;
+    if any(Scope::Train, Scope::TrainBatch) {
+        Some(Set::Train)
+    } else if any(Scope::Valid, Scope::ValidBatch) {
+        Some(Set::Valid)
+    } else {
+        None
     }
 }
 
@@ -409,6 +428,8 @@ mod tests {
         let state = in_train();
         assert_eq!(state.place(), "epoch 1, iteration 1, training");
         state.enter(Hook::TrainEnd);
+        assert_eq!(state.place(), "epoch 1, iteration 1, training");
+        state.enter(Hook::EpochEnd);
         assert_eq!(state.place(), "epoch 1");
     }
 

@@ -148,6 +148,16 @@ hooks! {
 }
 
 impl Hook {
+    /// Whether gradients are on there: what callbacks put into `ctx.pred` or the loss carries its
+    /// graph. They are off at all others.
+    #[must_use]
+    pub const fn has_grad(self) -> bool {
+        matches!(
+            self,
+            Self::TrainBatchAfterPred | Self::TrainBatchAfterLoss | Self::TrainBatchBeforeBackward
+        )
+    }
+
     /// The breakpoint of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

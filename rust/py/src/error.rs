@@ -30,6 +30,13 @@ pub fn carry(error: PyErr) -> Error {
     Error::Host(Box::new(error))
 }
 
+/// An exception of a class of `lumbre.errors`.
+pub fn exception(py: Python<'_>, class: &str, message: String) -> PyErr {
+    class_named(py, class)
+        .and_then(|class| class.call1((message,)))
+        .map_or_else(|error| error, PyErr::from_value)
+}
+
 /// Warn with a class of `lumbre.errors`.
 pub fn warn(py: Python<'_>, class: &str, message: &str) -> PyResult<()> {
     let text = std::ffi::CString::new(message.replace('\0', ""))?;

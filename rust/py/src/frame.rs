@@ -9,6 +9,7 @@ use lumbre_core::records::Records;
 use pyo3::prelude::*;
 
 use crate::error::carry;
+use crate::grad::without_grad;
 use crate::run::Run;
 
 /// Python as the host of the core.
@@ -80,11 +81,10 @@ impl Context for Frame<'_> {
             return Ok(());
         };
         match &bound.draw {
-            Some(draw) => draw
-                .bind(self.run.py())
-                .call1((self.run,))
-                .map(drop)
-                .map_err(carry),
+            Some(draw) => {
+                let draw = draw.bind(self.run.py());
+                without_grad(draw.py(), || draw.call1((self.run,)).map(drop)).map_err(carry)
+            }
             None => Ok(()),
         }
     }

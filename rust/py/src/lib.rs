@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 mod error;
 mod filter;
 mod frame;
+mod grad;
 mod meter;
 mod metric;
 mod names;

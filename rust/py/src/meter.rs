@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::error::{raise, warn};
+use crate::grad::without_grad;
 use crate::metric::NativeMetric;
 use crate::run::Run;
 use crate::tensor;
@@ -108,10 +109,8 @@ impl Meter {
         *lock(&self.on_device) = None;
         self.batches.store(0, Relaxed);
         for slot in &self.slots {
-            let reset = slot
-                .metric
-                .bind(ctx.py())
-                .call_method0(intern!(ctx.py(), "reset"));
+            let metric = slot.metric.bind(ctx.py());
+            let reset = without_grad(ctx.py(), || metric.call_method0(intern!(ctx.py(), "reset")));
             reset.map_err(|error| self.noted(ctx, slot, "reset", error))?;
         }
         Ok(())
@@ -170,10 +169,9 @@ impl Meter {
             values.push((Arc::clone(&loss.name), Value::Number(mean)));
         }
         for slot in &self.slots {
-            let value = slot
-                .metric
-                .bind(ctx.py())
-                .call_method0(intern!(ctx.py(), "compute"))
+            let metric = slot.metric.bind(ctx.py());
+            let compute = intern!(ctx.py(), "compute");
+            let value = without_grad(ctx.py(), || metric.call_method0(compute))
                 .and_then(|value| value::from_python(&value))
                 .map_err(|error| self.noted(ctx, slot, "compute", error))?;
             values.push((Arc::clone(&slot.name), value));
@@ -231,7 +229,8 @@ impl Meter {
         {
             *lock(&slot.before) = None;
             let update = intern!(py, "update");
-            let result = slot.metric.bind(py).call_method1(update, (pred, target));
+            let metric = slot.metric.bind(py);
+            let result = without_grad(py, || metric.call_method1(update, (pred, target)));
             result.map_err(|error| self.noted(ctx, slot, "update", error))?;
         }
         if let Some(size) = size {
@@ -319,7 +318,12 @@ impl Meter {
             losses.bind(py(ctx)).call_method0("take")?.extract()?;
         for (index, mean, weight, first_bad) in fetched {
             if let Some(loss) = self.losses.get(index) {
-                lock(&loss.mean).0.add(mean, weight);
+                // To both: a batch that is retracted after this takes no others with it.
+                {
+                    let (now, before) = &mut *lock(&loss.mean);
+                    now.add(mean, weight);
+                    before.add(mean, weight);
+                }
                 if first_bad > 0 && !ctx.get().warned.swap(true, Relaxed) {
                     tell_non_finite(ctx, &loss.name, mean, Some(first_bad))?;
                 }

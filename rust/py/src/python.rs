@@ -38,6 +38,11 @@ impl Targets {
         self.by_hook[hook.index()] = Some(Target { function, receiver });
     }
 
+    /// The breakpoints it has a function for.
+    pub fn hooks(&self) -> HookSet {
+        self.hooks
+    }
+
     /// Show the garbage collector what is held.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
         for target in self.by_hook.iter().flatten() {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lumbre_core::flow::{Flow, Set, State};
-use lumbre_core::hook::{Edge, HookId, Scope};
+use lumbre_core::hook::{Edge, HookId, HookSet, Scope};
 use lumbre_core::records::{Entry, Records, Span};
 use lumbre_core::schedule;
 use pyo3::PyTraverseError;
@@ -16,6 +16,7 @@ use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use crate::error::raise;
 use crate::frame::{Frame, PyHost};
+use crate::grad::without_grad;
 use crate::meter::Meter;
 use crate::names::Names;
 use crate::schedule::Schedule;
@@ -26,6 +27,8 @@ pub struct Binding {
     schedule: Py<Schedule>,
     core: Arc<schedule::Schedule<PyHost>>,
     meters: [Py<Meter>; 2],
+    /// Where Python is called: gradients are switched off for it.
+    python: HookSet,
     /// Draws the progress, when the native clock says that it is time.
     pub draw: Option<Py<PyAny>>,
 }
@@ -87,6 +90,14 @@ impl Run {
         let Some(bound) = self.bound() else {
             return Ok(());
         };
+        let has_grad = hook.hook().is_some_and(lumbre_core::hook::Hook::has_grad);
+        if has_grad || !bound.python.contains(hook) {
+            return self.call(ctx, &bound, hook);
+        }
+        without_grad(ctx.py(), || self.call(ctx, &bound, hook))
+    }
+
+    fn call(&self, ctx: &Bound<'_, Self>, bound: &Binding, hook: HookId) -> PyResult<()> {
         let frame = Frame { run: ctx };
         bound.core.fire(hook, &self.state, &frame).map_err(|error| {
             let error = raise(error);
@@ -106,7 +117,7 @@ impl Run {
 
     fn set_named(&self, set: Option<&str>) -> PyResult<Set> {
         match set {
-            None => Ok(self.state.set().unwrap_or(Set::Train)),
+            None => Ok(self.state.pass().unwrap_or(Set::Train)),
             Some(name) => Set::from_name(name).ok_or_else(|| {
                 PyValueError::new_err(format!("a set is \"train\" or \"valid\", got {name:?}"))
             }),
@@ -152,6 +163,7 @@ impl Run {
             schedule: schedule.clone().unbind(),
             core,
             meters: [train, valid],
+            python: schedule.get().python_hooks(),
             draw,
         };
         *self.binding.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binding));
@@ -218,6 +230,7 @@ impl Run {
 
     /// Begin the next epoch; False when there is none to come.
     fn next_epoch(&self) -> bool {
+        self.noted.store(0, Relaxed);
         let begins = self.state.next_epoch();
         if begins {
             self.lock_records().reach(Set::Train, self.state.epoch());
@@ -232,6 +245,7 @@ impl Run {
 
     /// Begin a batch of the pass.
     fn next_batch(&self) {
+        self.noted.store(0, Relaxed);
         self.state.next_batch();
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lumbre_core::builtin;
 use lumbre_core::callback::Callback;
+use lumbre_core::hook::HookSet;
 use lumbre_core::order::Item;
 use lumbre_core::schedule::{self, Entry};
 use pyo3::PyTraverseError;
@@ -48,6 +49,16 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The breakpoints at which Python is called.
+    pub fn python_hooks(&self) -> HookSet {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        HookSet(
+            targets
+                .iter()
+                .fold(0, |bits, target| bits | target.hooks().0),
+        )
+    }
+
     /// The compiled plan; `None` only after the garbage collector has cut a cycle here.
     pub fn core(&self) -> Option<Arc<schedule::Schedule<PyHost>>> {
         self.core

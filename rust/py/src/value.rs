@@ -1,14 +1,19 @@
 //! Recorded values between Python and the core.
 
 use lumbre_core::records::Value;
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyFloat;
+use pyo3::types::{PyFloat, PyString};
+
+use crate::error::exception;
 
 /// A number, or anything numpy can make an array of (tensors come in through `detach().cpu()`).
 pub fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(number) = value.cast_exact::<PyFloat>() {
         return Ok(Value::Number(number.value()));
+    }
+    // numpy would make NaN of the one, and a number of some of the others.
+    if value.is_none() || value.is_instance_of::<PyString>() {
+        return Err(not_recordable(value));
     }
     let py = value.py();
     let mut plain = value.clone();
@@ -49,8 +54,9 @@ fn not_recordable(value: &Bound<'_, PyAny>) -> PyErr {
         .get_type()
         .name()
         .map_or_else(|_| "?".into(), |name| name.to_string());
-    PyTypeError::new_err(format!(
+    let message = format!(
         "A recorded value is a number, or a tensor or array of numbers; got {kind}. \
          Log what else there is with ctx.log(what, set, value)."
-    ))
+    );
+    exception(value.py(), "ArgumentTypeError", message)
 }

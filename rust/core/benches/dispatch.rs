@@ -1,0 +1,154 @@
+//! What a breakpoint costs in the core, with 0 to 100 callbacks written in Rust.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use lumbre_core::Result;
+use lumbre_core::callback::{Callback, Context, Host};
+use lumbre_core::filter::Filter;
+use lumbre_core::flow::{Flow, Set, State};
+use lumbre_core::hook::{Hook, HookId, HookSet};
+use lumbre_core::order::{Item, order};
+use lumbre_core::records::Records;
+use lumbre_core::schedule::{Entry, Schedule};
+use std::hint::black_box;
+
+const COUNTS: [usize; 4] = [0, 1, 10, 100];
+const HOOK: Hook = Hook::TrainBatchEnd;
+
+/// A host without a language around it: the core's own cost.
+struct Bare;
+struct Run(State);
+
+impl Host for Bare {
+    type Context<'a> = Run;
+}
+
+impl Context for Run {
+    fn state(&self) -> &State {
+        &self.0
+    }
+    fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T {
+        with(&mut Records::default())
+    }
+    fn reset_metrics(&self, _: Set) -> Result<()> {
+        Ok(())
+    }
+    fn update_metrics(&self, _: Set) -> Result<()> {
+        Ok(())
+    }
+    fn log_metrics(&self, _: Set) -> Result<()> {
+        Ok(())
+    }
+    fn draw(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Looks at the run and asks for nothing.
+struct Idle;
+
+impl Callback<Bare> for Idle {
+    fn hooks(&self) -> HookSet {
+        HookSet::of(&[HOOK])
+    }
+    fn on(&self, _: HookId, run: &Run) -> Result<Flow> {
+        black_box(run.0.step_count());
+        Ok(Flow::Continue)
+    }
+}
+
+/// Callbacks whose weights are in the worst order, with as many ties as different ones.
+fn items(count: usize) -> Vec<Item> {
+    (0..count)
+        .map(|i| Item {
+            name: format!("Callback_{i}"),
+            weight: -((i / 2) as f64),
+            ..Item::default()
+        })
+        .collect()
+}
+
+fn entries(count: usize, filter: Option<Filter>) -> Vec<Entry<Bare>> {
+    items(count)
+        .into_iter()
+        .map(|item| Entry {
+            item,
+            kind: "Rust".into(),
+            filters: filter
+                .map(|filter| (HOOK.into(), filter))
+                .into_iter()
+                .collect(),
+            callback: Box::new(Idle),
+        })
+        .collect()
+}
+
+fn names() -> Vec<String> {
+    Hook::ALL
+        .iter()
+        .map(|hook| hook.name().to_owned())
+        .collect()
+}
+
+fn fire(c: &mut Criterion) {
+    let never = Filter::every(u64::MAX).unwrap();
+    for (title, filter) in [("fire", None), ("fire, filtered out", Some(never))] {
+        let mut group = c.benchmark_group(title);
+        for count in COUNTS {
+            let schedule = Schedule::compile(entries(count, filter), names()).unwrap();
+            let run = Run(State::new(1));
+            run.0.next_epoch();
+            run.0.enter(Hook::TrainBegin);
+            run.0.next_batch();
+            group.bench_function(BenchmarkId::from_parameter(count), |b| {
+                b.iter(|| schedule.fire(black_box(HOOK.into()), &run.0, &run));
+            });
+        }
+    }
+}
+
+fn put_in_order(c: &mut Criterion) {
+    let mut group = c.benchmark_group("order");
+    for count in COUNTS {
+        let free = items(count);
+        group.bench_function(BenchmarkId::new("by weight", count), |b| {
+            b.iter(|| order(black_box(&free)));
+        });
+        let mut chained = items(count);
+        for i in 1..count {
+            chained[i].after = vec![chained[i - 1].name.clone()];
+        }
+        group.bench_function(BenchmarkId::new("in a chain", count), |b| {
+            b.iter(|| order(black_box(&chained)));
+        });
+    }
+}
+
+fn compile(c: &mut Criterion) {
+    let mut group = c.benchmark_group("Schedule::compile");
+    for count in COUNTS {
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter_batched(
+                || (entries(count, None), names()),
+                |(entries, names)| Schedule::compile(entries, names),
+                criterion::BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+fn hooks(c: &mut Criterion) {
+    let state = State::new(1);
+    c.bench_function("a batch's scope opens and closes", |b| {
+        b.iter(|| {
+            state.enter(black_box(Hook::TrainBatchBegin));
+            state.enter(black_box(Hook::TrainBatchEnd));
+        });
+    });
+    c.bench_function("Hook::from_name", |b| {
+        b.iter(|| Hook::from_name(black_box(HOOK.name())));
+    });
+}
+
+criterion_group!(benches, fire, put_in_order, compile, hooks);
+criterion_main!(benches);

@@ -1,0 +1,120 @@
+"""Progress: a bar in a terminal, a line an epoch, and how seldom it is drawn."""
+
+import io
+import sys
+from typing import Any
+
+import pytest
+import torch
+from runs import Scale, at, fit, numbered
+
+import lumbre as lb
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
+def many(count: int) -> torch.utils.data.DataLoader[Any]:
+    return torch.utils.data.DataLoader([(torch.ones(1), torch.ones(1))] * count, batch_size=1)
+
+
+def test_a_bar_shows_the_pass_its_length_and_the_values(terminal: Terminal) -> None:
+    fit(Scale, data=many(3), metrics=lb.metrics.MAE(), verbose=True, epochs=2)
+    drawn = terminal.getvalue()
+    for words in ("epoch 1/2 train", "epoch 1/2 valid", "epoch 2/2 train", "1/3", "loss", "mae"):
+        assert words in drawn
+
+
+def test_evaluate_and_predict_have_a_bar_of_their_own(terminal: Terminal) -> None:
+    fitted = fit()
+    fitted.evaluate(numbered(2), verbose=True)
+    fitted.predict(numbered(2), verbose=True)
+    assert "evaluate" in terminal.getvalue()
+    assert "predict" in terminal.getvalue()
+    assert "epoch" not in terminal.getvalue()
+
+
+def test_the_bar_is_drawn_far_less_often_than_there_are_batches(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = []
+    draw = lb.callbacks.Progress.draw
+
+    def count(self: Any, ctx: Any) -> None:
+        draws.append(ctx.iter)
+        draw(self, ctx)
+
+    monkeypatch.setattr(lb.callbacks.Progress, "draw", count)
+    fit(Scale, data=many(400), verbose=True, epochs=1, valid_data=None)
+    assert draws[0] == 1
+    assert len(draws) < 100
+
+
+def test_a_loader_without_a_length_has_a_bar_too(terminal: Terminal) -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter([(torch.ones(1), torch.ones(1))] * 3)
+
+    fit(Scale, data=Stream(), verbose=True, epochs=1)
+    assert "epoch 1/1 train" in terminal.getvalue()
+
+
+def test_without_a_terminal_there_are_lines_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(verbose=True, epochs=1)
+    printed = capsys.readouterr()
+    assert printed.out == "epoch 1/1 · train loss 3.0000 · valid loss 2.0000\n"
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_verbose_none_shows_progress_where_somebody_looks(
+    monkeypatch: pytest.MonkeyPatch, shown: bool
+) -> None:
+    output = Terminal() if shown else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    fit(verbose=None, epochs=1)
+    assert bool(output.getvalue()) == shown
+
+
+def test_the_bar_goes_when_the_run_ends_badly(terminal: Terminal) -> None:
+    bars = []
+
+    def look(ctx: Any) -> None:
+        bars.append(next(c for c in ctx.callbacks if isinstance(c, lb.callbacks.Progress)))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fit(Scale, at("on_train_batch_end", look), verbose=True)
+    assert bars[0]._bar is None
+
+
+def test_epochs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(verbose=True, epochs=10, valid_data=None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("epoch  1/10 · train loss")
+    assert lines[9].startswith("epoch 10/10 · train loss")
+
+
+def test_an_epoch_that_measured_nothing_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(Scale, lb.on("on_epoch_begin")(lambda ctx: ctx.skip_epoch()), verbose=True, epochs=1)
+    assert capsys.readouterr().out == "epoch 1/1\n"
+
+
+def test_ctrl_c_is_said_when_verbose(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(ctx: Any) -> None:
+        raise KeyboardInterrupt
+
+    for verbose in (True, False):
+        fit(Scale, at("on_train_batch_end", interrupt), verbose=verbose)
+        printed = capsys.readouterr().out
+        assert ("Interrupted (epoch 1, iteration 1, training)." in printed) == verbose
