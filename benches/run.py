@@ -1,7 +1,7 @@
 """Measure lumbre against its budgets.
 
     python benches/run.py           the whole table, also written to benches/results.json
-    python benches/run.py NAME      the rows whose name begins like that
+    python benches/run.py NAME      one row, or those below a name: step.linear, step
 
 Each row compares two sides within one run; no number here means anything beside one of another run.
 """
@@ -37,11 +37,16 @@ def line(row: Row) -> str:
     return f"{row.name:32}" + "".join(f"{cell:>11}" for cell in cells)
 
 
+def below(name: str, top: str) -> bool:
+    """Whether a dotted name is the other one or lies below it; all lie below the empty one."""
+    return f"{name}.".startswith(f"{top}." if top else "")
+
+
 def main(wanted: str) -> None:
     """Measure and print; write what a whole table came to."""
     torch.set_num_threads(1)
-    # A group is also taken for the name of one of its rows.
-    groups = {n: rows for n, rows in ROWS.items() if n.startswith(wanted) or wanted.startswith(n)}
+    # A group is taken for the name of one of its rows, too.
+    groups = {n: rows for n, rows in ROWS.items() if below(n, wanted) or below(wanted, n)}
     if not groups:
         sys.exit(f"There is no row {wanted!r}. The rows begin with:\n  " + "\n  ".join(ROWS))
     environment = {
@@ -58,7 +63,7 @@ def main(wanted: str) -> None:
     done: list[Row] = []
     for measure_rows in groups.values():
         for row in measure_rows():
-            if row.name.startswith(wanted):
+            if below(row.name, wanted):
                 done.append(row)
                 print(line(row), flush=True)
     kept = [row.holds for row in done if row.holds is not None]

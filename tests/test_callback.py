@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Scale, Trace, at, fit, numbered
-from torch import nn
 
 import lumbre as lb
 from lumbre.errors import ArgumentTypeError, HookError, ScheduleError
+from runs import Scale, Trace, at, fit, numbered
 
 HOOKS = list(lb.HOOKS)
 
@@ -39,30 +38,6 @@ print_callback = lb.callback(
     weight=0.0,
     inherit=lb.Callback,
 )
-
-
-@pytest.mark.parametrize("made_by", [PrintCallback, print_callback])
-def test_the_print_callback_prints_line_by_line(
-    made_by: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    x, y = torch.randn(10, 4), torch.randint(3, (10,))
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
-    fitted = (
-        lb.setup(
-            nn.Linear,
-            loss=nn.CrossEntropyLoss(),
-            optimizer=torch.optim.Adam,
-            metrics=[lb.metrics.Accuracy()],
-        )
-        .set_hparams(in_features=4, out_features=3)
-        .set_opt_hparams(lr=3e-3)
-        .fit(loader, epochs=2, valid_data=loader, callbacks=[made_by("Done!")])
-    )
-    epoch = ["Iteration 1", "Iteration 2", "Iteration 3", "Done!"]
-    printed = capsys.readouterr()
-    assert printed.out.splitlines() == [*epoch, *epoch]
-    assert printed.err == ""
-    assert fitted.stop_reason is None
 
 
 def test_lb_callback_makes_a_class() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from runs import Scale, at, fit, numbered
 
 import lumbre as lb
 from lumbre.callbacks import CSVLogger
+from runs import Scale, at, fit, numbered
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -32,7 +32,9 @@ def test_it_writes_a_header_once_and_a_row_a_set_and_epoch(tmp_path: Path) -> No
 
 def test_it_reads_back_as_the_records(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
-    fitted = fit(Scale, CSVLogger(str(path)), loss=lambda p, t: (p / 3 - t).square().mean(), epochs=3)
+    fitted = fit(
+        Scale, CSVLogger(str(path)), loss=lambda p, t: (p / 3 - t).square().mean(), epochs=3
+    )
     frame = pd.read_csv(path)
     for set_, entries in fitted.records["metrics"].items():
         assert list(frame[frame["set"] == set_]["loss"]) == [entry["loss"] for entry in entries]
@@ -49,7 +51,9 @@ def test_folders_are_made_and_a_new_fit_overwrites(tmp_path: Path) -> None:
 def test_each_epoch_is_in_the_file_when_it_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     seen = []
-    fit(Scale, CSVLogger(path), lb.on("on_epoch_end", weight=1)(lambda ctx: seen.append(rows(path))))
+    fit(
+        Scale, CSVLogger(path), lb.on("on_epoch_end", weight=1)(lambda ctx: seen.append(rows(path)))
+    )
     assert [len(each) for each in seen] == [3, 5]
 
 

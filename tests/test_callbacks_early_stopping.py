@@ -5,12 +5,12 @@ import warnings
 from typing import Any
 
 import pytest
-from runs import Trace, at, fit, numbered
 from torch import Tensor, nn
 
 import lumbre as lb
 from lumbre.callbacks import EarlyStopping
 from lumbre.errors import ArgumentError, MonitorError, MonitorWarning
+from runs import Trace, at, fit, numbered
 
 
 def scripted(values: list[float]) -> type[nn.Module]:

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from runs import Scale, Trace, at, fit, numbered
 from torch import nn
 
 import lumbre as lb
+from runs import Scale, Trace, at, fit, numbered
 
 
 def lengths(fitted: lb.Fitted) -> dict[str, int]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Scale, at, fit, numbered
 
 import lumbre as lb
+from runs import Scale, at, fit, numbered
 
 
 class Terminal(io.StringIO):
@@ -16,8 +16,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def terminal_of(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Put a terminal in the place of stderr; a fixture cannot, pytest's capture comes after it."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     return terminal
@@ -27,14 +27,16 @@ def many(count: int) -> torch.utils.data.DataLoader[Any]:
     return torch.utils.data.DataLoader([(torch.ones(1), torch.ones(1))] * count, batch_size=1)
 
 
-def test_a_bar_shows_the_pass_its_length_and_the_values(terminal: Terminal) -> None:
+def test_a_bar_shows_the_pass_its_length_and_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
     fit(Scale, data=many(3), metrics=lb.metrics.MAE(), verbose=True, epochs=2)
     drawn = terminal.getvalue()
     for words in ("epoch 1/2 train", "epoch 1/2 valid", "epoch 2/2 train", "1/3", "loss", "mae"):
         assert words in drawn
 
 
-def test_evaluate_and_predict_have_a_bar_of_their_own(terminal: Terminal) -> None:
+def test_evaluate_and_predict_have_a_bar_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
     fitted = fit()
     fitted.evaluate(numbered(2), verbose=True)
     fitted.predict(numbered(2), verbose=True)
@@ -44,8 +46,9 @@ def test_evaluate_and_predict_have_a_bar_of_their_own(terminal: Terminal) -> Non
 
 
 def test_the_bar_is_drawn_far_less_often_than_there_are_batches(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    terminal_of(monkeypatch)
     draws = []
     draw = lb.callbacks.Progress.draw
 
@@ -59,7 +62,9 @@ def test_the_bar_is_drawn_far_less_often_than_there_are_batches(
     assert len(draws) < 100
 
 
-def test_a_loader_without_a_length_has_a_bar_too(terminal: Terminal) -> None:
+def test_a_loader_without_a_length_has_a_bar_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
+
     class Stream(torch.utils.data.IterableDataset[Any]):
         def __iter__(self) -> Any:
             return iter([(torch.ones(1), torch.ones(1))] * 3)
@@ -86,11 +91,13 @@ def test_verbose_none_shows_progress_where_somebody_looks(
     assert bool(output.getvalue()) == shown
 
 
-def test_the_bar_goes_when_the_run_ends_badly(terminal: Terminal) -> None:
+def test_the_bar_goes_when_the_run_ends_badly(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal_of(monkeypatch)
     bars = []
 
     def look(ctx: Any) -> None:
         bars.append(next(c for c in ctx.callbacks if isinstance(c, lb.callbacks.Progress)))
+        assert bars[0]._bar is not None
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Pair, Scale, Trace, at, fit, numbered
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import lumbre as lb
 from lumbre import errors
+from runs import Pair, Scale, Trace, at, fit, numbered
 
 IN_FIT = [h for h in lb.HOOKS if "predict" not in h]
 IN_FIT = [h for h in IN_FIT if h not in {"on_early_stopping", "on_interrupt", "on_exception"}]

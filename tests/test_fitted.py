@@ -11,12 +11,12 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from runs import Pair, Scale, Trace, at, fit, numbered
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
 from lumbre.errors import ArgumentError, DataWarning
+from runs import Pair, Scale, Trace, at, fit, numbered
 
 TEN = torch.arange(10.0).reshape(10, 1)
 
@@ -138,7 +138,9 @@ def test_the_model_predicts_in_eval_mode_and_gets_its_mode_back(kind: str, train
 def test_evaluating_from_a_callback_leaves_the_training_alone() -> None:
     class Evaluates(lb.Callback):
         def on_train_batch_end(self, ctx: Any) -> None:
-            twin = fit(ctx.model, epochs=1, optimizer=lambda params, lr: torch.optim.SGD(params, 0.0))
+            twin = fit(
+                ctx.model, epochs=1, optimizer=lambda params, lr: torch.optim.SGD(params, 0.0)
+            )
             twin.evaluate(numbered(1))
             assert ctx.model.ctx is ctx
 
@@ -208,7 +210,9 @@ def test_the_metrics_are_a_long_frame() -> None:
         ("train", "mae", 2, 2.0),
     ]
     assert rows[4:] == [
-        ("valid", name, epoch, value) for epoch in (1, 2) for name, value in (("loss", 2.0), ("mae", 1.0))
+        ("valid", name, epoch, value)
+        for epoch in (1, 2)
+        for name, value in (("loss", 2.0), ("mae", 1.0))
     ]
     assert frame["value"].dtype == "float64"
     assert frame["epoch"].dtype == "int64"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Pair, Scale, Trace, at, fit, numbered
 from torch import nn
 
 import lumbre as lb
+from runs import Pair, Scale, Trace, at, fit, numbered
 
 WISHES: dict[str, Callable[[Any], Any]] = {
     "stop": lambda ctx: ctx.stop("enough"),

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Scale, Trace, at, fit, numbered
 
 import lumbre as lb
+from runs import Scale, Trace, at, fit, numbered
 
 IN_FIT = [h for h in lb.HOOKS if "predict" not in h]
 IN_FIT = [h for h in IN_FIT if h not in {"on_early_stopping", "on_interrupt", "on_exception"}]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Pair, Scale, Trace, at, fit, numbered
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
 from lumbre import loop
+from runs import Pair, Scale, Trace, at, fit, numbered
 
 HOOKS = list(lb.HOOKS)
 ANYWHERE = {"on_early_stopping", "on_interrupt", "on_exception"}
@@ -131,27 +131,7 @@ def test_every_breakpoint_is_fired_at_one_place_of_the_source() -> None:
 
 # --- the tree as it runs ------------------------------------------------------------------------
 
-FIT = """
-on_fit_begin
-  on_epoch_begin
-    on_train_begin
-      on_train_batch_begin
-        on_train_batch_after_pred
-        on_train_batch_after_loss
-        on_train_batch_before_backward
-        on_train_batch_before_step
-        on_train_batch_after_step
-      on_train_batch_end
-    on_train_end
-    on_valid_begin
-      on_valid_batch_begin
-        on_valid_batch_after_pred
-        on_valid_batch_after_loss
-      on_valid_batch_end
-    on_valid_end
-  on_epoch_end
-on_fit_end
-""".split()
+FIT = ["on_fit_begin", "on_epoch_begin", "on_train_begin", "on_train_batch_begin", "on_train_batch_after_pred", "on_train_batch_after_loss", "on_train_batch_before_backward", "on_train_batch_before_step", "on_train_batch_after_step", "on_train_batch_end", "on_train_end", "on_valid_begin", "on_valid_batch_begin", "on_valid_batch_after_pred", "on_valid_batch_after_loss", "on_valid_batch_end", "on_valid_end", "on_epoch_end", "on_fit_end"]
 
 
 def test_a_fit_fires_the_tree() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import Scale, fit
 
 import lumbre as lb
 from lumbre.errors import ArgumentTypeError, ScheduleError
+from runs import Scale, fit
 
 DEFAULTS = ["Profile", "TrainValid", "Metrics", "Progress", "Interrupt"]
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from runs import Pair, Scale, Trace, at, fit, numbered
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lumbre as lb
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning, MetricError
+from runs import Pair, Scale, Trace, at, fit, numbered
 
 X, Y = torch.arange(40.0).reshape(10, 4) / 40, torch.arange(10.0).reshape(10, 1) / 10
 

@@ -215,6 +215,9 @@ def _native(metric: Metric) -> Any:
 def _as_list(metrics: Any) -> list[Metric]:
     if metrics is None:
         return []
+    torchmetrics = sys.modules.get("torchmetrics")
+    if torchmetrics is not None and isinstance(metrics, torchmetrics.MetricCollection):
+        metrics = list(metrics.values())
     one = isinstance(metrics, Metric | type | str | Mapping) or _is_torchmetric(metrics)
     if one or not isinstance(metrics, Iterable):
         metrics = [metrics]

@@ -17,12 +17,7 @@ pub fn raise(error: Error) -> PyErr {
             Err(other) => ("LumbreError", other.to_string()),
         },
     };
-    Python::attach(
-        |py| match class_named(py, class).and_then(|class| class.call1((message,))) {
-            Ok(value) => PyErr::from_value(value),
-            Err(error) => error,
-        },
-    )
+    Python::attach(|py| exception(py, class, message))
 }
 
 /// An exception of Python on its way through the core.
