@@ -71,7 +71,7 @@ class Pair(nn.Module):
 
 
 def numbered(count: int) -> torch.utils.data.DataLoader[Any]:
-    """A loader whose batch number i is one sample with the target 2 ** i: sums tell who was there."""
+    """A loader whose batch i is one sample with the target 2 ** i: sums tell who was there."""
     rows = [(torch.ones(1), torch.tensor([2.0**i])) for i in range(1, count + 1)]
     return torch.utils.data.DataLoader(rows, batch_size=1)
 

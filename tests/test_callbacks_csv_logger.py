@@ -116,8 +116,8 @@ def test_what_was_written_stays_and_the_file_is_closed_after_an_exception(
 
 def test_a_path_that_cannot_be_written_fails_before_the_first_epoch(tmp_path: Path) -> None:
     began = []
+    (tmp_path / "log").mkdir()
     with pytest.raises(OSError, match="log"):
-        (tmp_path / "log").mkdir()
         fit(Scale, CSVLogger(tmp_path / "log"), at("on_epoch_begin", lambda ctx: began.append(1)))
     assert began == []
 

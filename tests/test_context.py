@@ -14,8 +14,63 @@ import lumbre as lb
 from lumbre.errors import ArgumentTypeError, ContextError
 from runs import Pair, Scale, Trace, Watched, at, fit, numbered
 
-ATTRIBUTES = ["verbose", "accelerator", "device", "model", "optimizers", "data", "train_data", "valid_data", "min_epochs", "max_epochs", "epoch", "iter", "step_count", "batch_size", "training", "callbacks", "step", "call_callbacks", "batch", "input", "target", "pred", "loss_fn", "loss", "loss_grad", "opt", "opt_name", "step_opt", "metrics", "records", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams", "stop_reason", "exception"]
-METHODS = ["log", "log_metric", "get_log", "get_metrics", "get_metric", "get_formatted_metrics", "get_metrics_df", "call_callbacks", "stop", "skip_epoch", "skip_batch", "forward", "compute_loss", "backward", "step_optimizer", "record"]
+ATTRIBUTES = [
+    "verbose",
+    "accelerator",
+    "device",
+    "model",
+    "optimizers",
+    "data",
+    "train_data",
+    "valid_data",
+    "min_epochs",
+    "max_epochs",
+    "epoch",
+    "iter",
+    "step_count",
+    "batch_size",
+    "training",
+    "callbacks",
+    "step",
+    "call_callbacks",
+    "batch",
+    "input",
+    "target",
+    "pred",
+    "loss_fn",
+    "loss",
+    "loss_grad",
+    "opt",
+    "opt_name",
+    "step_opt",
+    "metrics",
+    "records",
+    "handlers",
+    "epoch_handlers",
+    "buffers",
+    "hparams",
+    "opt_hparams",
+    "stop_reason",
+    "exception",
+]
+METHODS = [
+    "log",
+    "log_metric",
+    "get_log",
+    "get_metrics",
+    "get_metric",
+    "get_formatted_metrics",
+    "get_metrics_df",
+    "call_callbacks",
+    "stop",
+    "skip_epoch",
+    "skip_batch",
+    "forward",
+    "compute_loss",
+    "backward",
+    "step_optimizer",
+    "record",
+]
 REPLACEABLE = ["loss_fn", "step_opt", "pred", "input", "target", "loss_grad", "batch_size"]
 
 

@@ -2,8 +2,7 @@
 
 import copy
 import pickle
-from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
@@ -51,7 +50,9 @@ def test_nothing_is_shuffled_or_dropped_and_asking_for_it_is_a_warning() -> None
     assert torch.equal(dropped, TEN[:8])
 
 
-Two = namedtuple("Two", ["left", "right"])
+class Two(NamedTuple):
+    left: Tensor
+    right: Tensor
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,39 @@ def test_every_breakpoint_is_fired_at_one_place_of_the_source() -> None:
     assert sorted(fired) == sorted(HOOKS)
 
 
+def test_the_docs_page_has_the_tree_and_a_line_for_every_breakpoint() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text("utf-8")
+    tree = page.split("```")[1]
+    words = [word for word in re.findall(r"\bon_\w+", tree) if word not in ANYWHERE]
+    assert words == [hook for hook in HOOKS if hook not in ANYWHERE]
+    rows = re.findall(r"^\| `(on_\w+)` \| (.+?) \|$", page, re.MULTILINE)
+    assert dict(rows) == lb.HOOKS
+    assert len(rows) == len(HOOKS)
+
+
 # --- the tree as it runs ------------------------------------------------------------------------
 
-FIT = ["on_fit_begin", "on_epoch_begin", "on_train_begin", "on_train_batch_begin", "on_train_batch_after_pred", "on_train_batch_after_loss", "on_train_batch_before_backward", "on_train_batch_before_step", "on_train_batch_after_step", "on_train_batch_end", "on_train_end", "on_valid_begin", "on_valid_batch_begin", "on_valid_batch_after_pred", "on_valid_batch_after_loss", "on_valid_batch_end", "on_valid_end", "on_epoch_end", "on_fit_end"]
+FIT = [
+    "on_fit_begin",
+    "on_epoch_begin",
+    "on_train_begin",
+    "on_train_batch_begin",
+    "on_train_batch_after_pred",
+    "on_train_batch_after_loss",
+    "on_train_batch_before_backward",
+    "on_train_batch_before_step",
+    "on_train_batch_after_step",
+    "on_train_batch_end",
+    "on_train_end",
+    "on_valid_begin",
+    "on_valid_batch_begin",
+    "on_valid_batch_after_pred",
+    "on_valid_batch_after_loss",
+    "on_valid_batch_end",
+    "on_valid_end",
+    "on_epoch_end",
+    "on_fit_end",
+]
 
 
 def test_a_fit_fires_the_tree() -> None:
@@ -377,6 +408,11 @@ def test_a_loss_leaves_gradients_on_its_own_optimizers_parameters_only(backward:
     fitted_gan(look, backward=backward)
     assert len(seen) == 3 * 5 * 4
     assert all(has_some == (own == name) for own, name, has_some in seen)
+
+
+@pytest.mark.parametrize("backward", [None, Tensor.backward], ids=["default", "own backward"])
+def test_a_loss_leaves_no_gradients_on_parameters_of_no_optimizer(backward: Any) -> None:
+    assert fitted_gan(backward=backward).model.free.grad is None
 
 
 def test_with_several_optimizers_a_loss_is_recorded_for_each() -> None:

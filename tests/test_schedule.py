@@ -228,7 +228,7 @@ def test_the_repr_is_a_table_of_who_runs_where() -> None:
 
     table = repr(lb.schedule([Mine(), lb.callbacks.EarlyStopping()]))
     parts = dict(part.split("\n", 1) for part in table.split("\n\n"))
-    assert list(parts)[0] == "on_fit_begin"
+    assert next(iter(parts)) == "on_fit_begin"
     assert list(parts) == [hook for hook in lb.HOOKS if hook in parts]
     rows = [line.split() for line in parts["on_train_batch_end"].splitlines()]
     assert rows[0] == ["Mine", "Python", "weight", "-1", "every(10)", "&", "epochs(2,", "None)"]

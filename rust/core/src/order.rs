@@ -8,8 +8,7 @@ use crate::error::{Error, Result};
 /// What decides a callback's place.
 #[derive(Clone, Debug, Default)]
 pub struct Item {
-    /// The name by which others may refer to it. Two items of one name are one callback in two
-    /// parts: a constraint on the name holds for both.
+    /// The name by which others may refer to it; unique in its list.
     pub name: String,
     /// Smaller runs earlier; ±inf allowed, NaN refused.
     pub weight: f64,
@@ -89,17 +88,10 @@ pub fn order(items: &[Item]) -> Result<Vec<usize>> {
 
 /// For each item, those that have to come later.
 fn successors(items: &[Item]) -> Vec<Vec<usize>> {
-    let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (i, item) in items.iter().enumerate() {
-        places.entry(&item.name).or_default().push(i);
-    }
+    let place: HashMap<&str, usize> = (0..).zip(items).map(|(i, item)| (&*item.name, i)).collect();
     let named = |names: &[String]| -> Vec<usize> {
-        names
-            .iter()
-            .filter_map(|name| places.get(name.as_str()))
-            .flatten()
-            .copied()
-            .collect()
+        let known = names.iter().filter_map(|name| place.get(name.as_str()));
+        known.copied().collect()
     };
     let mut successors = vec![Vec::new(); items.len()];
     for (i, item) in items.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! The compiled plan of a run: for each breakpoint, the ordered slots of those that have it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::callback::{Callback, Host};
@@ -13,22 +14,30 @@ use crate::order::{Item, order};
 pub struct Entry<H: Host> {
     /// Name, weight and constraints.
     pub item: Item,
-    /// Where its code lives, for the table: "Python" or "Rust", or a crate with its version.
-    pub kind: String,
     /// Its filters, by breakpoint.
     pub filters: Vec<(HookId, Filter)>,
-    /// What is called.
-    pub callback: Box<dyn Callback<H>>,
+    /// What is called: one part, or several where some of its breakpoints are written in Rust.
+    pub parts: Vec<Part<H>>,
+}
+
+/// What is called at some of a callback's breakpoints.
+pub struct Part<H: Host> {
+    /// Where its code lives, for the table: "Python" or "Rust", or a crate with its version.
+    pub kind: String,
+    /// The code.
+    pub callback: Arc<dyn Callback<H>>,
 }
 
 /// One call at one breakpoint.
-struct Slot {
+struct Slot<H: Host> {
+    callback: Arc<dyn Callback<H>>,
     entry: usize,
+    part: usize,
     filter: Option<Filter>,
     done: AtomicBool,
 }
 
-impl Slot {
+impl<H: Host> Slot<H> {
     fn passes(&self, hook: HookId, state: &State) -> bool {
         self.filter.is_none_or(|filter| {
             filter.holds(state.count(hook), state.epoch())
@@ -55,7 +64,7 @@ pub struct Row {
 /// Who runs where, in which order, under which filter. Compiled once a run.
 pub struct Schedule<H: Host> {
     entries: Vec<Entry<H>>,
-    slots: Vec<Vec<Slot>>,
+    slots: Vec<Vec<Slot<H>>>,
     hooks: Vec<String>,
     current: AtomicUsize,
 }
@@ -81,17 +90,24 @@ impl<H: Host> Schedule<H> {
         let slots = (0..hooks.len())
             .filter_map(HookId::new)
             .map(|hook| {
-                let has_it = |&i: &usize| entries[i].callback.hooks().contains(hook);
-                let slot = |i: usize| Slot {
-                    entry: i,
-                    filter: entries[i]
-                        .filters
-                        .iter()
-                        .find(|(at, filter)| *at == hook && !filter.is_open())
-                        .map(|&(_, filter)| filter),
-                    done: AtomicBool::new(false),
+                let slots = |&i: &usize| {
+                    let parts = entries[i].parts.iter().enumerate();
+                    let here = parts.filter(|(_, part)| part.callback.hooks().contains(hook));
+                    let filters = entries[i].filters.iter();
+                    let filter = filters
+                        .filter(|(at, _)| *at == hook)
+                        .map(|&(_, filter)| filter)
+                        .next();
+                    here.map(|(number, part)| Slot {
+                        callback: Arc::clone(&part.callback),
+                        entry: i,
+                        part: number,
+                        filter: filter.filter(|filter| !filter.is_open()),
+                        done: AtomicBool::new(false),
+                    })
+                    .collect::<Vec<_>>()
                 };
-                sorted.iter().copied().filter(has_it).map(slot).collect()
+                sorted.iter().flat_map(slots).collect()
             })
             .collect();
         Ok(Self {
@@ -105,7 +121,7 @@ impl<H: Host> Schedule<H> {
     /// The breakpoints at which somebody is called, as a set of bits.
     #[must_use]
     pub fn used(&self) -> u64 {
-        let bit = |(index, slots): (usize, &Vec<Slot>)| u64::from(!slots.is_empty()) << index;
+        let bit = |(index, slots): (usize, &Vec<Slot<H>>)| u64::from(!slots.is_empty()) << index;
         self.slots
             .iter()
             .enumerate()
@@ -125,7 +141,7 @@ impl<H: Host> Schedule<H> {
         for slot in slots {
             if slot.passes(hook, state) {
                 self.current.store(slot.entry, Relaxed);
-                let flow = self.entries[slot.entry].callback.on(hook, ctx)?;
+                let flow = slot.callback.on(hook, ctx)?;
                 if flow != Flow::Continue {
                     state.wish(flow, self.current());
                 }
@@ -168,7 +184,7 @@ impl<H: Host> Schedule<H> {
                 Row {
                     hook: hook.clone(),
                     name: entry.item.name.clone(),
-                    kind: entry.kind.clone(),
+                    kind: entry.parts[slot.part].kind.clone(),
                     weight: entry.item.weight,
                     filter: slot
                         .filter
@@ -238,7 +254,7 @@ mod tests {
     use crate::flow::Set;
     use crate::hook::{Hook, HookSet};
     use crate::records::Records;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     struct Bare;
     struct Run(State);
@@ -292,9 +308,11 @@ mod tests {
                 weight,
                 ..Item::default()
             },
-            kind: "Rust".into(),
             filters: vec![],
-            callback: Box::new(Spy(name, Arc::clone(log), flow)),
+            parts: vec![Part {
+                kind: "Rust".into(),
+                callback: Arc::new(Spy(name, Arc::clone(log), flow)),
+            }],
         }
     }
 

@@ -1,7 +1,6 @@
 //! A callback that is a Python object.
 
 use std::ptr;
-use std::sync::Arc;
 
 use lumbre_core::Result;
 use lumbre_core::callback::Callback;
@@ -16,56 +15,31 @@ use crate::error::carry;
 use crate::frame::{Frame, PyHost};
 
 /// What is called at one breakpoint: a function that wants `self` first, or a callable that has it.
-struct Target {
-    function: Py<PyAny>,
-    receiver: Option<Py<PyAny>>,
+pub struct Target {
+    pub hook: HookId,
+    pub function: Py<PyAny>,
+    pub receiver: Option<Py<PyAny>>,
 }
 
-/// The functions of one callback, by breakpoint.
-#[derive(Default)]
-pub struct Targets {
-    hooks: HookSet,
-    by_hook: Vec<Option<Target>>,
-}
-
-impl Targets {
-    /// Call `function(receiver, ctx)` at the breakpoint, or `function(ctx)` without a receiver.
-    pub fn add(&mut self, hook: HookId, function: Py<PyAny>, receiver: Option<Py<PyAny>>) {
-        self.hooks = self.hooks.with(hook);
-        if self.by_hook.len() <= hook.index() {
-            self.by_hook.resize_with(hook.index() + 1, || None);
-        }
-        self.by_hook[hook.index()] = Some(Target { function, receiver });
-    }
-
-    /// The breakpoints it has a function for.
-    pub fn hooks(&self) -> HookSet {
-        self.hooks
-    }
-
+impl Target {
     /// Show the garbage collector what is held.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        for target in self.by_hook.iter().flatten() {
-            visit.call(&target.function)?;
-            visit.call(&target.receiver)?;
-        }
-        Ok(())
+        visit.call(&self.function)?;
+        visit.call(&self.receiver)
     }
 }
 
 /// The arm of the scheduler that calls Python.
-pub struct PythonCallback(pub Arc<Targets>);
-
-impl Callback<PyHost> for PythonCallback {
+impl Callback<PyHost> for Target {
     fn hooks(&self) -> HookSet {
-        self.0.hooks
+        HookSet::default().with(self.hook)
     }
 
-    fn on(&self, hook: HookId, ctx: &Frame<'_>) -> Result<Flow> {
-        if let Some(Some(target)) = self.0.by_hook.get(hook.index()) {
-            call(target, ctx.run.as_any()).map_err(carry)?;
+    fn on(&self, _: HookId, ctx: &Frame<'_>) -> Result<Flow> {
+        match call(self, ctx.run.as_any()) {
+            Ok(()) => Ok(Flow::Continue),
+            Err(error) => Err(carry(error)),
         }
-        Ok(Flow::Continue)
     }
 }
 

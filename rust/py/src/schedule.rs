@@ -6,17 +6,18 @@ use lumbre_core::builtin;
 use lumbre_core::callback::Callback;
 use lumbre_core::hook::HookSet;
 use lumbre_core::order::Item;
-use lumbre_core::schedule::{self, Entry};
+use lumbre_core::schedule::{self, Entry, Part};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::error::raise;
 use crate::filter::Filter;
 use crate::frame::PyHost;
 use crate::names::Names;
-use crate::python::{PythonCallback, Targets};
+use crate::python::Target;
 
 /// The callbacks' names made unique: of two alike the second gets `_2`.
 #[pyfunction]
@@ -45,7 +46,7 @@ pub struct Spec {
 pub struct Schedule {
     pub names: Arc<Names>,
     core: Mutex<Option<Arc<schedule::Schedule<PyHost>>>>,
-    targets: Mutex<Vec<Arc<Targets>>>,
+    targets: Mutex<Vec<Arc<Target>>>,
 }
 
 impl Schedule {
@@ -76,40 +77,41 @@ impl Schedule {
         let mut targets = Vec::new();
         let mut entries = Vec::new();
         for spec in callbacks {
+            let mut filters = Vec::new();
+            let mut parts = Vec::new();
+            if let Some(native) = spec.native {
+                let callback = native_callback(&native)?;
+                parts.push(Part {
+                    kind: "Rust".into(),
+                    callback,
+                });
+            }
+            for (name, function, receiver, filter) in spec.methods {
+                let hook = names
+                    .find(PyString::new(py, &name).as_any())
+                    .ok_or_else(|| PyValueError::new_err(format!("{name} is no breakpoint")))?;
+                filters.extend(filter.map(|filter| (hook, filter.get().0)));
+                let target = Arc::new(Target {
+                    hook,
+                    function,
+                    receiver,
+                });
+                targets.push(Arc::clone(&target));
+                parts.push(Part {
+                    kind: "Python".into(),
+                    callback: target,
+                });
+            }
             let item = Item {
                 name: spec.name,
                 weight: spec.weight,
                 after: spec.after,
                 before: spec.before,
             };
-            if let Some(native) = spec.native {
-                let callback = native_callback(&native)?;
-                entries.push(Entry {
-                    item: item.clone(),
-                    kind: "Rust".into(),
-                    filters: Vec::new(),
-                    callback,
-                });
-                if spec.methods.is_empty() {
-                    continue;
-                }
-            }
-            let mut own = Targets::default();
-            let mut filters = Vec::new();
-            for (hook, function, receiver, filter) in spec.methods {
-                let id = names
-                    .find(pyo3::types::PyString::new(py, &hook).as_any())
-                    .ok_or_else(|| PyValueError::new_err(format!("{hook} is no breakpoint")))?;
-                own.add(id, function, receiver);
-                filters.extend(filter.map(|filter| (id, filter.get().0)));
-            }
-            let own = Arc::new(own);
-            targets.push(Arc::clone(&own));
             entries.push(Entry {
                 item,
-                kind: "Python".into(),
                 filters,
-                callback: Box::new(PythonCallback(own)),
+                parts,
             });
         }
         let core = schedule::Schedule::compile(entries, names.all().to_vec()).map_err(raise)?;
@@ -155,11 +157,11 @@ impl Schedule {
     }
 }
 
-fn native_callback(name: &str) -> PyResult<Box<dyn Callback<PyHost>>> {
+fn native_callback(name: &str) -> PyResult<Arc<dyn Callback<PyHost>>> {
     Ok(match name {
-        "Profile" => Box::new(builtin::Profile::default()),
-        "Metrics" => Box::new(builtin::Metrics),
-        "Progress" => Box::new(builtin::Progress::default()),
+        "Profile" => Arc::new(builtin::Profile::default()),
+        "Metrics" => Arc::new(builtin::Metrics),
+        "Progress" => Arc::new(builtin::Progress::default()),
         _ => {
             return Err(PyValueError::new_err(format!(
                 "there is no native callback {name}"

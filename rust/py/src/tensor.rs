@@ -6,6 +6,7 @@ use std::ptr;
 use half::{bf16, f16};
 use lumbre_core::metrics::{Data, View};
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyCapsule;
@@ -160,13 +161,31 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Option<DlTensor>> {
     if tensor.device.kind != CPU {
         return Ok(None);
     }
-    // The exchange ignores the negative bit. Of integers none is asked, which would cost a quarter of
-    // a metric's update: what torch's public functions make of a negated float is resolved.
-    let may_be_negated = matches!(tensor.dtype.code, FLOAT | BFLOAT);
-    if may_be_negated && torch.is_neg.bind(py).call1((object,))?.is_truthy()? {
+    // The exchange ignores the negative bit.
+    if may_be_negated(object, &tensor)? && torch.is_neg.bind(py).call1((object,))?.is_truthy()? {
         return Ok(None);
     }
     Ok(Some(tensor))
+}
+
+/// Whether torch has to be asked for the negative bit, which costs as much as a small metric.
+///
+/// Integers are not asked: what torch's public functions make of a negated float is resolved. A
+/// negated float is a view of a complex tensor; one that is packed and no view is none.
+fn may_be_negated(object: &Bound<'_, PyAny>, tensor: &DlTensor) -> PyResult<bool> {
+    if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
+        return Ok(false);
+    }
+    // SAFETY: torch has filled it in a moment ago, and nothing has run since.
+    let (shape, strides) = unsafe { dims(tensor) };
+    let mut expected = 1;
+    for (&size, &stride) in shape.iter().zip(strides).rev() {
+        if size != 1 && stride != expected {
+            return Ok(true);
+        }
+        expected *= size;
+    }
+    Ok(expected <= 1 || !object.getattr(intern!(object.py(), "_base"))?.is_none())
 }
 
 const INT: u8 = 0;
@@ -180,16 +199,8 @@ const BOOL: u8 = 6;
 /// # Safety
 /// The tensor must be filled in by torch, on the CPU, and stay as it is while the view lives.
 unsafe fn view(tensor: &DlTensor) -> PyResult<Option<View<'_>>> {
-    let ndim = usize::try_from(tensor.ndim).unwrap_or(0);
-    let dims = |pointer: *const i64| {
-        if ndim == 0 || pointer.is_null() {
-            &[]
-        } else {
-            // SAFETY: torch gives `ndim` numbers at both addresses.
-            unsafe { std::slice::from_raw_parts(pointer, ndim) }
-        }
-    };
-    let (shape, strides) = (dims(tensor.shape), dims(tensor.strides));
+    // SAFETY: as the caller says.
+    let (shape, strides) = unsafe { dims(tensor) };
     let Some(extent) = extent(shape, strides) else {
         return Ok(None);
     };
@@ -231,6 +242,16 @@ unsafe fn view(tensor: &DlTensor) -> PyResult<Option<View<'_>>> {
         _ => return Ok(None),
     };
     View::new(data, shape, strides).map(Some).map_err(raise)
+}
+
+/// Shape and strides.
+///
+/// # Safety
+/// The tensor must be filled in by torch, and stay as it is while the slices live.
+unsafe fn dims(tensor: &DlTensor) -> (&[i64], &[i64]) {
+    let ndim = usize::try_from(tensor.ndim).unwrap_or(0);
+    // SAFETY: torch gives `ndim` numbers at both addresses.
+    unsafe { (slice(tensor.shape, ndim), slice(tensor.strides, ndim)) }
 }
 
 /// A slice that may be empty, for which torch may give no address.
