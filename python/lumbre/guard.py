@@ -81,8 +81,7 @@ class RunGuard:
             loop.interrupt(ctx)
             if self._is_fit:
                 ctx.drop_open_epoch()
-                if ctx.next_end() is not None:  # else on_fit_end is what was left
-                    ctx.call_callbacks("on_fit_end")
+                loop.end_fit(ctx)
             return self._is_fit
         if not _handled(ctx, error, ctx.handlers if self._is_fit else {}):
             return False
@@ -121,10 +120,15 @@ class RunGuard:
 
 
 class EpochGuard:
-    """Around the body of an epoch: an exception in `ctx.epoch_handlers` ends the epoch only."""
+    """Around the parts of an epoch: an exception in `ctx.epoch_handlers` ends the epoch only.
+
+    Attributes:
+        has_ended: Whether that has happened.
+    """
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self.has_ended = False
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +152,7 @@ class EpochGuard:
         _leave_batch(ctx)
         loop.close(ctx, inside_epoch=True)
         ctx.exception = None
+        self.has_ended = True
         return True
 
 

@@ -44,15 +44,25 @@ def epochs(ctx: Context) -> Iterator[int]:
     fire = ctx.call_callbacks
     fire("on_fit_begin")
     while ctx.next_epoch():
-        fire("on_epoch_begin")
-        yield ctx.epoch
+        with EpochGuard(ctx) as guard:
+            fire("on_epoch_begin")
+        if not guard.has_ended:
+            yield ctx.epoch
         close(ctx, inside_epoch=True)
-        fire("on_epoch_end")
-        if ctx._early_stopping:
-            ctx._early_stopping = False
-            fire("on_early_stopping")
+        interrupt(ctx)
+        with EpochGuard(ctx):
+            fire("on_epoch_end")
+            if ctx._early_stopping:
+                ctx._early_stopping = False
+                fire("on_early_stopping")
     interrupt(ctx)
-    fire("on_fit_end")
+    end_fit(ctx)
+
+
+def end_fit(ctx: Context) -> None:
+    """The last breakpoint of a fit, unless it was reached already."""
+    if ctx.next_end() is not None:
+        ctx.call_callbacks("on_fit_end")
 
 
 def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
@@ -60,12 +70,13 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     if not ctx.next_pass(True):
         return
     fire, place = ctx.call_callbacks, ctx.accelerator.place if ctx.accelerator.places else None
+    next_batch, is_over = ctx.next_batch, ctx.pass_is_over
     ctx.data, ctx.step = loader, ctx._steps[0]
     fire("on_train_begin")
     set_grad(True)
-    if not ctx.pass_is_over():
+    if not is_over():
         for batch in loader:
-            ctx.next_batch()
+            next_batch()
             ctx.batch = batch if place is None else place(batch)
             ctx.pred = ctx.loss_grad = None
             ctx._losses = None
@@ -74,7 +85,7 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
             if ctx.skipped:
                 step.clear_gradients(ctx)
             fire("on_train_batch_end")
-            if ctx.pass_is_over():
+            if is_over():
                 break
         else:
             if ctx.iter == 0:

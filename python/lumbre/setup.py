@@ -272,6 +272,9 @@ def make_context(
         meter(names, ctx.metrics["valid"]),
         draw,
     )
+    if own is None and step.is_quiet(ctx):
+        ctx._steps = (step.quiet_step, loop.valid_step)
+        ctx.step = step.quiet_step
     return ctx
 
 

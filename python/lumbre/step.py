@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from lumbre._core import HOOKS
 from lumbre.data import input_and_target
 from lumbre.errors import DataError, ShapeError, ShapeWarning
 
@@ -69,6 +71,49 @@ def under_autocast(part: Part) -> Part:
     return run
 
 
+def is_quiet(ctx: Context) -> bool:
+    """Whether the default training step comes down to `quiet_step` in this run."""
+    inside = (
+        hook
+        for hook in HOOKS
+        if hook.startswith("on_train_batch_") and not hook.endswith(("_begin", "_end"))
+    )
+    plain = (predict, compare, differentiate)
+    return (
+        (ctx._predict, ctx._compare, ctx._differentiate) == plain
+        and len(ctx.optimizers) == 1
+        and not any(ctx.is_used(hook) for hook in inside)
+    )
+
+
+def quiet_step(ctx: Context) -> None:
+    """`loop.train_step` where nobody is called inside of it: one optimizer, and no breakpoint.
+
+    Step for step it does the same; what is left out is looking for somebody to call.
+    """
+    batch = ctx.batch
+    kind = type(batch)
+    if (kind is not list and kind is not tuple) or len(batch) < 2:
+        ctx.pred = predict(ctx, batch)
+        loss = ctx.loss_grad = compare(ctx, batch)
+    else:
+        pred = ctx.pred = ctx.model(batch[0])
+        loss = ctx.loss_grad = ctx.loss_fn(pred, batch[1])
+    if ctx.skipped:
+        return  # the model or the loss has asked for it
+    road, optimizer = ctx._road, ctx.opt
+    # The engine sets its own mode; the optimizer needs gradients off.
+    set_grad(False)
+    try:
+        road.backward(loss, ())
+    except RuntimeError:
+        _check_scalar(ctx, loss)
+        raise
+    ctx.step_opt(optimizer)
+    road.zero_grad(optimizer)
+    set_grad(True)
+
+
 def keep_loss(ctx: Context) -> None:
     """With several optimizers, put the loss under the name of its own."""
     if len(ctx.optimizers) > 1:
@@ -107,9 +152,10 @@ def differentiate_own(own: Callable[[Any], Any]) -> Part:
             own(value)
             return
         keep_loss(ctx)
-        # What it leaves on the other optimizers' parameters is taken away again.
+        # What it leaves on parameters that are not this optimizer's is taken away again.
         mine = {id(p) for p in parameters_of(ctx.opt)}
-        others = [p for o in ctx.optimizers.values() for p in parameters_of(o) if id(p) not in mine]
+        steppable = [p for each in ctx.optimizers.values() for p in parameters_of(each)]
+        others = [p for p in (*steppable, *ctx.model.parameters()) if id(p) not in mine]
         before = [p.grad for p in others]
         for p in others:
             p.grad = None
@@ -186,12 +232,23 @@ def part_of(ctx: Context, error: BaseException) -> str:
     while traceback is not None:
         code = traceback.tb_frame.f_code
         part = code.co_qualname.partition(".")[0]
-        if code.co_filename == __file__ and part in parts:
+        if code is quiet_step.__code__:
+            where = parts[_part_of_quiet_step(ctx, traceback.tb_next)]
+        elif code.co_filename == __file__ and part in parts:
             where = parts[part]
         elif code.co_name == "step" and ctx._steps and code is _code(ctx._steps[0]):
             where = f"{type(ctx.model).__name__}.step"
         traceback = traceback.tb_next
     return where
+
+
+def _part_of_quiet_step(ctx: Context, inner: TracebackType | None) -> str:
+    if ctx.pred is None:
+        return "predict"
+    if ctx.loss_grad is None:
+        return "compare"
+    name = inner.tb_frame.f_code.co_qualname if inner is not None else ""
+    return "differentiate" if "backward" in name else "update"
 
 
 def _code(function: Any) -> Any:

@@ -1,6 +1,8 @@
 //! What a breakpoint costs in the core, with 0 to 100 callbacks written in Rust.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use lumbre_core::Result;
 use lumbre_core::callback::{Callback, Context, Host};
@@ -9,7 +11,7 @@ use lumbre_core::flow::{Flow, Set, State};
 use lumbre_core::hook::{Hook, HookId, HookSet};
 use lumbre_core::order::{Item, order};
 use lumbre_core::records::Records;
-use lumbre_core::schedule::{Entry, Schedule};
+use lumbre_core::schedule::{Entry, Part, Schedule};
 use std::hint::black_box;
 
 const COUNTS: [usize; 4] = [0, 1, 10, 100];
@@ -73,12 +75,14 @@ fn entries(count: usize, filter: Option<Filter>) -> Vec<Entry<Bare>> {
         .into_iter()
         .map(|item| Entry {
             item,
-            kind: "Rust".into(),
             filters: filter
                 .map(|filter| (HOOK.into(), filter))
                 .into_iter()
                 .collect(),
-            callback: Box::new(Idle),
+            parts: vec![Part {
+                kind: "Rust".into(),
+                callback: Arc::new(Idle),
+            }],
         })
         .collect()
 }

@@ -13,11 +13,12 @@ pub trait Context {
     fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T;
     /// Start the metrics of a set anew.
     fn reset_metrics(&self, set: Set) -> Result<()>;
-    /// Feed the batch under way to the loss and the metrics of a set.
+    /// Feed the batch under way to the loss and the metrics of a set, when its `_end` is over and
+    /// nobody has skipped it by then; or earlier, when somebody asks for the values.
     fn update_metrics(&self, set: Set) -> Result<()>;
     /// Write the values of a set's metrics into the records.
     fn log_metrics(&self, set: Set) -> Result<()>;
-    /// Draw the progress of the run.
+    /// Draw the progress of the run, when the breakpoint is over.
     fn draw(&self) -> Result<()>;
 }
 

@@ -153,7 +153,7 @@ impl State {
 
     /// What `every(n)` counts here: steps in a training batch, batches in another, else epochs.
     pub fn count(&self, hook: HookId) -> u64 {
-        let open = self.open.load(Relaxed);
+        let open = self.open.load(Relaxed) | self.closing.load(Relaxed);
         let inside = match hook.hook().map(Hook::edge) {
             Some(Edge::Begin(scope) | Edge::End(scope) | Edge::Inside(scope)) => scope.bit(),
             Some(Edge::Anywhere) => 0,

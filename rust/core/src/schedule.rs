@@ -67,6 +67,7 @@ pub struct Schedule<H: Host> {
     slots: Vec<Vec<Slot<H>>>,
     hooks: Vec<String>,
     current: AtomicUsize,
+    failed: AtomicUsize,
 }
 
 /// No callback is under way.
@@ -115,6 +116,7 @@ impl<H: Host> Schedule<H> {
             slots,
             hooks,
             current: AtomicUsize::new(NOBODY),
+            failed: AtomicUsize::new(NOBODY),
         })
     }
 
@@ -132,7 +134,7 @@ impl<H: Host> Schedule<H> {
     /// Call everybody who is due at a breakpoint, in order. All of them run, whatever they wish.
     ///
     /// # Errors
-    /// The first error ends it; [`Schedule::current`] then still names who raised it.
+    /// The first error ends it; [`Schedule::failed`] then names who raised it.
     pub fn fire(&self, hook: HookId, state: &State, ctx: &H::Context<'_>) -> Result<()> {
         let Some(slots) = self.slots.get(hook.index()) else {
             return Ok(());
@@ -141,9 +143,14 @@ impl<H: Host> Schedule<H> {
         for slot in slots {
             if slot.passes(hook, state) {
                 self.current.store(slot.entry, Relaxed);
-                let flow = slot.callback.on(hook, ctx)?;
-                if flow != Flow::Continue {
-                    state.wish(flow, self.current());
+                match slot.callback.on(hook, ctx) {
+                    Ok(Flow::Continue) => {}
+                    Ok(flow) => state.wish(flow, self.current()),
+                    Err(error) => {
+                        self.failed.store(slot.entry, Relaxed);
+                        self.current.store(outer, Relaxed);
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -154,16 +161,19 @@ impl<H: Host> Schedule<H> {
     /// The name of the callback under way.
     #[must_use]
     pub fn current(&self) -> Option<&str> {
-        self.entries
-            .get(self.current.load(Relaxed))
-            .map(|entry| entry.item.name.as_str())
+        self.name(self.current.load(Relaxed))
     }
 
-    /// The name of the callback under way, which is then none: its error has been dealt with.
-    pub fn take_current(&self) -> Option<&str> {
-        let name = self.current();
-        self.current.store(NOBODY, Relaxed);
-        name
+    /// The name of the callback that raised the last error.
+    #[must_use]
+    pub fn failed(&self) -> Option<&str> {
+        self.name(self.failed.load(Relaxed))
+    }
+
+    fn name(&self, entry: usize) -> Option<&str> {
+        self.entries
+            .get(entry)
+            .map(|entry| entry.item.name.as_str())
     }
 
     /// The name of a breakpoint.
@@ -365,7 +375,7 @@ mod tests {
         let schedule = Schedule::compile(entries, hooks()).unwrap();
         let run = Run(State::new(1));
         assert!(schedule.fire(Hook::EpochEnd.into(), &run.0, &run).is_err());
-        assert_eq!(schedule.take_current(), Some("Bad"));
+        assert_eq!(schedule.failed(), Some("Bad"));
         assert_eq!(schedule.current(), None);
     }
 

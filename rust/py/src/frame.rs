@@ -9,7 +9,6 @@ use lumbre_core::records::Records;
 use pyo3::prelude::*;
 
 use crate::error::carry;
-use crate::grad::without_grad;
 use crate::run::Run;
 
 /// Python as the host of the core.
@@ -52,8 +51,9 @@ impl Context for Frame<'_> {
             .map_err(carry)
     }
 
-    fn update_metrics(&self, set: Set) -> Result<()> {
-        self.run.get().count(self.run, set).map_err(carry)
+    fn update_metrics(&self, _: Set) -> Result<()> {
+        self.run.get().count_later();
+        Ok(())
     }
 
     fn log_metrics(&self, set: Set) -> Result<()> {
@@ -77,15 +77,7 @@ impl Context for Frame<'_> {
     }
 
     fn draw(&self) -> Result<()> {
-        let Some(bound) = self.run.get().bound() else {
-            return Ok(());
-        };
-        match &bound.draw {
-            Some(draw) => {
-                let draw = draw.bind(self.run.py());
-                without_grad(draw.py(), || draw.call1((self.run,)).map(drop)).map_err(carry)
-            }
-            None => Ok(()),
-        }
+        self.run.get().draw_later();
+        Ok(())
     }
 }

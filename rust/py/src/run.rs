@@ -50,8 +50,12 @@ pub struct Run {
     used: AtomicU64,
     names: OnceLock<Arc<Names>>,
     binding: Mutex<Option<Arc<Binding>>>,
-    /// The batch was counted by hand, or by Metrics.
+    /// The batch was counted.
     counted: AtomicBool,
+    /// The batch is to be counted when its `_end` is over, or when somebody asks for the values.
+    due: AtomicBool,
+    /// The progress is to be drawn when the breakpoint is over.
+    draw: AtomicBool,
     /// The address of the last exception that was given its note: it gets one only.
     noted: AtomicUsize,
 }
@@ -65,8 +69,37 @@ impl Run {
             .clone()
     }
 
+    /// The batch under way is to be counted when its `_end` is over, if nobody skips it by then.
+    pub fn count_later(&self) {
+        self.due.store(true, Relaxed);
+    }
+
+    /// Count the batch if it is due.
+    fn count_due(&self, ctx: &Bound<'_, Self>, set: Set) -> PyResult<()> {
+        if self.due.swap(false, Relaxed) {
+            self.count(ctx, set)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The progress is to be drawn when the breakpoint is over and the batch is counted.
+    pub fn draw_later(&self) {
+        self.draw.store(true, Relaxed);
+    }
+
+    fn draw_due(&self, ctx: &Bound<'_, Self>) -> PyResult<()> {
+        if !self.draw.swap(false, Relaxed) {
+            return Ok(());
+        }
+        match self.bound().as_ref().and_then(|bound| bound.draw.as_ref()) {
+            Some(draw) => without_grad(ctx.py(), || draw.bind(ctx.py()).call1((ctx,)).map(drop)),
+            None => Ok(()),
+        }
+    }
+
     /// Feed the batch under way to a set's meter, unless that has been done by hand.
-    pub fn count(&self, ctx: &Bound<'_, Self>, set: Set) -> PyResult<()> {
+    fn count(&self, ctx: &Bound<'_, Self>, set: Set) -> PyResult<()> {
         if self.counted.swap(true, Relaxed) {
             return Ok(());
         }
@@ -102,7 +135,7 @@ impl Run {
         bound.core.fire(hook, &self.state, &frame).map_err(|error| {
             let error = raise(error);
             let hook = bound.core.hook_name(hook);
-            let who = match bound.core.take_current() {
+            let who = match bound.core.failed() {
                 Some(name) => format!("{name}.{hook}"),
                 None => hook.to_owned(),
             };
@@ -138,6 +171,8 @@ impl Run {
             names: OnceLock::new(),
             binding: Mutex::default(),
             counted: AtomicBool::new(false),
+            due: AtomicBool::new(false),
+            draw: AtomicBool::new(false),
             noted: AtomicUsize::new(0),
         }
     }
@@ -198,6 +233,7 @@ impl Run {
                 Edge::Begin(Scope::TrainBatch | Scope::ValidBatch)
             ) {
                 this.counted.store(false, Relaxed);
+                this.due.store(false, Relaxed);
             }
         }
         if this.used.load(Relaxed) >> id.index() & 1 == 0 {
@@ -205,10 +241,26 @@ impl Run {
         }
         this.fire(slf, id)?;
         let skipped = this.state.batch_is_skipped();
-        if skipped && this.counted.load(Relaxed) {
-            this.retract(slf.py(), id);
+        if let Some(set) = batch_end_of(id) {
+            if !skipped {
+                this.count_due(slf, set)?;
+            } else if this.counted.load(Relaxed)
+                && let Some(bound) = this.bound()
+            {
+                bound.meter(set).bind(slf.py()).get().retract(slf.py());
+            }
+            this.due.store(false, Relaxed);
         }
+        this.draw_due(slf)?;
         Ok(skipped)
+    }
+
+    /// Whether anybody is called at a breakpoint.
+    fn is_used(&self, name: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let Some(id) = self.names.get().and_then(|names| names.find(name)) else {
+            return Err(unknown_hook(self, name));
+        };
+        Ok(self.used.load(Relaxed) >> id.index() & 1 == 1)
     }
 
     /// Count predictions, target and loss of the batch under way into the loss and the metrics.
@@ -229,13 +281,19 @@ impl Run {
     // -- flow ------------------------------------------------------------------------------------
 
     /// Begin the next epoch; False when there is none to come.
-    fn next_epoch(&self) -> bool {
-        self.noted.store(0, Relaxed);
-        let begins = self.state.next_epoch();
+    fn next_epoch(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        this.noted.store(0, Relaxed);
+        let begins = this.state.next_epoch();
         if begins {
-            self.lock_records().reach(Set::Train, self.state.epoch());
+            let validates = !slf.getattr("valid_data")?.is_none();
+            let mut records = this.lock_records();
+            records.reach(Set::Train, this.state.epoch());
+            if validates {
+                records.reach(Set::Valid, this.state.epoch());
+            }
         }
-        begins
+        Ok(begins)
     }
 
     /// Begin a pass; False when something asks to leave it out.
@@ -450,6 +508,7 @@ impl Run {
             && this.state.set() == Some(set)
             && let Some(bound) = this.bound()
         {
+            this.count_due(slf, set)?;
             entry = bound.meter(set).bind(slf.py()).get().values(slf)?;
         }
         let logged = this
@@ -541,17 +600,12 @@ impl Run {
     }
 }
 
-impl Run {
-    /// A batch that was counted and is then left counts no more.
-    fn retract(&self, py: Python<'_>, hook: HookId) {
-        let set = match hook.hook().map(lumbre_core::hook::Hook::edge) {
-            Some(Edge::End(Scope::TrainBatch)) => Set::Train,
-            Some(Edge::End(Scope::ValidBatch)) => Set::Valid,
-            _ => return,
-        };
-        if let Some(bound) = self.bound() {
-            bound.meter(set).bind(py).get().retract(py);
-        }
+/// The set whose batch ends at a breakpoint.
+fn batch_end_of(hook: HookId) -> Option<Set> {
+    match hook.hook().map(lumbre_core::hook::Hook::edge) {
+        Some(Edge::End(Scope::TrainBatch)) => Some(Set::Train),
+        Some(Edge::End(Scope::ValidBatch)) => Some(Set::Valid),
+        _ => None,
     }
 }
 
