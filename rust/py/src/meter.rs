@@ -192,7 +192,7 @@ impl Meter {
         let mut counted = false;
         if let Some(target) = target {
             // Every built-in metric reads the same two views: the tensors are looked up once.
-            let read = tensor::read([pred, target], |[pred, target]: [View<'_>; 2]| {
+            let read = tensor::read_pair(pred, target, |pred: View<'_>, target: View<'_>| {
                 let mut squeezed = None;
                 size = size.or(target.shape().first().and_then(|&n| u64::try_from(n).ok()));
                 for slot in &self.slots {
@@ -275,7 +275,7 @@ impl Meter {
         let Some(loss) = self.losses.get(index) else {
             return Ok(());
         };
-        let number = match tensor::read([value], |[view]: [View<'_>; 1]| view.item())? {
+        let number = match tensor::read(value, |view| view.item())? {
             Some(number) => number,
             // To ask a tensor on a device for its value would be to wait for it.
             None if tensor::is_tensor(value)? => None,

@@ -61,8 +61,8 @@ impl NativeMetric {
 
     /// Count a batch; False, with nothing counted, when its tensors are not plain CPU memory.
     fn update(&self, preds: &Bound<'_, PyAny>, target: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let count = |[preds, target]: [View<'_>; 2]| self.lock().update(&preds, &target);
-        let Some(fit) = tensor::read([preds, target], count)? else {
+        let count = |preds: View<'_>, target: View<'_>| self.lock().update(&preds, &target);
+        let Some(fit) = tensor::read_pair(preds, target, count)? else {
             return Ok(false);
         };
         self.tell(preds.py(), fit.map_err(raise)?)?;

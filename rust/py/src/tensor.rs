@@ -99,34 +99,31 @@ pub fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// Look at a tensor's memory while `with` runs. `None` when it is not plain, strided CPU memory of
 /// an exact `Tensor` or `Parameter`: such a one has to take the road of torch ops.
 ///
-/// `with` gets the tensors' views and must not run Python code: that could free or resize them.
-pub fn read<const N: usize, T>(
-    objects: [&Bound<'_, PyAny>; N],
-    with: impl FnOnce([View<'_>; N]) -> T,
-) -> PyResult<Option<T>> {
-    let mut raw = [const { None }; N];
-    for (slot, object) in raw.iter_mut().zip(objects) {
-        *slot = plain(object)?;
-        if slot.is_none() {
-            return Ok(None);
-        }
-    }
-    let mut views = [const { None }; N];
-    for (slot, tensor) in views.iter_mut().zip(&raw) {
-        *slot = match tensor {
-            // SAFETY: `plain` has filled it from a live tensor that the caller's `Bound` keeps, and
-            // no Python code runs until `with` returns, so that memory, shape and strides stay.
-            Some(tensor) => unsafe { view(tensor) }?,
-            None => None,
-        };
-    }
-    if views.iter().any(Option::is_none) {
+/// `with` gets the tensor's view and must not run Python code: that could free or resize it.
+pub fn read<T>(object: &Bound<'_, PyAny>, with: impl FnOnce(View<'_>) -> T) -> PyResult<Option<T>> {
+    let Some(tensor) = plain(object)? else {
         return Ok(None);
-    }
-    Ok(Some(with(views.map(|view| match view {
-        Some(view) => view,
-        None => unreachable!("looked at above"),
-    }))))
+    };
+    // SAFETY: `plain` has filled it from a live tensor that the caller's `Bound` keeps, and no Python
+    // code runs until `with` returns, so that memory, shape and strides stay.
+    Ok(unsafe { view(&tensor) }?.map(with))
+}
+
+/// The same for two tensors at once.
+pub fn read_pair<T>(
+    first: &Bound<'_, PyAny>,
+    second: &Bound<'_, PyAny>,
+    with: impl FnOnce(View<'_>, View<'_>) -> T,
+) -> PyResult<Option<T>> {
+    let (Some(first), Some(second)) = (plain(first)?, plain(second)?) else {
+        return Ok(None);
+    };
+    // SAFETY: as in `read`; looking at the second one has run no Python code either.
+    let views = unsafe { (view(&first)?, view(&second)?) };
+    Ok(match views {
+        (Some(first), Some(second)) => Some(with(first, second)),
+        _ => None,
+    })
 }
 
 /// What torch says of a tensor whose memory can be read as it is.
