@@ -61,7 +61,8 @@ class Tree:
                 yield from self.walk(node, training, body)
 
     def walk(self, node: ast.AST, training: bool, body: list[ast.stmt]) -> Iterator[str]:
-        if isinstance(node, ast.For) and (name := self.inlined(node.iter, training)):
+        name = self.inlined(node.iter, training) if isinstance(node, ast.For) else None
+        if isinstance(node, ast.For) and name and self.is_generator(name):
             # A pass is a generator: the body of the loop over it runs at its `yield`.
             yield from self.call(name, training, node.body)
             return
@@ -79,10 +80,13 @@ class Tree:
         elif name := self.inlined(node, training):
             yield from self.call(name, training, [])
 
+    def is_generator(self, name: str) -> bool:
+        return any(isinstance(node, ast.Yield) for node in ast.walk(self.functions[name]))
+
     def inlined(self, node: ast.AST, training: bool) -> str | None:
         if not isinstance(node, ast.Call):
             return None
-        if ast.unparse(node.func) == "ctx.step":
+        if ast.unparse(node.func) in ("now.step", "ctx.step"):
             return "train_step" if training else "valid_step"
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         return name if name in self.functions else None

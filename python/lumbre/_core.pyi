@@ -1,9 +1,19 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, Self, final
 
 from typing_extensions import disjoint_base
 
-__all__ = ["HOOKS", "Filter", "Meter", "NativeMetric", "Run", "Schedule", "nearest", "unique_names"]
+__all__ = [
+    "HOOKS",
+    "Batches",
+    "Filter",
+    "Meter",
+    "NativeMetric",
+    "Run",
+    "Schedule",
+    "nearest",
+    "unique_names",
+]
 
 HOOKS: dict[str, str]
 
@@ -73,6 +83,19 @@ class Meter:
     @property
     def names(self) -> list[str]: ...
 
+@final
+class Batches:
+    def __new__(
+        cls,
+        ctx: Run,
+        now: object,
+        loader: Iterable[Any],
+        place: Callable[[Any], Any] | None,
+        empty: Callable[[], BaseException],
+    ) -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+
 @disjoint_base
 class Run:
     def __new__(cls, *_args: object, **_options: object) -> Self: ...
@@ -81,6 +104,7 @@ class Run:
         schedule: Schedule,
         train: Meter,
         valid: Meter,
+        now: object,
         draw: Callable[[Any], object] | None = None,
     ) -> None: ...
     def unbind(self) -> None: ...
@@ -89,8 +113,6 @@ class Run:
     def record(self, pred: object, target: object, loss: object) -> None: ...
     def next_epoch(self) -> bool: ...
     def next_pass(self, training: bool) -> bool: ...
-    def next_batch(self) -> None: ...
-    def pass_is_over(self) -> bool: ...
     def next_end(self, inside_epoch: bool = False) -> str | None: ...
     def stop(self, reason: str = "") -> None: ...
     def skip_epoch(self) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from lumbre import loop
 from lumbre._core import Run, nearest
 from lumbre.data import input_and_target
 from lumbre.errors import ArgumentTypeError, ContextError
+from lumbre.now import Now
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
     from lumbre.step import Part
 
 _UNSET = ("optimizers", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams")
+
+
+def _of_now(name: str, doc: str) -> Any:
+    def put(ctx: Context, value: Any) -> None:
+        setattr(ctx._now, name, value)
+
+    return property(attrgetter(f"_now.{name}"), put, doc=doc)
 
 
 class Context(Run):
@@ -37,12 +46,11 @@ class Context(Run):
         "_early_stopping",
         "_extras",
         "_interrupt_fired",
-        "_losses",
+        "_now",
         "_predict",
         "_road",
         "_steps",
         "accelerator",
-        "batch",
         "buffers",
         "callbacks",
         "data",
@@ -51,25 +59,16 @@ class Context(Run):
         "exception",
         "handlers",
         "hparams",
-        "loss_fn",
-        "loss_grad",
         "metrics",
         "min_epochs",
-        "model",
-        "opt",
         "opt_hparams",
-        "opt_name",
         "optimizers",
-        "pred",
-        "step",
-        "step_opt",
         "train_data",
         "valid_data",
         "verbose",
     )
 
     accelerator: Any
-    batch: Any
     buffers: dict[str, Any]
     callbacks: list[Any]
     data: Any
@@ -78,25 +77,17 @@ class Context(Run):
     exception: BaseException | None
     handlers: dict[type[BaseException], Callable[[Context, BaseException], Any]]
     hparams: dict[str, Any]
-    loss_fn: Callable[..., Any]
-    loss_grad: Any
     metrics: dict[str, list[Any]]
     min_epochs: int
-    model: Any
-    opt: Any
     opt_hparams: dict[str, Any]
-    opt_name: str
     optimizers: dict[str, Any]
-    pred: Any
-    step: Callable[[Context], Any]
-    step_opt: Callable[[Any], Any]
     train_data: Any
     valid_data: Any
     verbose: bool
     _early_stopping: bool
     _extras: dict[str, dict[str, list[Any]]]
     _interrupt_fired: bool
-    _losses: dict[str, Any] | None
+    _now: Now
     _compare: Part
     _differentiate: Part
     _predict: Part
@@ -110,9 +101,19 @@ class Context(Run):
         self._extras = {}
         self._early_stopping = False
         self._interrupt_fired = False
+        self._now = Now()
         self.callbacks = []
         self.min_epochs = 1
-        self.opt_name = "opt"
+
+    model = _of_now("model", "The module under training, on its device.")
+    loss_fn = _of_now("loss_fn", "Called as `loss_fn(pred, target)`; may be replaced.")
+    opt = _of_now("opt", "The optimizer under way.")
+    opt_name = _of_now("opt_name", 'Its name; "opt" when there is one.')
+    step = _of_now("step", "The step of the pass under way, called as `step(ctx)`.")
+    step_opt = _of_now("step_opt", "Called as `step_opt(optimizer)`; may be replaced.")
+    batch = _of_now("batch", "The batch as the loader gave it, on the device.")
+    pred = _of_now("pred", "What the model answered; may be replaced.")
+    loss_grad = _of_now("loss_grad", "The loss with its graph; may be replaced.")
 
     # -- the batch -------------------------------------------------------------------------------
 
@@ -142,16 +143,18 @@ class Context(Run):
 
         A step of your own sets it: to a scalar tensor, or to a dict of them.
         """
-        losses = dict(self._losses or {})
-        if self.loss_grad is not None:
-            losses[self.opt_name] = self.loss_grad
+        now = self._now
+        losses = dict(now.losses or {})
+        if now.loss_grad is not None:
+            losses[now.opt_name] = now.loss_grad
         return {k: v.detach() if isinstance(v, Tensor) else v for k, v in losses.items()}
 
     @loss.setter
     def loss(self, value: Any) -> None:
-        self.loss_grad = None
-        only = next(iter(self.optimizers), self.opt_name)
-        self._losses = dict(value) if isinstance(value, Mapping) else {only: value}
+        now = self._now
+        now.loss_grad = None
+        only = next(iter(self.optimizers), now.opt_name)
+        now.losses = dict(value) if isinstance(value, Mapping) else {only: value}
 
     # -- the parts of a step ---------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ every other case the public call is made. `LUMBRE_FAST_STEP=0` makes the public 
 
 import functools
 import logging
-import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -42,12 +41,20 @@ class Road(NamedTuple):
 def _public_backward(loss: Tensor, inputs: tuple[Tensor, ...]) -> None:
     # Without inputs none are named, so that a `backward` of the user's own need not know them.
     if inputs:
-        cast(Any, loss).backward(inputs=inputs)
+        loss.backward(inputs=inputs)  # type: ignore[no-untyped-call]
     else:
-        cast(Any, loss).backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
-PUBLIC = Road(_public_backward, operator.methodcaller("step"), operator.methodcaller("zero_grad"))
+def _public_step(optimizer: Optimizer) -> None:
+    optimizer.step()
+
+
+def _public_zero_grad(optimizer: Optimizer) -> None:
+    optimizer.zero_grad()
+
+
+PUBLIC = Road(_public_backward, _public_step, _public_zero_grad)
 
 # Classes from here take gradients into their own hands, and may replace what a step means.
 _WRAPPERS = ("torch.nn.parallel", "torch.distributed", "torch._dynamo", "deepspeed", "accelerate")

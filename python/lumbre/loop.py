@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lumbre import step
+from lumbre._core import Batches
 from lumbre.data import empty
 from lumbre.guard import EpochGuard
 from lumbre.step import set_grad
@@ -22,13 +23,14 @@ Fire = Callable[[str], bool]
 
 def fit(ctx: Context) -> None:
     """Train for the epochs of the run, with a validation pass in each one if there is data."""
+    now = ctx._now
     for _ in epochs(ctx):
         with EpochGuard(ctx):
             for _ in train(ctx, ctx.train_data):
-                ctx.step(ctx)
+                now.step(ctx)
             if ctx.valid_data is not None:
                 for _ in valid(ctx, ctx.valid_data):
-                    ctx.step(ctx)
+                    now.step(ctx)
 
 
 def evaluate(ctx: Context) -> None:
@@ -65,31 +67,20 @@ def end_fit(ctx: Context) -> None:
         ctx.call_callbacks("on_fit_end")
 
 
-def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
+def train(ctx: Context, loader: Iterable[Any]) -> Iterator[None]:
     """One pass over the training data; the body between two batches is the training step."""
     if not ctx.next_pass(True):
         return
-    fire, place = ctx.call_callbacks, ctx.accelerator.place if ctx.accelerator.places else None
-    next_batch, is_over = ctx.next_batch, ctx.pass_is_over
+    fire = ctx.call_callbacks
     ctx.data, ctx.step = loader, ctx._steps[0]
     fire("on_train_begin")
     set_grad(True)
-    if not is_over():
-        for batch in loader:
-            next_batch()
-            ctx.batch = batch if place is None else place(batch)
-            ctx.pred = ctx.loss_grad = None
-            ctx._losses = None
-            if not fire("on_train_batch_begin"):
-                yield ctx.batch
-            if ctx.skipped:
-                step.clear_gradients(ctx)
-            fire("on_train_batch_end")
-            if is_over():
-                break
-        else:
-            if ctx.iter == 0:
-                raise empty(loader, "the training data")
+    for _ in batches(ctx, loader, "the training data"):
+        if not fire("on_train_batch_begin"):
+            yield
+        if ctx.skipped:
+            step.clear_gradients(ctx)
+        fire("on_train_batch_end")
     set_grad(False)
     interrupt(ctx)
     fire("on_train_end")
@@ -97,8 +88,8 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
 
 def train_step(ctx: Context) -> None:
     """The default training step: every optimizer has its own prediction, loss and step."""
-    fire = ctx.call_callbacks
-    for ctx.opt_name, ctx.opt in ctx.optimizers.items():
+    fire, now = ctx.call_callbacks, ctx._now
+    for now.opt_name, now.opt in ctx.optimizers.items():
         if forward(ctx, fire) or compute_loss(ctx, fire) or backward(ctx, fire):
             return  # skip_batch was asked for: the batch is left
         if step_optimizer(ctx, fire):
@@ -107,7 +98,7 @@ def train_step(ctx: Context) -> None:
 
 def forward(ctx: Context, fire: Fire) -> bool:
     """Predict, from `ctx.input` into `ctx.pred`. As every part of a step: true to leave it."""
-    ctx.pred = ctx._predict(ctx, ctx.batch)
+    ctx._now.pred = ctx._predict(ctx, ctx._now.batch)
     if ctx.training:
         return fire("on_train_batch_after_pred")
     return fire("on_valid_batch_after_pred")
@@ -115,7 +106,7 @@ def forward(ctx: Context, fire: Fire) -> bool:
 
 def compute_loss(ctx: Context, fire: Fire) -> bool:
     """Compare, from `ctx.pred` and `ctx.target` into `ctx.loss_grad`."""
-    ctx.loss_grad = ctx._compare(ctx, ctx.batch)
+    ctx._now.loss_grad = ctx._compare(ctx, ctx._now.batch)
     if ctx.training:
         return fire("on_train_batch_after_loss")
     return fire("on_valid_batch_after_loss")
@@ -125,7 +116,7 @@ def backward(ctx: Context, fire: Fire) -> bool:
     """Differentiate `ctx.loss_grad`."""
     if fire("on_train_batch_before_backward"):
         return True
-    ctx._differentiate(ctx, ctx.loss_grad)
+    ctx._differentiate(ctx, ctx._now.loss_grad)
     return False
 
 
@@ -137,27 +128,17 @@ def step_optimizer(ctx: Context, fire: Fire) -> bool:
     return fire("on_train_batch_after_step")
 
 
-def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
+def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[None]:
     """One pass over the validation data."""
     if not ctx.next_pass(False):
         return
-    fire, place = ctx.call_callbacks, ctx.accelerator.place if ctx.accelerator.places else None
+    fire = ctx.call_callbacks
     ctx.data, ctx.step = loader, ctx._steps[1]
     fire("on_valid_begin")
-    if not ctx.pass_is_over():
-        for batch in loader:
-            ctx.next_batch()
-            ctx.batch = batch if place is None else place(batch)
-            ctx.pred = ctx.loss_grad = None
-            ctx._losses = None
-            if not fire("on_valid_batch_begin"):
-                yield ctx.batch
-            fire("on_valid_batch_end")
-            if ctx.pass_is_over():
-                break
-        else:
-            if ctx.iter == 0:
-                raise empty(loader, "the validation data")
+    for _ in batches(ctx, loader, "the validation data"):
+        if not fire("on_valid_batch_begin"):
+            yield
+        fire("on_valid_batch_end")
     interrupt(ctx)
     fire("on_valid_end")
 
@@ -165,7 +146,7 @@ def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
 def valid_step(ctx: Context) -> None:
     """The default validation step: a prediction and a loss for every optimizer's name."""
     fire = ctx.call_callbacks
-    for ctx.opt_name in ctx.optimizers:
+    for ctx._now.opt_name in ctx.optimizers:
         if forward(ctx, fire) or compute_loss(ctx, fire):
             return
         step.keep_loss(ctx)
@@ -174,28 +155,28 @@ def valid_step(ctx: Context) -> None:
 def predict(ctx: Context) -> Iterator[Any]:
     """The predictions, batch by batch, without those of skipped batches."""
     ctx.next_pass(False)
-    fire, place = ctx.call_callbacks, ctx.accelerator.place if ctx.accelerator.places else None
+    fire = ctx.call_callbacks
     fire("on_predict_begin")
-    if not ctx.pass_is_over():
-        for batch in ctx.data:
-            ctx.next_batch()
-            ctx.batch = batch if place is None else place(batch)
-            ctx.pred = None
-            left = fire("on_predict_batch_begin")
-            if not left:
-                ctx.pred = step.predict_for_user(ctx)
-            left = fire("on_predict_batch_end") or left
-            if not left:
-                yield ctx.pred
-            if ctx.pass_is_over():
-                break
-        else:
-            if ctx.iter == 0:
-                raise empty(ctx.data, "the data to predict")
+    for _ in batches(ctx, ctx.data, "the data to predict"):
+        if not fire("on_predict_batch_begin"):
+            ctx.pred = step.predict_for_user(ctx)
+        if not fire("on_predict_batch_end"):
+            yield ctx.pred
     interrupt(ctx)
     fire("on_predict_end")
     if ctx.interrupted:
         raise KeyboardInterrupt
+
+
+def batches(ctx: Context, loader: Iterable[Any], what: str) -> Batches:
+    """The batches of a pass, counted and on the device, until the last one or a wish to leave."""
+    return Batches(
+        ctx,
+        ctx._now,
+        loader,
+        ctx.accelerator.place if ctx.accelerator.places else None,
+        lambda: empty(loader, what),
+    )
 
 
 def interrupt(ctx: Context) -> None:

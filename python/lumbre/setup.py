@@ -270,11 +270,12 @@ def make_context(
         compile_schedule(ctx.callbacks),
         meter(names, ctx.metrics["train"]),
         meter(names, ctx.metrics["valid"]),
+        ctx._now,
         draw,
     )
     if own is None and step.is_quiet(ctx):
-        ctx._steps = (step.quiet_step, loop.valid_step)
-        ctx.step = step.quiet_step
+        ctx._steps = (step.quiet_step_of(ctx), loop.valid_step)
+        ctx.step = ctx._steps[0]
     return ctx
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lumbre._core import HOOKS
 from lumbre.data import input_and_target
 from lumbre.errors import DataError, ShapeError, ShapeWarning
+from lumbre.fast_step import PUBLIC
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -28,8 +29,8 @@ def predict(ctx: Context, batch: Any) -> Any:
     """The model's answer to the input of the batch."""
     kind = type(batch)
     if kind is list or kind is tuple:
-        return ctx.model(batch[0])
-    return ctx.model(input_and_target(batch)[0])
+        return ctx._now.model(batch[0])
+    return ctx._now.model(input_and_target(batch)[0])
 
 
 def identity(ctx: Context, batch: Any) -> Any:
@@ -49,8 +50,9 @@ def predict_for_user(ctx: Context) -> Any:
 def compare(ctx: Context, batch: Any) -> Any:
     """The loss of prediction and target, a scalar with its graph."""
     kind = type(batch)
+    now = ctx._now
     if (kind is list or kind is tuple) and len(batch) > 1:
-        return ctx.loss_fn(ctx.pred, batch[1])
+        return now.loss_fn(now.pred, batch[1])
     target = input_and_target(batch)[1]
     if target is None and isinstance(ctx.loss_fn, nn.Module):
         raise DataError(
@@ -86,40 +88,49 @@ def is_quiet(ctx: Context) -> bool:
     )
 
 
-def quiet_step(ctx: Context) -> None:
+def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
     """`loop.train_step` where nobody is called inside of it: one optimizer, and no breakpoint.
 
     Step for step it does the same; what is left out is looking for somebody to call.
     """
-    batch = ctx.batch
-    kind = type(batch)
-    if (kind is not list and kind is not tuple) or len(batch) < 2:
-        ctx.pred = predict(ctx, batch)
-        loss = ctx.loss_grad = compare(ctx, batch)
-    else:
-        pred = ctx.pred = ctx.model(batch[0])
-        loss = ctx.loss_grad = ctx.loss_fn(pred, batch[1])
-    if ctx.skipped:
-        return  # the model or the loss has asked for it
-    road, optimizer = ctx._road, ctx.opt
-    # The engine sets its own mode; the optimizer needs gradients off.
-    set_grad(False)
-    try:
-        road.backward(loss, ())
-    except RuntimeError:
-        _check_scalar(ctx, loss)
-        raise
-    ctx.step_opt(optimizer)
-    road.zero_grad(optimizer)
-    set_grad(True)
+    now, road = ctx._now, ctx._road
+    optimizer, backward, zero_grad = now.opt, road.backward, road.zero_grad
+    is_public = road is PUBLIC
+
+    def quiet_step(ctx: Context) -> None:
+        batch = now.batch
+        kind = type(batch)
+        if (kind is list or kind is tuple) and len(batch) > 1:
+            pred = now.pred = now.model(batch[0])
+            loss = now.loss_grad = now.loss_fn(pred, batch[1])
+        else:
+            now.pred = predict(ctx, batch)
+            loss = now.loss_grad = compare(ctx, batch)
+        if ctx.skipped:
+            return  # the model or the loss has asked for it
+        # The public calls switch gradients off themselves, where they have to be.
+        if not is_public:
+            set_grad(False)
+        try:
+            backward(loss, ())
+        except RuntimeError:
+            _check_scalar(ctx, loss)
+            raise
+        now.step_opt(optimizer)
+        zero_grad(optimizer)
+        if not is_public:
+            set_grad(True)
+
+    return quiet_step
 
 
 def keep_loss(ctx: Context) -> None:
     """With several optimizers, put the loss under the name of its own."""
     if len(ctx.optimizers) > 1:
-        if ctx._losses is None:
-            ctx._losses = {}
-        ctx._losses[ctx.opt_name] = ctx.loss_grad
+        now = ctx._now
+        if now.losses is None:
+            now.losses = {}
+        now.losses[now.opt_name] = now.loss_grad
 
 
 def differentiate(ctx: Context, value: Any) -> None:
@@ -176,9 +187,10 @@ def _check_scalar(ctx: Context, value: Any) -> None:
 
 def update(ctx: Context) -> None:
     """Step the optimizer under way and clear its gradients."""
-    optimizer = ctx.opt
+    now = ctx._now
+    optimizer = now.opt
     set_grad(False)
-    ctx.step_opt(optimizer)
+    now.step_opt(optimizer)
     ctx._road.zero_grad(optimizer)
     set_grad(True)
 
@@ -232,7 +244,7 @@ def part_of(ctx: Context, error: BaseException) -> str:
     while traceback is not None:
         code = traceback.tb_frame.f_code
         part = code.co_qualname.partition(".")[0]
-        if code is quiet_step.__code__:
+        if code.co_filename == __file__ and part == "quiet_step_of":
             where = parts[_part_of_quiet_step(ctx, traceback.tb_next)]
         elif code.co_filename == __file__ and part in parts:
             where = parts[part]

@@ -221,10 +221,10 @@ impl State {
     /// Begin a batch of the pass.
     pub fn next_batch(&self) {
         self.forget(SKIP_BATCH);
-        self.iter.fetch_add(1, Relaxed);
+        self.iter.store(self.iter() + 1, Relaxed);
         self.batch_size.store(0, Relaxed);
         if self.is_open(Scope::Train) {
-            self.step_count.fetch_add(1, Relaxed);
+            self.step_count.store(self.step_count() + 1, Relaxed);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use pyo3::prelude::*;
 
+mod batches;
 mod error;
 mod filter;
 mod frame;
@@ -24,6 +25,8 @@ mod _core {
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
 
+    #[pymodule_export]
+    use super::batches::Batches;
     #[pymodule_export]
     use super::filter::Filter;
     #[pymodule_export]

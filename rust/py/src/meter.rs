@@ -117,15 +117,16 @@ impl Meter {
     }
 
     /// Count a batch, from what `ctx` holds.
-    pub fn update(&self, ctx: &Bound<'_, Run>) -> PyResult<()> {
+    pub fn update(&self, ctx: &Bound<'_, Run>, now: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = ctx.py();
-        let batch = ctx.getattr(intern!(py, "batch"))?;
-        let pred = ctx.getattr(intern!(py, "pred"))?;
+        let batch = now.getattr(intern!(py, "batch"))?;
+        let pred = now.getattr(intern!(py, "pred"))?;
         let target = target_of(ctx, &batch)?;
         let size = self.count(ctx, &batch, &pred, target.as_ref())?;
-        self.count_losses(ctx, size)?;
-        self.batches.fetch_add(1, Relaxed);
-        if self.first.swap(false, Relaxed) {
+        self.count_losses(ctx, now, size)?;
+        self.batches.store(self.batches.load(Relaxed) + 1, Relaxed);
+        if self.first.load(Relaxed) {
+            self.first.store(false, Relaxed);
             ctx.call_method0(intern!(py, "_first_batch"))?;
         }
         Ok(())
@@ -242,13 +243,18 @@ impl Meter {
             .extract()
     }
 
-    fn count_losses(&self, ctx: &Bound<'_, Run>, weight: f64) -> PyResult<()> {
+    fn count_losses(
+        &self,
+        ctx: &Bound<'_, Run>,
+        now: &Bound<'_, PyAny>,
+        weight: f64,
+    ) -> PyResult<()> {
         let py = ctx.py();
         for loss in &self.losses {
             let mean = &mut *lock(&loss.mean);
             mean.1 = mean.0;
         }
-        let by_name = ctx.getattr(intern!(py, "_losses"))?;
+        let by_name = now.getattr(intern!(py, "losses"))?;
         if let Ok(by_name) = by_name.cast_exact::<PyDict>() {
             for (index, loss) in self.losses.iter().enumerate() {
                 if let Some(value) = by_name.get_item(&loss.key)? {
@@ -257,7 +263,7 @@ impl Meter {
             }
             return Ok(());
         }
-        let value = ctx.getattr(intern!(py, "loss_grad"))?;
+        let value = now.getattr(intern!(py, "loss_grad"))?;
         if value.is_none() {
             Ok(())
         } else {

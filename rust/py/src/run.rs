@@ -29,6 +29,8 @@ pub struct Binding {
     meters: [Py<Meter>; 2],
     /// Where Python is called: gradients are switched off for it.
     python: HookSet,
+    /// `ctx._now`: the tensors of the batch under way.
+    pub now: Py<PyAny>,
     /// Draws the progress, when the native clock says that it is time.
     pub draw: Option<Py<PyAny>>,
 }
@@ -61,6 +63,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// Begin a batch of the pass.
+    pub fn next_batch(&self) {
+        self.noted.store(0, Relaxed);
+        self.state.next_batch();
+    }
+
     /// What the run was given; `None` before it starts and after it ends.
     pub fn bound(&self) -> Option<Arc<Binding>> {
         self.binding
@@ -75,9 +83,9 @@ impl Run {
     }
 
     /// Count the batch if it is due.
-    fn count_due(&self, ctx: &Bound<'_, Self>, set: Set) -> PyResult<()> {
-        if self.due.swap(false, Relaxed) {
-            self.count(ctx, set)
+    fn count_due(&self, ctx: &Bound<'_, Self>, bound: &Binding, set: Set) -> PyResult<()> {
+        if take(&self.due) {
+            self.count(ctx, bound, set)
         } else {
             Ok(())
         }
@@ -88,25 +96,24 @@ impl Run {
         self.draw.store(true, Relaxed);
     }
 
-    fn draw_due(&self, ctx: &Bound<'_, Self>) -> PyResult<()> {
-        if !self.draw.swap(false, Relaxed) {
+    fn draw_due(&self, ctx: &Bound<'_, Self>, bound: &Binding) -> PyResult<()> {
+        if !take(&self.draw) {
             return Ok(());
         }
-        match self.bound().as_ref().and_then(|bound| bound.draw.as_ref()) {
+        match &bound.draw {
             Some(draw) => without_grad(ctx.py(), || draw.bind(ctx.py()).call1((ctx,)).map(drop)),
             None => Ok(()),
         }
     }
 
     /// Feed the batch under way to a set's meter, unless that has been done by hand.
-    fn count(&self, ctx: &Bound<'_, Self>, set: Set) -> PyResult<()> {
-        if self.counted.swap(true, Relaxed) {
+    fn count(&self, ctx: &Bound<'_, Self>, bound: &Binding, set: Set) -> PyResult<()> {
+        if self.counted.load(Relaxed) {
             return Ok(());
         }
-        match self.bound() {
-            Some(bound) => bound.meter(set).bind(ctx.py()).get().update(ctx),
-            None => Ok(()),
-        }
+        self.counted.store(true, Relaxed);
+        let (meter, now) = (bound.meter(set).bind(ctx.py()), bound.now.bind(ctx.py()));
+        meter.get().update(ctx, now)
     }
 
     /// Say on an exception where it was raised, once.
@@ -119,15 +126,12 @@ impl Run {
         }
     }
 
-    fn fire(&self, ctx: &Bound<'_, Self>, hook: HookId) -> PyResult<()> {
-        let Some(bound) = self.bound() else {
-            return Ok(());
-        };
+    fn fire(&self, ctx: &Bound<'_, Self>, bound: &Binding, hook: HookId) -> PyResult<()> {
         let has_grad = hook.hook().is_some_and(lumbre_core::hook::Hook::has_grad);
         if has_grad || !bound.python.contains(hook) {
-            return self.call(ctx, &bound, hook);
+            return self.call(ctx, bound, hook);
         }
-        without_grad(ctx.py(), || self.call(ctx, &bound, hook))
+        without_grad(ctx.py(), || self.call(ctx, bound, hook))
     }
 
     fn call(&self, ctx: &Bound<'_, Self>, bound: &Binding, hook: HookId) -> PyResult<()> {
@@ -178,12 +182,13 @@ impl Run {
     }
 
     /// Give the run its plan and its meters; once.
-    #[pyo3(signature = (schedule, train, valid, draw=None))]
+    #[pyo3(signature = (schedule, train, valid, now, draw=None))]
     fn bind(
         &self,
         schedule: &Bound<'_, Schedule>,
         train: Py<Meter>,
         valid: Py<Meter>,
+        now: Py<PyAny>,
         draw: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let core = schedule
@@ -199,6 +204,7 @@ impl Run {
             core,
             meters: [train, valid],
             python: schedule.get().python_hooks(),
+            now,
             draw,
         };
         *self.binding.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binding));
@@ -239,19 +245,20 @@ impl Run {
         if this.used.load(Relaxed) >> id.index() & 1 == 0 {
             return Ok(this.state.batch_is_skipped());
         }
-        this.fire(slf, id)?;
+        let Some(bound) = this.bound() else {
+            return Ok(this.state.batch_is_skipped());
+        };
+        this.fire(slf, &bound, id)?;
         let skipped = this.state.batch_is_skipped();
         if let Some(set) = batch_end_of(id) {
             if !skipped {
-                this.count_due(slf, set)?;
-            } else if this.counted.load(Relaxed)
-                && let Some(bound) = this.bound()
-            {
+                this.count_due(slf, &bound, set)?;
+            } else if this.counted.load(Relaxed) {
                 bound.meter(set).bind(slf.py()).get().retract(slf.py());
             }
             this.due.store(false, Relaxed);
         }
-        this.draw_due(slf)?;
+        this.draw_due(slf, &bound)?;
         Ok(skipped)
     }
 
@@ -275,7 +282,10 @@ impl Run {
         slf.setattr("loss", loss)?;
         let this = slf.get();
         this.counted.store(false, Relaxed);
-        this.count(slf, this.state.set().unwrap_or(Set::Train))
+        match this.bound() {
+            Some(bound) => this.count(slf, &bound, this.state.set().unwrap_or(Set::Train)),
+            None => Ok(()),
+        }
     }
 
     // -- flow ------------------------------------------------------------------------------------
@@ -299,17 +309,6 @@ impl Run {
     /// Begin a pass; False when something asks to leave it out.
     fn next_pass(&self, training: bool) -> bool {
         self.state.next_pass(training)
-    }
-
-    /// Begin a batch of the pass.
-    fn next_batch(&self) {
-        self.noted.store(0, Relaxed);
-        self.state.next_batch();
-    }
-
-    /// Whether the pass ends before its next batch.
-    fn pass_is_over(&self) -> bool {
-        self.state.pass_is_over()
     }
 
     /// The `_end` that is due next if the run is left now: of the scopes inside of the epoch, or of all.
@@ -508,7 +507,7 @@ impl Run {
             && this.state.set() == Some(set)
             && let Some(bound) = this.bound()
         {
-            this.count_due(slf, set)?;
+            this.count_due(slf, &bound, set)?;
             entry = bound.meter(set).bind(slf.py()).get().values(slf)?;
         }
         let logged = this
@@ -590,6 +589,7 @@ impl Run {
             visit.call(&binding.schedule)?;
             visit.call(&binding.meters[0])?;
             visit.call(&binding.meters[1])?;
+            visit.call(&binding.now)?;
             visit.call(&binding.draw)?;
         }
         Ok(())
@@ -598,6 +598,15 @@ impl Run {
     fn __clear__(&self) {
         self.unbind();
     }
+}
+
+/// Whether a flag was set; it is not any more. One thread writes: no exchange is needed.
+fn take(flag: &AtomicBool) -> bool {
+    let was = flag.load(Relaxed);
+    if was {
+        flag.store(false, Relaxed);
+    }
+    was
 }
 
 /// The set whose batch ends at a breakpoint.

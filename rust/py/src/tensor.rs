@@ -168,7 +168,8 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Option<DlTensor>> {
 /// Whether torch has to be asked for the negative bit, which costs as much as a small metric.
 ///
 /// Integers are not asked: what torch's public functions make of a negated float is resolved. A
-/// negated float is a view of a complex tensor; one that is packed and no view is none.
+/// negated float is a view of a complex tensor, with gaps between its elements unless it has but
+/// one. What is no view cannot be one; only, in inference mode torch does not say what is a view.
 fn may_be_negated(object: &Bound<'_, PyAny>, tensor: &DlTensor) -> PyResult<bool> {
     if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
         return Ok(false);
@@ -182,7 +183,13 @@ fn may_be_negated(object: &Bound<'_, PyAny>, tensor: &DlTensor) -> PyResult<bool
         }
         expected *= size;
     }
-    Ok(expected <= 1 || !object.getattr(intern!(object.py(), "_base"))?.is_none())
+    let py = object.py();
+    if !object.getattr(intern!(py, "_base"))?.is_none() {
+        return Ok(true);
+    }
+    // What needs a gradient was not made in inference mode: most losses.
+    let has_gaps = expected > 1;
+    Ok(!has_gaps && !object.getattr(intern!(py, "requires_grad"))?.is_truthy()?)
 }
 
 const INT: u8 = 0;

@@ -1,0 +1,44 @@
+"""What changes within a batch, apart from what is kept for the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Now:
+    """The batch under way, and what is done with it.
+
+    `ctx` shows each of these as an attribute of its own. They are kept here because the loop
+    touches them several times a batch, and an attribute of a plain class costs a fifth of one of
+    `ctx`, which has a hint for every name that is not there.
+    """
+
+    __slots__ = (
+        "batch",
+        "loss_fn",
+        "loss_grad",
+        "losses",
+        "model",
+        "opt",
+        "opt_name",
+        "pred",
+        "step",
+        "step_opt",
+    )
+
+    batch: Any
+    loss_fn: Callable[..., Any]
+    loss_grad: Any
+    losses: dict[str, Any] | None
+    model: Any
+    opt: Any
+    opt_name: str
+    pred: Any
+    step: Callable[[Any], Any]
+    step_opt: Callable[[Any], Any]
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, None)
+        self.opt_name = "opt"

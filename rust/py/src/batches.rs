@@ -1,0 +1,109 @@
+//! `_core.Batches`.
+
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyIterator;
+
+use crate::run::Run;
+
+/// The batches of a pass: each is counted, brought to the device and made `ctx.batch`. They end with
+/// the loader's, or where a wish says so.
+#[pyclass(module = "lumbre._core", frozen)]
+pub struct Batches {
+    ctx: Py<Run>,
+    now: Py<PyAny>,
+    loader: Py<PyAny>,
+    place: Option<Py<PyAny>>,
+    empty: Py<PyAny>,
+    iterator: Mutex<Option<Py<PyIterator>>>,
+}
+
+#[pymethods]
+impl Batches {
+    /// `place` brings a batch to its device; `empty` makes the error for a loader without any.
+    #[new]
+    fn new(
+        ctx: Py<Run>,
+        now: Py<PyAny>,
+        loader: Py<PyAny>,
+        place: Option<Py<PyAny>>,
+        empty: Py<PyAny>,
+    ) -> Self {
+        Self {
+            ctx,
+            now,
+            loader,
+            place,
+            empty,
+            iterator: Mutex::default(),
+        }
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let run = self.ctx.bind(py).get();
+        if run.state.pass_is_over() {
+            return Ok(None);
+        }
+        let Some(batch) = self.iterator(py)?.next() else {
+            if run.state.iter() == 0 {
+                return Err(PyErr::from_value(self.empty.bind(py).call0()?));
+            }
+            return Ok(None);
+        };
+        let mut batch = batch?;
+        run.next_batch();
+        if let Some(place) = &self.place {
+            batch = place.bind(py).call1((batch,))?;
+        }
+        let now = self.now.bind(py);
+        now.setattr(intern!(py, "batch"), &batch)?;
+        // What is left of the last batch is let go before the next one needs the memory.
+        now.setattr(intern!(py, "pred"), py.None())?;
+        now.setattr(intern!(py, "loss_grad"), py.None())?;
+        now.setattr(intern!(py, "losses"), py.None())?;
+        Ok(Some(batch))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.ctx)?;
+        visit.call(&self.now)?;
+        visit.call(&self.loader)?;
+        visit.call(&self.place)?;
+        visit.call(&self.empty)?;
+        if let Ok(iterator) = self.iterator.try_lock() {
+            visit.call(&*iterator)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let iterator = self
+            .iterator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // Dropped when the lock is not held: dropping may run Python.
+        drop(iterator);
+    }
+}
+
+impl Batches {
+    /// The loader's iterator, begun when the first batch is asked for.
+    fn iterator<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        let lock = || self.iterator.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(iterator) = lock().as_ref() {
+            return Ok(iterator.bind(py).clone());
+        }
+        let begun = self.loader.bind(py).try_iter()?;
+        *lock() = Some(begun.clone().unbind());
+        Ok(begun)
+    }
+}
