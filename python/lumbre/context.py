@@ -47,6 +47,7 @@ class Context(Run):
         "_extras",
         "_interrupt_fired",
         "_now",
+        "_own_step",
         "_predict",
         "_road",
         "_steps",
@@ -90,6 +91,7 @@ class Context(Run):
     _now: Now
     _compare: Part
     _differentiate: Part
+    _own_step: bool
     _predict: Part
     _road: Road
     _steps: tuple[Callable[[Context], Any], Callable[[Context], Any]]

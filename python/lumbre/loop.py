@@ -78,8 +78,6 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[None]:
     for _ in batches(ctx, loader, "the training data"):
         if not fire("on_train_batch_begin"):
             yield
-        if ctx.skipped:
-            step.clear_gradients(ctx)
         fire("on_train_batch_end")
     set_grad(False)
     interrupt(ctx)
@@ -90,9 +88,9 @@ def train_step(ctx: Context) -> None:
     """The default training step: every optimizer has its own prediction, loss and step."""
     fire, now = ctx.call_callbacks, ctx._now
     for now.opt_name, now.opt in ctx.optimizers.items():
-        if forward(ctx, fire) or compute_loss(ctx, fire) or backward(ctx, fire):
-            return  # skip_batch was asked for: the batch is left
-        if step_optimizer(ctx, fire):
+        left = forward(ctx, fire) or compute_loss(ctx, fire)
+        if left or backward(ctx, fire) or step_optimizer(ctx, fire):
+            step.clear_gradients(ctx)  # skip_batch was asked for: the batch is left
             return
 
 
@@ -170,13 +168,8 @@ def predict(ctx: Context) -> Iterator[Any]:
 
 def batches(ctx: Context, loader: Iterable[Any], what: str) -> Batches:
     """The batches of a pass, counted and on the device, until the last one or a wish to leave."""
-    return Batches(
-        ctx,
-        ctx._now,
-        loader,
-        ctx.accelerator.place if ctx.accelerator.places else None,
-        lambda: empty(loader, what),
-    )
+    place = ctx.accelerator.place if ctx.accelerator.places else None
+    return Batches(ctx, ctx._now, loader, place, lambda: empty(loader, what), ctx._own_step)
 
 
 def interrupt(ctx: Context) -> None:

@@ -249,6 +249,7 @@ def make_context(
         ctx._predict = step.under_autocast(ctx._predict)
         ctx._compare = step.under_autocast(ctx._compare)
     own = getattr(model, "step", None)
+    ctx._own_step = own is not None
     ctx._steps = (loop.train_step, loop.valid_step) if own is None else (_own_step(own),) * 2
     ctx.step = ctx._steps[0]
     ctx._road = fast_road([each for each in optimizers.values() if each is not None], model)
@@ -298,6 +299,8 @@ def _missing_loss(pred: Any, target: Any) -> NoReturn:
 def _own_step(own: Callable[[Context], Any]) -> Callable[[Context], None]:
     def run(ctx: Context) -> None:
         own(ctx)
+        if ctx.skipped and ctx.training:
+            step.clear_gradients(ctx)
 
     run.__wrapped__ = own  # type: ignore[attr-defined]
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -108,18 +109,21 @@ def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
             loss = now.loss_grad = compare(ctx, batch)
         if ctx.skipped:
             return  # the model or the loss has asked for it
-        # The public calls switch gradients off themselves, where they have to be.
-        if not is_public:
-            set_grad(False)
         try:
-            backward(loss, ())
+            if is_public:
+                loss.backward()
+                now.step_opt(optimizer)
+                optimizer.zero_grad()
+            else:
+                # The engine sets its own mode; what the fast step calls needs gradients off.
+                set_grad(False)
+                backward(loss, ())
+                now.step_opt(optimizer)
+                zero_grad(optimizer)
+                set_grad(True)
         except RuntimeError:
             _check_scalar(ctx, loss)
             raise
-        now.step_opt(optimizer)
-        zero_grad(optimizer)
-        if not is_public:
-            set_grad(True)
 
     return quiet_step
 
@@ -245,7 +249,7 @@ def part_of(ctx: Context, error: BaseException) -> str:
         code = traceback.tb_frame.f_code
         part = code.co_qualname.partition(".")[0]
         if code.co_filename == __file__ and part == "quiet_step_of":
-            where = parts[_part_of_quiet_step(ctx, traceback.tb_next)]
+            where = parts[_part_of_quiet_step(traceback)]
         elif code.co_filename == __file__ and part in parts:
             where = parts[part]
         elif code.co_name == "step" and ctx._steps and code is _code(ctx._steps[0]):
@@ -254,13 +258,15 @@ def part_of(ctx: Context, error: BaseException) -> str:
     return where
 
 
-def _part_of_quiet_step(ctx: Context, inner: TracebackType | None) -> str:
-    if ctx.pred is None:
-        return "predict"
-    if ctx.loss_grad is None:
-        return "compare"
-    name = inner.tb_frame.f_code.co_qualname if inner is not None else ""
-    return "differentiate" if "backward" in name else "update"
+def _part_of_quiet_step(traceback: TracebackType) -> str:
+    """Its parts are lines: which one was it?"""
+    line = linecache.getline(__file__, traceback.tb_lineno)
+    lines = {
+        "now.model(": "predict",
+        "now.loss_fn(": "compare",
+        "backward(": "differentiate",
+    }
+    return next((part for words, part in lines.items() if words in line), "update")
 
 
 def _code(function: Any) -> Any:

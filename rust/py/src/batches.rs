@@ -19,19 +19,26 @@ pub struct Batches {
     loader: Py<PyAny>,
     place: Option<Py<PyAny>>,
     empty: Py<PyAny>,
+    forget: bool,
     iterator: Mutex<Option<Py<PyIterator>>>,
 }
 
 #[pymethods]
 impl Batches {
     /// `place` brings a batch to its device; `empty` makes the error for a loader without any.
+    ///
+    /// With `forget`, prediction and loss of the last batch are let go first, so that a step that
+    /// sets none is not taken for one that has. The default step replaces them, which spares the
+    /// allocator work.
     #[new]
+    #[pyo3(signature = (ctx, now, loader, place, empty, forget=false))]
     fn new(
         ctx: Py<Run>,
         now: Py<PyAny>,
         loader: Py<PyAny>,
         place: Option<Py<PyAny>>,
         empty: Py<PyAny>,
+        forget: bool,
     ) -> Self {
         Self {
             ctx,
@@ -39,6 +46,7 @@ impl Batches {
             loader,
             place,
             empty,
+            forget,
             iterator: Mutex::default(),
         }
     }
@@ -65,9 +73,10 @@ impl Batches {
         }
         let now = self.now.bind(py);
         now.setattr(intern!(py, "batch"), &batch)?;
-        // What is left of the last batch is let go before the next one needs the memory.
-        now.setattr(intern!(py, "pred"), py.None())?;
-        now.setattr(intern!(py, "loss_grad"), py.None())?;
+        if self.forget {
+            now.setattr(intern!(py, "pred"), py.None())?;
+            now.setattr(intern!(py, "loss_grad"), py.None())?;
+        }
         now.setattr(intern!(py, "losses"), py.None())?;
         Ok(Some(batch))
     }
