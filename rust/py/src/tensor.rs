@@ -6,10 +6,10 @@ use std::ptr;
 use half::{bf16, f16};
 use lumbre_core::metrics::{Data, View};
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyCapsule;
+use pyo3::types::{PyCapsule, PyString};
 
 use crate::error::raise;
 
@@ -40,6 +40,23 @@ struct DlTensor {
     byte_offset: u64,
 }
 
+impl DlTensor {
+    /// What torch is given to fill in.
+    const UNREAD: Self = Self {
+        data: ptr::null_mut(),
+        device: DlDevice { kind: 0, id: 0 },
+        ndim: 0,
+        dtype: DlDataType {
+            code: 0,
+            bits: 0,
+            lanes: 0,
+        },
+        shape: ptr::null(),
+        strides: ptr::null(),
+        byte_offset: 0,
+    };
+}
+
 /// The head of `DLPackExchangeAPI`, up to the one entry that is used here.
 #[repr(C)]
 struct ExchangeApi {
@@ -60,6 +77,47 @@ struct Torch {
     tensor: Py<PyAny>,
     parameter: Py<PyAny>,
     is_neg: Py<PyAny>,
+    base: Property,
+    requires_grad: Property,
+}
+
+/// A property of tensors. Where it is written in C, its getter is called without looking it up.
+struct Property {
+    name: Py<PyString>,
+    descriptor: Option<Py<PyAny>>,
+}
+
+impl Property {
+    fn new(tensor: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
+        let py = tensor.py();
+        let descriptor = py
+            .import("inspect")?
+            .call_method1("getattr_static", (tensor, name))?;
+        let written_in_c = py.import("types")?.getattr("GetSetDescriptorType")?;
+        let is_getter = descriptor.get_type().is(&written_in_c);
+        Ok(Self {
+            name: PyString::intern(py, name).unbind(),
+            descriptor: is_getter.then(|| descriptor.unbind()),
+        })
+    }
+
+    /// Its value for a tensor.
+    fn of<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let Some(descriptor) = &self.descriptor else {
+            return object.getattr(self.name.bind(object.py()));
+        };
+        // SAFETY: `new` has seen that it is such a descriptor, `self` keeps it, and its table lives in
+        // the class that it describes; the object is of an exact class of torch that has it.
+        let result = unsafe {
+            let table = (*descriptor.as_ptr().cast::<ffi::PyGetSetDescrObject>()).d_getset;
+            match (*table).get {
+                Some(get) => get(object.as_ptr(), (*table).closure),
+                None => return object.getattr(self.name.bind(object.py())),
+            }
+        };
+        // SAFETY: a getter gives a new reference, or NULL with an exception set.
+        unsafe { Bound::from_owned_ptr_or_err(object.py(), result) }
+    }
 }
 
 static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
@@ -81,6 +139,8 @@ fn torch(py: Python<'_>) -> PyResult<&Torch> {
                 read,
                 parameter: module.getattr("nn")?.getattr("Parameter")?.unbind(),
                 is_neg: tensor.getattr("is_neg")?.unbind(),
+                base: Property::new(&tensor, "_base")?,
+                requires_grad: Property::new(&tensor, "requires_grad")?,
                 tensor: tensor.unbind(),
             }),
             (major, _) => Err(PyRuntimeError::new_err(format!(
@@ -101,12 +161,13 @@ pub fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 ///
 /// `with` gets the tensor's view and must not run Python code: that could free or resize it.
 pub fn read<T>(object: &Bound<'_, PyAny>, with: impl FnOnce(View<'_>) -> T) -> PyResult<Option<T>> {
-    let Some(tensor) = plain(object)? else {
+    let mut tensor = DlTensor::UNREAD;
+    if !plain(object, &mut tensor)? {
         return Ok(None);
-    };
+    }
     // SAFETY: `plain` has filled it from a live tensor that the caller's `Bound` keeps, and no Python
     // code runs until `with` returns, so that memory, shape and strides stay.
-    Ok(unsafe { view(&tensor) }?.map(with))
+    unsafe { view(&tensor, with) }
 }
 
 /// The same for two tensors at once.
@@ -115,54 +176,37 @@ pub fn read_pair<T>(
     second: &Bound<'_, PyAny>,
     with: impl FnOnce(View<'_>, View<'_>) -> T,
 ) -> PyResult<Option<T>> {
-    let (Some(first), Some(second)) = (plain(first)?, plain(second)?) else {
+    let (mut one, mut two) = (DlTensor::UNREAD, DlTensor::UNREAD);
+    if !plain(first, &mut one)? || !plain(second, &mut two)? {
         return Ok(None);
-    };
+    }
     // SAFETY: as in `read`; looking at the second one has run no Python code either.
-    let views = unsafe { (view(&first)?, view(&second)?) };
-    Ok(match views {
-        (Some(first), Some(second)) => Some(with(first, second)),
-        _ => None,
-    })
+    let both = unsafe { view(&one, |first| view(&two, |second| with(first, second))) };
+    both?.unwrap_or(Ok(None))
 }
 
-/// What torch says of a tensor whose memory can be read as it is.
-fn plain(object: &Bound<'_, PyAny>) -> PyResult<Option<DlTensor>> {
+/// Have torch say where a tensor lies; false when its memory cannot be read as it is.
+fn plain(object: &Bound<'_, PyAny>, tensor: &mut DlTensor) -> PyResult<bool> {
     let py = object.py();
     let torch = torch(py)?;
     let kind = object.get_type_ptr().cast::<c_void>();
     if kind != torch.tensor.as_ptr().cast() && kind != torch.parameter.as_ptr().cast() {
-        return Ok(None);
+        return Ok(false);
     }
-    let mut tensor = DlTensor {
-        data: ptr::null_mut(),
-        device: DlDevice { kind: 0, id: 0 },
-        ndim: 0,
-        dtype: DlDataType {
-            code: 0,
-            bits: 0,
-            lanes: 0,
-        },
-        shape: ptr::null(),
-        strides: ptr::null(),
-        byte_offset: 0,
-    };
     // SAFETY: torch's function for torch's exact class, called with the interpreter attached; it
     // fills the struct with what it borrows from the tensor, or reports an error.
-    let status = unsafe { (torch.read)(object.as_ptr().cast(), &raw mut tensor) };
+    let status = unsafe { (torch.read)(object.as_ptr().cast(), tensor) };
     if status != 0 {
         // Sparse, quantized, wrapped: torch ops know better. The error is only how it says so.
         drop(PyErr::take(py));
-        return Ok(None);
+        return Ok(false);
     }
     if tensor.device.kind != CPU {
-        return Ok(None);
+        return Ok(false);
     }
     // The exchange ignores the negative bit.
-    if may_be_negated(object, &tensor)? && torch.is_neg.bind(py).call1((object,))?.is_truthy()? {
-        return Ok(None);
-    }
-    Ok(Some(tensor))
+    let asked = may_be_negated(object, torch, tensor)?;
+    Ok(!(asked && torch.is_neg.bind(py).call1((object,))?.is_truthy()?))
 }
 
 /// Whether torch has to be asked for the negative bit, which costs as much as a small metric.
@@ -170,7 +214,7 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Option<DlTensor>> {
 /// Integers are not asked: what torch's public functions make of a negated float is resolved. A
 /// negated float is a view of a complex tensor, with gaps between its elements unless it has but
 /// one. What is no view cannot be one; only, in inference mode torch does not say what is a view.
-fn may_be_negated(object: &Bound<'_, PyAny>, tensor: &DlTensor) -> PyResult<bool> {
+fn may_be_negated(object: &Bound<'_, PyAny>, torch: &Torch, tensor: &DlTensor) -> PyResult<bool> {
     if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
         return Ok(false);
     }
@@ -183,13 +227,11 @@ fn may_be_negated(object: &Bound<'_, PyAny>, tensor: &DlTensor) -> PyResult<bool
         }
         expected *= size;
     }
-    let py = object.py();
-    if !object.getattr(intern!(py, "_base"))?.is_none() {
+    if !torch.base.of(object)?.is_none() {
         return Ok(true);
     }
     // What needs a gradient was not made in inference mode: most losses.
-    let has_gaps = expected > 1;
-    Ok(!has_gaps && !object.getattr(intern!(py, "requires_grad"))?.is_truthy()?)
+    Ok(expected <= 1 && !torch.requires_grad.of(object)?.is_truthy()?)
 }
 
 const INT: u8 = 0;
@@ -198,11 +240,14 @@ const FLOAT: u8 = 2;
 const BFLOAT: u8 = 4;
 const BOOL: u8 = 6;
 
-/// The tensor as the core sees it; `None` for dtypes that the core does not know.
+/// Show `with` the tensor as the core sees it; `None` for dtypes that the core does not know.
+///
+/// The view is handed on rather than returned: it is large, and is made once a batch and tensor.
 ///
 /// # Safety
-/// The tensor must be filled in by torch, on the CPU, and stay as it is while the view lives.
-unsafe fn view(tensor: &DlTensor) -> PyResult<Option<View<'_>>> {
+/// The tensor must be filled in by torch, on the CPU, and stay as it is while `with` runs.
+#[inline]
+unsafe fn view<T>(tensor: &DlTensor, with: impl FnOnce(View<'_>) -> T) -> PyResult<Option<T>> {
     // SAFETY: as the caller says.
     let (shape, strides) = unsafe { dims(tensor) };
     let Some(extent) = extent(shape, strides) else {
@@ -245,7 +290,10 @@ unsafe fn view(tensor: &DlTensor) -> PyResult<Option<View<'_>>> {
         (BOOL, 8) => data!(Bool, u8),
         _ => return Ok(None),
     };
-    View::new(data, shape, strides).map(Some).map_err(raise)
+    match View::new(data, shape, strides) {
+        Ok(view) => Ok(Some(with(view))),
+        Err(error) => Err(raise(error)),
+    }
 }
 
 /// Shape and strides.
