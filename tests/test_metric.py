@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lumbre as lb
 from lumbre.errors import (
+    ArgumentTypeError,
     DTypeError,
     LumbreError,
     MetricError,
@@ -351,13 +352,13 @@ def test_two_of_a_kind_live_side_by_side_under_two_names(data):
     "bad", ["acc", 3, {"acc": Accuracy()}, [None], [Accuracy(), "acc"], len, nn.MSELoss()], ids=repr
 )
 def test_what_is_no_metric_is_refused_at_setup(bad):
-    with pytest.raises(MetricError, match=r"is no metric.*lb\.Metric.*torchmetrics"):
+    with pytest.raises(ArgumentTypeError, match=r"is no metric.*lb\.Metric.*torchmetrics"):
         lb.setup(Same(), mean_of_target, torch.optim.SGD, metrics=bad)
 
 
 @pytest.mark.parametrize("bad", [Accuracy, [Accuracy], [torchmetrics.MeanSquaredError, Count()]])
 def test_a_class_is_refused_where_an_instance_is_due(bad):
-    with pytest.raises(MetricError, match=r"the class (\w+) where an instance .* write \1\("):
+    with pytest.raises(ArgumentTypeError, match=r"the class (\w+) where an instance .* write \1\("):
         lb.setup(Same(), mean_of_target, torch.optim.SGD, metrics=bad)
 
 

@@ -326,7 +326,7 @@ def test_a_factory_that_makes_no_module_is_refused() -> None:
     ],
 )
 def test_a_metric_that_is_none_is_refused(metrics: Any, words: str) -> None:
-    with pytest.raises(MetricError, match=words):
+    with pytest.raises(ArgumentTypeError, match=words):
         linear(metrics=metrics)
 
 

@@ -38,11 +38,11 @@ class TargetError(LumbreError, ValueError):
 
 
 class MetricError(LumbreError, ValueError):
-    """A metric cannot be used as given: it is none, two share a name, states do not merge."""
+    """A metric cannot be used as given: two share a name, states do not merge."""
 
 
-class MonitorError(LumbreError, KeyError):
-    """A callback watches a value that the records do not hold."""
+class MonitorError(LumbreError, ValueError, KeyError):
+    """A callback watches a value that the records do not hold: a bad argument, a missing key."""
 
     def __str__(self) -> str:
         # KeyError shows the repr of its argument, which would escape the line breaks.

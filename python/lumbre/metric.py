@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor
 
 from lumbre._core import Meter
-from lumbre.errors import MetricError
+from lumbre.errors import ArgumentTypeError, MetricError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -228,13 +228,13 @@ def _as_metric(value: Any) -> Metric:
     if isinstance(value, Metric):
         return value
     if isinstance(value, type):
-        raise MetricError(
+        raise ArgumentTypeError(
             f"metrics holds the class {value.__name__} where an instance is due: "
             f"write {value.__name__}(...)."
         )
     if _is_torchmetric(value):
         return TorchMetric(value)
-    raise MetricError(
+    raise ArgumentTypeError(
         f"{value!r} is no metric. A metric is an instance of a subclass of lb.Metric, of one made "
         "by lb.metric(...), or of a torchmetrics.Metric."
     )

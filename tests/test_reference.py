@@ -1,0 +1,58 @@
+"""Every public name has its line in the reference, and every error of the core its class."""
+
+import builtins
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import lumbre
+from lumbre import callbacks, errors, metrics
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+
+
+def rows(title: str) -> list[str]:
+    """The names in the table under a heading."""
+    section = REFERENCE.split(f"## `{title}`\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", [lumbre, callbacks, metrics])
+def test_every_public_name_has_one_line_in_the_reference(module: ModuleType) -> None:
+    names = module.__all__
+    assert len(names) > 3
+    assert sorted(rows(module.__name__)) == sorted(names)
+    assert all(inspect.getdoc(getattr(module, name)) for name in names)
+
+
+def own_classes() -> list[type[BaseException]]:
+    return [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    ]
+
+
+def test_every_error_is_in_the_reference_and_is_a_built_in_that_one_would_catch() -> None:
+    classes = own_classes()
+    assert len(classes) > 10
+    assert rows("lumbre.errors") == [each.__name__ for each in classes]
+    for each in classes:
+        assert issubclass(each, errors.LumbreError | errors.LumbreWarning)
+        caught = [base for base in each.__mro__ if base.__module__ == builtins.__name__]
+        if each is not errors.LumbreError:
+            assert caught[0] is not Exception
+
+
+def test_every_error_of_the_core_has_a_class() -> None:
+    core = (ROOT / "rust" / "core" / "src" / "error.rs").read_text(encoding="utf-8")
+    face = (ROOT / "rust" / "py" / "src" / "error.rs").read_text(encoding="utf-8")
+    variants = re.findall(r"^    (\w+)\(", core.split("pub enum Error {")[1], flags=re.MULTILINE)
+    assert len(variants) > 5
+    mapped = dict(re.findall(r'Error::(\w+)\(message\) => \("(\w+)", message\)', face))
+    assert set(variants) == {*mapped, "Host"}, "Host carries an exception of Python as it is"
+    assert all(issubclass(getattr(errors, name), errors.LumbreError) for name in mapped.values())
