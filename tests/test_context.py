@@ -324,7 +324,7 @@ def test_metrics_are_read_by_set_and_epoch() -> None:
         assert ctx.get_metrics("valid", 9) == {}
         with pytest.raises(ContextError, match=r"no valid metric 'acc' in epoch 2.*are loss"):
             ctx.get_metric("acc", "valid")
-        with pytest.raises(ValueError, match=r'"train" or "valid", got "test"'):
+        with pytest.raises(ValueError, match=r'"train" or "valid"; got "test"'):
             ctx.get_metrics("test")
 
     fit(Scale, at("on_epoch_end", look, nth=2))

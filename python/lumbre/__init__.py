@@ -4,6 +4,7 @@ from lumbre import callbacks, errors, metrics
 from lumbre._core import HOOKS
 from lumbre.accelerator import Accelerator
 from lumbre.callback import Callback, callback, epochs, every, on, once
+from lumbre.context import Context
 from lumbre.data import as_dataloader
 from lumbre.errors import LumbreError, LumbreWarning
 from lumbre.fitted import Evaluation, Fitted
@@ -17,6 +18,7 @@ __all__ = [
     "HOOKS",
     "Accelerator",
     "Callback",
+    "Context",
     "Evaluation",
     "Fitted",
     "LumbreError",

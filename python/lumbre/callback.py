@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lumbre._core import HOOKS, Filter
 from lumbre.errors import ArgumentTypeError
@@ -82,6 +82,8 @@ def every(n: int) -> Callable[[_F], _F]:
         ...     def on_train_batch_end(self, ctx):
         ...         print(ctx.loss)
     """
+    if callable(n):
+        raise ArgumentTypeError("@every takes a number: @every(100) over the method.")
     return _with_filter(Filter.every(n))
 
 
@@ -95,9 +97,14 @@ def epochs(first: int, last: int | None = None) -> Callable[[_F], _F]:
     return _with_filter(Filter.epochs(first, last))
 
 
-def once(method: _F) -> _F:
+@overload
+def once(method: _F) -> _F: ...
+@overload
+def once() -> Callable[[_F], _F]: ...
+def once(method: Any = None) -> Any:
     """Let a hook method run once a run: the first time that its other filters hold."""
-    return _with_filter(Filter.once())(method)
+    decorate: Callable[[Any], Any] = _with_filter(Filter.once())
+    return decorate if method is None else decorate(method)
 
 
 def _with_filter(new: Filter) -> Callable[[_F], _F]:

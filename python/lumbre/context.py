@@ -22,6 +22,21 @@ if TYPE_CHECKING:
     from lumbre.fast_step import Road
     from lumbre.step import Part
 
+# Methods of the base class that the loop calls.
+_THE_LOOPS = {
+    "bind",
+    "drop_open_epoch",
+    "history",
+    "interrupt",
+    "is_used",
+    "log_metrics",
+    "meter_names",
+    "next_end",
+    "next_epoch",
+    "next_pass",
+    "note_exception",
+    "unbind",
+}
 _UNSET = ("optimizers", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams")
 
 
@@ -288,6 +303,10 @@ class Context(Run):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_no_context, ())
+
+    def __dir__(self) -> list[str]:
+        """What is meant for users; what the loop calls is left out."""
+        return [name for name in super().__dir__() if name not in _THE_LOOPS]
 
     def __repr__(self) -> str:
         return f"<ctx: {self.place}>"

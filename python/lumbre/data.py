@@ -69,9 +69,9 @@ def as_dataloader(data: Any, **dataloader_options: Any) -> Loader:
         raise ArgumentTypeError(f"data is the class {data.__name__}; pass an instance of it")
     raise ArgumentTypeError(
         f"data is of type {type_name(data)}, of which no batches can be made. Expected a "
-        "DataLoader, a Dataset, a tensor, array or frame, or a tuple or list of these. "
-        "Wrap it in torch.utils.data.DataLoader(data), or register a function for its type with "
-        "@lb.as_dataloader.register."
+        "DataLoader, a Dataset, a tensor, array or frame, or a tuple or list of these. What can be "
+        "iterated over once only, such as a generator, goes into an IterableDataset; for another "
+        "type a function can be registered with @lb.as_dataloader.register."
     )
 
 

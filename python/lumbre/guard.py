@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -38,8 +39,11 @@ class RunGuard:
         # A pass inside of a fit, from a callback, must not leave the model in another mode.
         modules = () if self._is_fit else ctx.model.modules()
         self._modes = [(each, each.training) for each in modules]
+        model = ctx.accelerator.unwrap(ctx.model)
+        # A parameter, buffer or submodule of that name is the model's own, and stays in sight.
+        own = {*model._parameters, *model._buffers, *model._modules}
         self._bound = [
-            ctx.accelerator.unwrap(ctx.model),
+            *([] if "ctx" in own else [model]),
             *(m for each in ctx.metrics.values() for m in each),
         ]
         self._before = [vars(each).get("ctx", _ABSENT) for each in self._bound]
@@ -101,6 +105,8 @@ class RunGuard:
             _bind(each, before)
         # An exception holds the frames that hold ctx: without this, ctx would hold itself.
         ctx.exception = None
+        # The quiet step holds the place where it is kept, and with it the model.
+        ctx.step = None
         self._bound, self._before, self._modes = [], [], []
 
     def _take_sigint(self) -> Any:
@@ -114,6 +120,9 @@ class RunGuard:
             if ctx.interrupted:
                 raise KeyboardInterrupt
             ctx.interrupt()
+            if ctx.verbose:
+                # Not by print: its buffer may be in use where the signal came.
+                os.write(2, b"\nFinishing the batch; Ctrl-C again stops at once.\n")
 
         signal.signal(signal.SIGINT, on_sigint)
         return before
@@ -140,7 +149,7 @@ class EpochGuard:
         traceback: TracebackType | None,
     ) -> bool:
         ctx = self._ctx
-        if error is None or not ctx.epoch_handlers:
+        if error is None or isinstance(error, KeyboardInterrupt) or not ctx.epoch_handlers:
             return False
         error = _original(error)
         if _find(ctx.epoch_handlers, error) is None:

@@ -186,5 +186,8 @@ def fail(ctx: Context) -> None:
 
 def close(ctx: Context, inside_epoch: bool = False) -> None:
     """Fire the `_end`s that are due, from the inside out, when what they close was left early."""
-    while (end := ctx.next_end(inside_epoch)) is not None:
+    fired: set[str] = set()
+    # Each one once: a callback that fires a `_begin` by hand must not keep this going.
+    while (end := ctx.next_end(inside_epoch)) is not None and end not in fired:
+        fired.add(end)
         ctx.call_callbacks(end)

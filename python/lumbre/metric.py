@@ -164,9 +164,9 @@ class MetricSet:
 class TorchMetric(Metric):
     """A `torchmetrics.Metric` as it is, on the device of what it measures."""
 
-    def __init__(self, held: Any) -> None:
+    def __init__(self, held: Any, name: str | None = None) -> None:
         self._held = held
-        self.name = getattr(held, "name", None) or type(held).__name__.lower()
+        self.name = name or getattr(held, "name", None) or type(held).__name__.lower()
         better = getattr(held, "higher_is_better", None)
         self.direction = None if better is None else "max" if better else "min"
 
@@ -215,13 +215,16 @@ def _native(metric: Metric) -> Any:
 def _as_list(metrics: Any) -> list[Metric]:
     if metrics is None:
         return []
-    torchmetrics = sys.modules.get("torchmetrics")
-    if torchmetrics is not None and isinstance(metrics, torchmetrics.MetricCollection):
-        metrics = list(metrics.values())
     one = isinstance(metrics, Metric | type | str | Mapping) or _is_torchmetric(metrics)
-    if one or not isinstance(metrics, Iterable):
+    if one or not isinstance(metrics, Iterable) or _is_collection(metrics):
         metrics = [metrics]
-    return [_as_metric(each) for each in metrics]
+    found: list[Metric] = []
+    for each in metrics:
+        if _is_collection(each):
+            found += [TorchMetric(held, name=name.lower()) for name, held in each.items()]
+        else:
+            found.append(_as_metric(each))
+    return found
 
 
 def _as_metric(value: Any) -> Metric:
@@ -244,3 +247,8 @@ def _is_torchmetric(value: Any) -> bool:
     # A torchmetric cannot exist before its package was imported: no need to import it to look.
     torchmetrics = sys.modules.get("torchmetrics")
     return torchmetrics is not None and isinstance(value, torchmetrics.Metric)
+
+
+def _is_collection(value: Any) -> bool:
+    torchmetrics = sys.modules.get("torchmetrics")
+    return torchmetrics is not None and isinstance(value, torchmetrics.MetricCollection)

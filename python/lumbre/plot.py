@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 def plot_metrics(metrics: dict[str, list[dict[str, Any]]]) -> Figure:
     """A panel for each metric that is a number, a line for each set."""
     try:
+        import matplotlib as mpl
         from matplotlib import pyplot as plt
         from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError as error:
@@ -38,7 +39,11 @@ def plot_metrics(metrics: dict[str, list[dict[str, Any]]]) -> Figure:
                 *zip(*points, strict=True), marker="o" if len(points) < 20 else "", ms=3, label=set_
             )
         axis.set(title=name, xlabel="epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
         axis.legend()
+    if not lines:
+        figure.text(0.5, 0.5, "no values were recorded", ha="center", va="center")
+    if "inline" in mpl.get_backend():
+        plt.close(figure)  # a notebook shows what is returned: it need not show it twice
     return figure

@@ -67,7 +67,7 @@ def _describe(callback: Callback, name: str, custom: list[str]) -> Spec:
     known = {*HOOKS, *custom}
     for attribute in dir(callback):
         if attribute.startswith("on_") and attribute not in known:
-            _refuse(kind.__name__, attribute, known)
+            _refuse(_name(callback), attribute, known)
     weight = callback.weight
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise ArgumentTypeError(f"{kind.__name__}.weight is a number; got {weight!r}.")

@@ -242,7 +242,8 @@ def make_context(
     if optimizers:
         ctx.opt_name, ctx.opt = next(iter(optimizers.items()))
     ctx.loss_fn = _loss(trainable, model)
-    has_forward = type(model).forward is not nn.Module.forward
+    # Looked up without calling anything: of a compiled or a scripted module it is not the class's.
+    has_forward = inspect.getattr_static(model, "forward") is not nn.Module.forward
     ctx._predict = step.predict if has_forward else step.identity
     ctx._compare = step.compare
     if accelerator.autocasts:
@@ -307,6 +308,10 @@ def _own_step(own: Callable[[Context], Any]) -> Callable[[Context], None]:
 
 
 def _epochs(epochs: int | tuple[int, int]) -> tuple[int, int]:
+    if getattr(epochs, "shape", ()):
+        raise ArgumentTypeError(
+            "epochs is a number; got an array. Data is one argument: fit([x, y], epochs=...)."
+        )
     pair = epochs if isinstance(epochs, tuple | list) else (1, epochs)
     whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in pair)
     if len(pair) != 2 or not whole:

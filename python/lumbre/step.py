@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from lumbre._core import HOOKS
 from lumbre.data import input_and_target
-from lumbre.errors import DataError, ShapeError, ShapeWarning
+from lumbre.errors import (
+    ArgumentTypeError,
+    DataError,
+    LumbreWarning,
+    ShapeError,
+    ShapeWarning,
+)
 from lumbre.fast_step import PUBLIC
 
 if TYPE_CHECKING:
@@ -121,7 +127,7 @@ def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
                 now.step_opt(optimizer)
                 zero_grad(optimizer)
                 set_grad(True)
-        except RuntimeError:
+        except (RuntimeError, AttributeError):
             _check_scalar(ctx, loss)
             raise
 
@@ -141,7 +147,7 @@ def differentiate(ctx: Context, value: Any) -> None:
     """The backward pass for one optimizer: every leaf gets its gradient."""
     try:
         ctx._road.backward(value, ())
-    except RuntimeError:
+    except (RuntimeError, AttributeError):
         _check_scalar(ctx, value)
         raise
 
@@ -154,7 +160,7 @@ def differentiate_one(ctx: Context, value: Any) -> None:
         return  # all of it is frozen, and without inputs every leaf would get a gradient
     try:
         ctx._road.backward(value, inputs)
-    except RuntimeError:
+    except (RuntimeError, AttributeError):
         _check_scalar(ctx, value)
         raise
 
@@ -182,6 +188,12 @@ def differentiate_own(own: Callable[[Any], Any]) -> Part:
 
 
 def _check_scalar(ctx: Context, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise ArgumentTypeError(
+            f"There is nothing to differentiate: ctx.loss_grad is {value!r} where a scalar tensor "
+            "with its graph is due. A callback replaces the loss by ctx.loss_grad = ..., and "
+            "ctx.loss is what is kept of it."
+        )
     if isinstance(value, Tensor) and value.numel() != 1:
         raise ShapeError(
             f"The loss is a tensor of shape {tuple(value.shape)} where a scalar is due. "
@@ -211,7 +223,14 @@ def parameters_of(optimizer: Any) -> tuple[Tensor, ...]:
 
 
 def check_shapes(ctx: Context) -> None:
-    """Warn when a loss of torch would broadcast (n, 1) against (n,) to (n, n)."""
+    """Warn when a loss of torch would broadcast (n, 1) against (n,) to (n, n), or there is none."""
+    if ctx.loss_grad is None and not ctx._now.losses:
+        warnings.warn(
+            f"{type(ctx.model).__name__}.step has set no loss, so that its record is NaN. "
+            "Let it set ctx.loss = loss.",
+            LumbreWarning,
+            stacklevel=2,
+        )
     pred, target = ctx.pred, ctx.target
     if not (isinstance(pred, Tensor) and isinstance(target, Tensor)):
         return
@@ -265,6 +284,7 @@ def _part_of_quiet_step(traceback: TracebackType) -> str:
         "now.model(": "predict",
         "now.loss_fn(": "compare",
         "backward(": "differentiate",
+        "_check_scalar(": "differentiate",
     }
     return next((part for words, part in lines.items() if words in line), "update")
 

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 class CSVLogger(Callback):
     """Writes a row for each set and epoch: `epoch,set,<metrics>`.
 
-    Acts at `on_fit_begin`, `on_epoch_end`, `on_fit_end` and `on_exception`, at weight 0; give it a
-    larger weight if callbacks of yours log values at `on_epoch_end`. The columns are those of the
+    Acts at `on_fit_begin`, `on_epoch_end`, `on_fit_end` and `on_exception`, at weight 1e6: what
+    other callbacks log at `on_epoch_end` is there by then. The columns are those of the
     first epoch. The file is flushed after each epoch; a new fit writes it anew.
 
     Args:
         path: The file; its folder is made.
     """
+
+    weight = 1e6
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path

@@ -29,9 +29,10 @@ class Monitor:
         self.owner, self.monitor, self.mode, self.min_delta = owner, monitor, mode, min_delta
         self.set, _, self.name = str(monitor).partition("_")
         if self.set not in ("train", "valid") or not self.name:
+            meant = f' Did you mean "valid_{self.name}"?' if self.set.startswith("val") else ""
             raise ArgumentError(
                 f'{owner}: monitor is a set and the name of a record, such as "valid_loss" or '
-                f'"train_acc"; got {monitor!r}.'
+                f'"train_acc"; got {monitor!r}.{meant}'
             )
         if mode not in ("min", "max", "zero"):
             raise ArgumentError(f'{owner}: mode is "min", "max" or "zero"; got {mode!r}.')

@@ -23,6 +23,7 @@ class Progress(Callback):
     def __init__(self) -> None:
         self._bar: Any = None
         self._set: str | None = None
+        self._streams: list[tuple[str, Any, Any]] = []
 
     def on_train_begin(self, ctx: Context) -> None:
         """A new bar."""
@@ -81,7 +82,7 @@ class Progress(Callback):
 
         try:
             total = len(ctx.data)
-        except TypeError:
+        except (TypeError, NotImplementedError):  # both are said by loaders that cannot know
             total = None
         # disable=None: no bar where nobody could see it move. When to draw is ours to say.
         bar: Any = tqdm(
@@ -93,12 +94,39 @@ class Progress(Callback):
             mininterval=0,
             file=sys.stderr,
         )
-        self._bar = None if bar.disable else bar
+        if bar.disable:
+            return
+        self._bar = bar
+        if sys.stderr.isatty():
+            for name in ("stdout", "stderr"):
+                stream = getattr(sys, name)
+                clearing = _Clearing(stream, bar)
+                self._streams.append((name, stream, clearing))
+                setattr(sys, name, clearing)
 
     def _close(self) -> None:
+        for name, stream, clearing in self._streams:
+            if getattr(sys, name) is clearing:
+                setattr(sys, name, stream)
+        self._streams = []
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class _Clearing:
+    """A stream of the terminal while a bar is open: the bar goes before anything is written."""
+
+    def __init__(self, stream: Any, bar: Any) -> None:
+        self._stream = stream
+        self._bar = bar
+
+    def write(self, text: str) -> Any:
+        self._bar.clear()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def is_shown() -> bool:

@@ -11,6 +11,8 @@ from lumbre._core import NativeMetric
 from lumbre.errors import DTypeError, MetricError, TargetError
 from lumbre.metric import Metric
 
+_ON_CTX = {"preds": "pred", "target": "target"}
+
 
 class Native(Metric):
     """A metric whose state is in Rust.
@@ -74,7 +76,8 @@ class Native(Metric):
     def _checked(self, name: str, tensor: Any) -> Tensor:
         if not isinstance(tensor, Tensor):
             raise DTypeError(
-                f"{type(self).__name__} measures tensors; {name} is {type(tensor).__name__}."
+                f"{type(self).__name__} measures tensors; {name} is {type(tensor).__name__}. "
+                f"A callback at on_train_batch_begin may set it: ctx.{_ON_CTX[name]} = ..."
             )
         if tensor.is_complex():
             raise DTypeError(

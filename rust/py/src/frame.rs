@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use lumbre_core::Result;
 use lumbre_core::callback::{Context, Host};
 use lumbre_core::flow::{Set, State};
-use lumbre_core::records::Records;
+use lumbre_core::records::{Entry, Records};
 use pyo3::prelude::*;
 
 use crate::error::carry;
@@ -21,6 +21,10 @@ pub struct Frame<'a> {
 
 impl Host for PyHost {
     type Context<'a> = Frame<'a>;
+}
+
+fn has(entry: &Entry, name: &str) -> bool {
+    entry.iter().any(|(known, _)| &**known == name)
 }
 
 impl Context for Frame<'_> {
@@ -68,9 +72,15 @@ impl Context for Frame<'_> {
             .map_err(carry)?;
         let epoch = self.state().epoch();
         self.records(|records| {
-            records.reach(set, epoch);
-            for (name, value) in values {
-                records.log(set, epoch, &name, value);
+            // The pass' own values come first, whatever was logged while it ran.
+            let logged = std::mem::take(records.reach(set, epoch));
+            for (name, value) in values.into_iter().chain(logged) {
+                if records
+                    .entry(set, epoch)
+                    .is_none_or(|entry| !has(entry, &name))
+                {
+                    records.log(set, epoch, &name, value);
+                }
             }
         });
         Ok(())

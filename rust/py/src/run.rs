@@ -1,18 +1,21 @@
 //! `_core.Run`.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+mod flow;
+mod records;
 
-use lumbre_core::flow::{Flow, Set, State};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use lumbre_core::flow::{Set, State};
 use lumbre_core::hook::{Edge, HookId, HookSet, Scope};
-use lumbre_core::records::{Entry, Records, Span};
+use lumbre_core::records::Records;
 use lumbre_core::schedule;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::error::raise;
 use crate::frame::{Frame, PyHost};
@@ -20,7 +23,6 @@ use crate::grad::without_grad;
 use crate::meter::Meter;
 use crate::names::Names;
 use crate::schedule::Schedule;
-use crate::value;
 
 /// What a run is given once, when it starts.
 pub struct Binding {
@@ -146,19 +148,6 @@ impl Run {
             self.note(ctx.py(), &error, &who);
             error
         })
-    }
-
-    fn lock_records(&self) -> MutexGuard<'_, Records> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_named(&self, set: Option<&str>) -> PyResult<Set> {
-        match set {
-            None => Ok(self.state.pass().unwrap_or(Set::Train)),
-            Some(name) => Set::from_name(name).ok_or_else(|| {
-                PyValueError::new_err(format!("a set is \"train\" or \"valid\", got {name:?}"))
-            }),
-        }
     }
 }
 
@@ -288,276 +277,6 @@ impl Run {
         }
     }
 
-    // -- flow ------------------------------------------------------------------------------------
-
-    /// Begin the next epoch; False when there is none to come.
-    fn next_epoch(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        let this = slf.get();
-        this.noted.store(0, Relaxed);
-        let begins = this.state.next_epoch();
-        if begins {
-            let validates = !slf.getattr("valid_data")?.is_none();
-            let mut records = this.lock_records();
-            records.reach(Set::Train, this.state.epoch());
-            if validates {
-                records.reach(Set::Valid, this.state.epoch());
-            }
-        }
-        Ok(begins)
-    }
-
-    /// Begin a pass; False when something asks to leave it out.
-    fn next_pass(&self, training: bool) -> bool {
-        self.state.next_pass(training)
-    }
-
-    /// The `_end` that is due next if the run is left now: of the scopes inside of the epoch, or of all.
-    #[pyo3(signature = (inside_epoch=false))]
-    fn next_end(&self, inside_epoch: bool) -> Option<&'static str> {
-        self.state
-            .next_end(inside_epoch.then_some(Scope::Epoch))
-            .map(lumbre_core::hook::Hook::name)
-    }
-
-    /// End the run when the batch under way is finished, and say why.
-    #[pyo3(signature = (reason=""))]
-    fn stop(&self, reason: &str) {
-        let bound = self.bound();
-        let who = bound.as_ref().and_then(|bound| bound.core.current());
-        self.state.wish(Flow::Stop(reason.to_owned()), who);
-    }
-
-    /// Finish the batch under way, then leave out the rest of the epoch.
-    fn skip_epoch(&self) {
-        self.state.wish(Flow::SkipEpoch, None);
-    }
-
-    /// Leave the batch under way: no step, no metric.
-    fn skip_batch(&self) {
-        self.state.wish(Flow::SkipBatch, None);
-    }
-
-    /// Record a Ctrl-C.
-    fn interrupt(&self) {
-        self.state
-            .interrupt(&format!("Ctrl-C: {}", self.state.place()));
-    }
-
-    /// Whether Ctrl-C has been pressed.
-    #[getter]
-    fn interrupted(&self) -> bool {
-        self.state.is_interrupted()
-    }
-
-    /// Whether a stop has been asked for.
-    #[getter]
-    fn stopped(&self) -> bool {
-        self.state.is_stopped()
-    }
-
-    /// Whether the batch under way is to be left.
-    #[getter]
-    fn skipped(&self) -> bool {
-        self.state.batch_is_skipped()
-    }
-
-    /// Who stopped the run and why; None when nobody did.
-    #[getter]
-    fn stop_reason(&self) -> Option<String> {
-        self.state.stop_reason()
-    }
-
-    /// Where the run stands: `epoch 2, iteration 17, training`.
-    #[getter]
-    fn place(&self) -> String {
-        self.state.place()
-    }
-
-    /// Note on an exception where it was raised, unless it has its note already.
-    fn note_exception(&self, error: &Bound<'_, PyAny>, who: &str) {
-        self.note(error.py(), &PyErr::from_value(error.clone()), who);
-    }
-
-    // -- counters --------------------------------------------------------------------------------
-
-    /// The epoch under way, from 1; 0 before the first.
-    #[getter]
-    fn epoch(&self) -> u64 {
-        self.state.epoch()
-    }
-
-    /// How many epochs have come to their end.
-    #[getter]
-    fn completed_epochs(&self) -> u64 {
-        self.state.completed()
-    }
-
-    /// The last epoch there will be, if nobody stops before.
-    #[getter]
-    fn max_epochs(&self) -> u64 {
-        self.state.max_epochs()
-    }
-
-    #[setter]
-    fn set_max_epochs(&self, epochs: u64) {
-        self.state.set_max_epochs(epochs);
-    }
-
-    /// The batch in this pass, from 1.
-    #[getter]
-    fn iter(&self) -> u64 {
-        self.state.iter()
-    }
-
-    /// The training batch in the whole run, from 1.
-    #[getter]
-    fn step_count(&self) -> u64 {
-        self.state.step_count()
-    }
-
-    /// Whether a training pass is under way, or was last.
-    #[getter]
-    fn training(&self) -> bool {
-        self.state.training()
-    }
-
-    #[setter]
-    fn set_training(&self, training: bool) {
-        self.state.set_training(training);
-    }
-
-    /// The first dimension of the target, else of the input: the weight of the batch's loss.
-    #[getter]
-    fn batch_size<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        match slf.get().state.batch_size() {
-            Some(size) => Ok(size.into_pyobject(py)?.into_any()),
-            None => py
-                .import("lumbre.data")?
-                .call_method1("batch_size_of", (slf.getattr("batch")?,)),
-        }
-    }
-
-    #[setter]
-    fn set_batch_size(&self, size: u64) {
-        self.state.set_batch_size(size);
-    }
-
-    // -- records ---------------------------------------------------------------------------------
-
-    /// Log a value of this epoch; the last value of an epoch stays.
-    #[pyo3(signature = (name, value, set=None))]
-    fn log_metric(&self, name: &str, value: &Bound<'_, PyAny>, set: Option<&str>) -> PyResult<()> {
-        let set = self.set_named(set)?;
-        let value = value::from_python(value)?;
-        self.lock_records()
-            .log(set, self.state.epoch(), &Arc::from(name), value);
-        Ok(())
-    }
-
-    /// The names under which a set's loss and metrics are recorded.
-    fn meter_names(&self, py: Python<'_>, set: &str) -> PyResult<Vec<String>> {
-        let set = self.set_named(Some(set))?;
-        Ok(self
-            .bound()
-            .map(|bound| bound.meter(set).bind(py).get().names())
-            .unwrap_or_default())
-    }
-
-    /// Log values of an epoch, in addition to those it has or in their place.
-    fn log_metrics(
-        &self,
-        set: &str,
-        epoch: u64,
-        values: &Bound<'_, PyDict>,
-        append: bool,
-    ) -> PyResult<()> {
-        let set = self.set_named(Some(set))?;
-        let mut entry = Entry::new();
-        for (name, value) in values {
-            entry.push((
-                Arc::from(name.extract::<String>()?),
-                value::from_python(&value)?,
-            ));
-        }
-        let mut records = self.lock_records();
-        if !append {
-            records.reach(set, epoch).clear();
-        }
-        for (name, value) in entry {
-            records.log(set, epoch, &name, value);
-        }
-        Ok(())
-    }
-
-    /// The values of an epoch, by default of this one: those logged so far and, while the set's pass
-    /// is under way, those of its metrics up to now.
-    #[pyo3(signature = (set, epoch=None))]
-    fn get_metrics<'py>(
-        slf: &Bound<'py, Self>,
-        set: &str,
-        epoch: Option<u64>,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let this = slf.get();
-        let set = this.set_named(Some(set))?;
-        let now = this.state.epoch().max(1);
-        let at = epoch.unwrap_or(now);
-        let mut entry = Entry::new();
-        if at == now
-            && this.state.set() == Some(set)
-            && let Some(bound) = this.bound()
-        {
-            this.count_due(slf, &bound, set)?;
-            entry = bound.meter(set).bind(slf.py()).get().values(slf)?;
-        }
-        let logged = this
-            .lock_records()
-            .entry(set, at)
-            .cloned()
-            .unwrap_or_default();
-        let running = entry
-            .iter()
-            .map(|(name, _)| Arc::clone(name))
-            .collect::<Vec<_>>();
-        entry.extend(
-            logged
-                .into_iter()
-                .filter(|(name, _)| !running.contains(name)),
-        );
-        entry_to_python(slf.py(), &entry)
-    }
-
-    /// The whole history: `{"metrics": {set: [{name: value}]}, "profile": {part: [seconds]}}`.
-    fn history<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let records = self.lock_records().clone();
-        let metrics = PyDict::new(py);
-        for set in Set::ALL {
-            let entries = records
-                .entries(set)
-                .iter()
-                .map(|entry| entry_to_python(py, entry));
-            metrics.set_item(
-                set.name(),
-                PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?,
-            )?;
-        }
-        let profile = PyDict::new(py);
-        for span in Span::ALL {
-            profile.set_item(span.name(), records.spans(span))?;
-        }
-        let history = PyDict::new(py);
-        history.set_item("metrics", metrics)?;
-        history.set_item("profile", profile)?;
-        Ok(history)
-    }
-
-    /// Drop what was recorded of an epoch that was not completed.
-    fn drop_open_epoch(&self) {
-        self.lock_records().truncate(self.state.completed());
-    }
-
-    // -- attributes ------------------------------------------------------------------------------
-
     fn __getattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>) -> PyResult<Py<PyAny>> {
         Err(unknown_attribute(slf, name, "unknown"))
     }
@@ -567,7 +286,8 @@ impl Run {
         name: &Bound<'_, PyString>,
         value: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        // SAFETY: three live objects, and the generic setter is what the class would use without us.
+        // SAFETY: three live objects. The generic setter is what the class would use without us;
+        // Python refuses to call it by hand for a class that has a setter of its own.
         let status =
             unsafe { ffi::PyObject_GenericSetAttr(slf.as_ptr(), name.as_ptr(), value.as_ptr()) };
         if status == 0 {
@@ -616,14 +336,6 @@ fn batch_end_of(hook: HookId) -> Option<Set> {
         Some(Edge::End(Scope::ValidBatch)) => Some(Set::Valid),
         _ => None,
     }
-}
-
-fn entry_to_python<'py>(py: Python<'py>, entry: &Entry) -> PyResult<Bound<'py, PyDict>> {
-    let values = PyDict::new(py);
-    for (name, value) in entry {
-        values.set_item(&**name, value::to_python(py, value)?)?;
-    }
-    Ok(values)
 }
 
 /// `lumbre.context` knows the names there are and words the hint.

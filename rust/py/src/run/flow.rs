@@ -1,0 +1,163 @@
+//! The part of `_core.Run` that counts, and that records and honors wishes.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use lumbre_core::flow::{Flow, Set};
+use lumbre_core::hook::{Hook, Scope};
+use pyo3::prelude::*;
+
+use super::Run;
+
+#[pymethods]
+impl Run {
+    /// Begin the next epoch; False when there is none to come.
+    fn next_epoch(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        this.noted.store(0, Relaxed);
+        let begins = this.state.next_epoch();
+        if begins {
+            let validates = !slf.getattr("valid_data")?.is_none();
+            let mut records = this.lock_records();
+            records.reach(Set::Train, this.state.epoch());
+            if validates {
+                records.reach(Set::Valid, this.state.epoch());
+            }
+        }
+        Ok(begins)
+    }
+
+    /// Begin a pass; False when something asks to leave it out.
+    fn next_pass(&self, training: bool) -> bool {
+        self.state.next_pass(training)
+    }
+
+    /// The `_end` that is due next if the run is left now: of the scopes inside of the epoch, or of all.
+    #[pyo3(signature = (inside_epoch=false))]
+    fn next_end(&self, inside_epoch: bool) -> Option<&'static str> {
+        self.state
+            .next_end(inside_epoch.then_some(Scope::Epoch))
+            .map(Hook::name)
+    }
+
+    /// End the run when the batch under way is finished, and say why.
+    #[pyo3(signature = (reason=""))]
+    fn stop(&self, reason: &str) {
+        let bound = self.bound();
+        let who = bound.as_ref().and_then(|bound| bound.core.current());
+        self.state.wish(Flow::Stop(reason.to_owned()), who);
+    }
+
+    /// Finish the batch under way, then leave out the rest of the epoch.
+    fn skip_epoch(&self) {
+        self.state.wish(Flow::SkipEpoch, None);
+    }
+
+    /// Leave the batch under way: no step, no metric.
+    fn skip_batch(&self) {
+        self.state.wish(Flow::SkipBatch, None);
+    }
+
+    /// Record a Ctrl-C.
+    fn interrupt(&self) {
+        self.state
+            .interrupt(&format!("Ctrl-C: {}", self.state.place()));
+    }
+
+    /// Whether Ctrl-C has been pressed.
+    #[getter]
+    fn interrupted(&self) -> bool {
+        self.state.is_interrupted()
+    }
+
+    /// Whether a stop has been asked for.
+    #[getter]
+    fn stopped(&self) -> bool {
+        self.state.is_stopped()
+    }
+
+    /// Whether the batch under way is to be left.
+    #[getter]
+    fn skipped(&self) -> bool {
+        self.state.batch_is_skipped()
+    }
+
+    /// Who stopped the run and why; None when nobody did.
+    #[getter]
+    fn stop_reason(&self) -> Option<String> {
+        self.state.stop_reason()
+    }
+
+    /// Where the run stands: `epoch 2, iteration 17, training`.
+    #[getter]
+    fn place(&self) -> String {
+        self.state.place()
+    }
+
+    /// Note on an exception where it was raised, unless it has its note already.
+    fn note_exception(&self, error: &Bound<'_, PyAny>, who: &str) {
+        self.note(error.py(), &PyErr::from_value(error.clone()), who);
+    }
+
+    /// The epoch under way, from 1; 0 before the first.
+    #[getter]
+    fn epoch(&self) -> u64 {
+        self.state.epoch()
+    }
+
+    /// How many epochs have come to their end.
+    #[getter]
+    fn completed_epochs(&self) -> u64 {
+        self.state.completed()
+    }
+
+    /// The last epoch there will be, if nobody stops before.
+    #[getter]
+    fn max_epochs(&self) -> u64 {
+        self.state.max_epochs()
+    }
+
+    #[setter]
+    fn set_max_epochs(&self, epochs: u64) {
+        self.state.set_max_epochs(epochs);
+    }
+
+    /// The batch in this pass, from 1.
+    #[getter]
+    fn iter(&self) -> u64 {
+        self.state.iter()
+    }
+
+    /// The training batch in the whole run, from 1.
+    #[getter]
+    fn step_count(&self) -> u64 {
+        self.state.step_count()
+    }
+
+    /// Whether a training pass is under way, or was last.
+    #[getter]
+    fn training(&self) -> bool {
+        self.state.training()
+    }
+
+    #[setter]
+    fn set_training(&self, training: bool) {
+        self.state.set_training(training);
+    }
+
+    /// The first dimension of the target, else of the input: the weight of the batch's loss.
+    #[getter]
+    fn batch_size<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        match slf.get().state.batch_size() {
+            Some(size) => Ok(size.into_pyobject(py)?.into_any()),
+            None => py
+                .import("lumbre.data")?
+                .call_method1("batch_size_of", (slf.getattr("batch")?,)),
+        }
+    }
+
+    #[setter]
+    fn set_batch_size(&self, size: u64) {
+        self.state.set_batch_size(size);
+    }
+}

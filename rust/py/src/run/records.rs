@@ -1,0 +1,158 @@
+//! The part of `_core.Run` that keeps the history.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use lumbre_core::flow::Set;
+use lumbre_core::records::{Entry, Records, Span};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::Run;
+use crate::error::exception;
+use crate::value;
+
+impl Run {
+    pub(super) fn lock_records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_named(&self, set: Option<&str>) -> PyResult<Set> {
+        match set {
+            None => Ok(self.state.pass().unwrap_or(Set::Train)),
+            Some(name) => Set::from_name(name).ok_or_else(|| {
+                let message = format!(
+                    "A set of records is \"train\" or \"valid\"; got {name:?}. \
+                     Did you mean \"{}\"?",
+                    if name.starts_with('t') {
+                        "train"
+                    } else {
+                        "valid"
+                    }
+                );
+                Python::attach(|py| exception(py, "ArgumentError", message))
+            }),
+        }
+    }
+}
+
+#[pymethods]
+impl Run {
+    /// Log a value of this epoch; the last value of an epoch stays.
+    #[pyo3(signature = (name, value, set=None))]
+    fn log_metric(&self, name: &str, value: &Bound<'_, PyAny>, set: Option<&str>) -> PyResult<()> {
+        let set = self.set_named(set)?;
+        let value = value::from_python(value)?;
+        self.lock_records()
+            .log(set, self.state.epoch(), &Arc::from(name), value);
+        Ok(())
+    }
+
+    /// The names under which a set's loss and metrics are recorded.
+    fn meter_names(&self, py: Python<'_>, set: &str) -> PyResult<Vec<String>> {
+        let set = self.set_named(Some(set))?;
+        Ok(self
+            .bound()
+            .map(|bound| bound.meter(set).bind(py).get().names())
+            .unwrap_or_default())
+    }
+
+    /// Log values of an epoch, in addition to those it has or in their place.
+    fn log_metrics(
+        &self,
+        set: &str,
+        epoch: u64,
+        values: &Bound<'_, PyDict>,
+        append: bool,
+    ) -> PyResult<()> {
+        let set = self.set_named(Some(set))?;
+        let mut entry = Entry::new();
+        for (name, value) in values {
+            entry.push((
+                Arc::from(name.extract::<String>()?),
+                value::from_python(&value)?,
+            ));
+        }
+        let mut records = self.lock_records();
+        if !append {
+            records.reach(set, epoch).clear();
+        }
+        for (name, value) in entry {
+            records.log(set, epoch, &name, value);
+        }
+        Ok(())
+    }
+
+    /// The values of an epoch, by default of this one: those logged so far and, while the set's pass
+    /// is under way, those of its metrics up to now.
+    #[pyo3(signature = (set, epoch=None))]
+    fn get_metrics<'py>(
+        slf: &Bound<'py, Self>,
+        set: &str,
+        epoch: Option<u64>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let this = slf.get();
+        let set = this.set_named(Some(set))?;
+        let now = this.state.epoch().max(1);
+        let at = epoch.unwrap_or(now);
+        let mut entry = Entry::new();
+        if at == now
+            && this.state.set() == Some(set)
+            && let Some(bound) = this.bound()
+        {
+            this.count_due(slf, &bound, set)?;
+            entry = bound.meter(set).bind(slf.py()).get().values(slf)?;
+        }
+        let logged = this
+            .lock_records()
+            .entry(set, at)
+            .cloned()
+            .unwrap_or_default();
+        let running = entry
+            .iter()
+            .map(|(name, _)| Arc::clone(name))
+            .collect::<Vec<_>>();
+        entry.extend(
+            logged
+                .into_iter()
+                .filter(|(name, _)| !running.contains(name)),
+        );
+        entry_to_python(slf.py(), &entry)
+    }
+
+    /// The whole history: `{"metrics": {set: [{name: value}]}, "profile": {part: [seconds]}}`.
+    fn history<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let records = self.lock_records().clone();
+        let metrics = PyDict::new(py);
+        for set in Set::ALL {
+            let entries = records
+                .entries(set)
+                .iter()
+                .map(|entry| entry_to_python(py, entry));
+            metrics.set_item(
+                set.name(),
+                PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?,
+            )?;
+        }
+        let profile = PyDict::new(py);
+        for span in Span::ALL {
+            profile.set_item(span.name(), records.spans(span))?;
+        }
+        let history = PyDict::new(py);
+        history.set_item("metrics", metrics)?;
+        history.set_item("profile", profile)?;
+        Ok(history)
+    }
+
+    /// Drop what was recorded of an epoch that was not completed.
+    fn drop_open_epoch(&self) {
+        self.lock_records().truncate(self.state.completed());
+    }
+}
+
+fn entry_to_python<'py>(py: Python<'py>, entry: &Entry) -> PyResult<Bound<'py, PyDict>> {
+    let values = PyDict::new(py);
+    for (name, value) in entry {
+        values.set_item(&**name, value::to_python(py, value)?)?;
+    }
+    Ok(values)
+}
