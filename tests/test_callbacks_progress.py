@@ -125,3 +125,27 @@ def test_ctrl_c_is_said_when_verbose(capsys: pytest.CaptureFixture[str]) -> None
         fit(Scale, at("on_train_batch_end", interrupt), verbose=verbose)
         printed = capsys.readouterr().out
         assert ("Interrupted (epoch 1, iteration 1, training)." in printed) == verbose
+
+
+def test_what_a_callback_prints_takes_the_bar_away_and_stays_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = terminal_of(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    fit(Scale, at("on_train_batch_end", lambda ctx: print("two", "words")), verbose=True)
+    assert sys.stdout is terminal
+    assert sys.stderr is terminal
+    assert "\rtwo words\n" in terminal.getvalue(), "the bar is wiped, and once a line only"
+
+
+def test_an_exception_gives_the_streams_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
+    stdout = sys.stdout
+
+    def boom(ctx: Any) -> None:
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fit(Scale, at("on_train_batch_end", boom), verbose=True)
+    assert sys.stdout is stdout
+    assert sys.stderr is terminal

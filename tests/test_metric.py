@@ -848,3 +848,15 @@ def test_a_fit_runs_the_torch_ops_of_a_loop_by_hand_and_no_other():
     for metrics in (None, [Accuracy(), Accuracy(name="again")]):
         assert ops_of_a_fit(batches, metrics) - ops_of_a_fit(batches[:2], metrics) == by_hand
     assert by_hand["addmm"] == 10
+
+
+def test_a_collection_of_torchmetrics_keeps_its_names():
+    collection = torchmetrics.MetricCollection(
+        {
+            "F1_micro": torchmetrics.classification.MulticlassF1Score(3, average="micro"),
+            "F1_macro": torchmetrics.classification.MulticlassF1Score(3, average="macro"),
+        }
+    )
+    for given in (collection, [Accuracy(), collection]):
+        names = [each.record_name for each in as_metric_set(given).train]
+        assert names[-2:] == ["f1_micro", "f1_macro"]

@@ -530,3 +530,28 @@ def test_the_same_seed_gives_the_same_fit() -> None:
             quick(linear().set_opt_hparams(lr=0.1), epochs=3, valid_data=0.3).model.weight
         )
     assert torch.equal(*weights)
+
+
+def test_an_array_in_the_place_of_epochs_is_told_from_a_number() -> None:
+    x, y = torch.ones(4, 1), torch.ones(4, 1)
+    with pytest.raises(ArgumentTypeError, match=r"Data is one argument: fit\(\[x, y\]"):
+        linear().fit(x, y)
+
+
+def test_a_step_of_ones_own_that_sets_no_loss_is_told_of() -> None:
+    class Silent(nn.Linear):
+        def step(self, ctx: Any) -> None:
+            ctx.pred = self(ctx.input)
+
+    trainable = lb.setup(Silent(1, 1), optimizer=torch.optim.SGD)
+    with pytest.warns(lb.LumbreWarning, match=r"Silent.step has set no loss.*ctx.loss = loss"):
+        trainable.fit([torch.ones(4, 1), torch.ones(4, 1)], epochs=1)
+
+
+def test_a_loss_that_was_taken_away_is_asked_for_by_its_name() -> None:
+    @lb.on("on_train_batch_after_loss")
+    def drop(ctx: Any) -> None:
+        ctx.loss = ctx.loss_grad
+
+    with pytest.raises(ArgumentTypeError, match=r"ctx.loss_grad is None.*ctx.loss_grad = "):
+        linear().fit([torch.ones(4, 1), torch.ones(4, 1)], epochs=1, callbacks=drop)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lumbre import loop
 from lumbre._core import Run, nearest
 from lumbre.data import input_and_target
-from lumbre.errors import ArgumentTypeError, ContextError
+from lumbre.errors import ArgumentError, ArgumentTypeError, ContextError
 from lumbre.now import Now
 
 if TYPE_CHECKING:
@@ -237,13 +237,16 @@ class Context(Run):
             index: Its place, counted from 1 like epochs; for metrics this epoch, else the end.
             append: Whether to add to what is in that place, or to replace it.
         """
+        last = max(self.epoch, 1)
+        if index is not None and (index < 1 or (what == "metrics" and index > last)):
+            there = f"1 to {last}, the epochs so far" if what == "metrics" else "counted from 1"
+            raise ArgumentError(f"ctx.log({what!r}, ...): index is {there}; got {index!r}.")
         if what == "metrics":
             if not isinstance(value, Mapping):
                 raise ArgumentTypeError(
                     f'ctx.log("metrics", ...) takes a dict of names and values; got {value!r}.'
                 )
-            epoch = max(self.epoch, 1) if index is None else index
-            self.log_metrics(set, epoch, dict(value), append)
+            self.log_metrics(set, last if index is None else index, dict(value), append)
             return
         values = self._extras.setdefault(what, {}).setdefault(set, [])
         if index is None:
@@ -265,7 +268,14 @@ class Context(Run):
         if what not in records or set not in records[what]:
             there = [f"{w}/{s}" for w, sets in records.items() for s in sets]
             raise ContextError(f"Nothing is logged as {what}/{set}; there are {', '.join(there)}.")
-        return records[what][set] if index is None else records[what][set][index - 1]
+        values = records[what][set]
+        if index is None:
+            return values
+        if not 1 <= index <= len(values):
+            raise ContextError(
+                f"{what}/{set} has {len(values)} places, counted from 1; there is no {index!r}."
+            )
+        return values[index - 1]
 
     def get_metric(self, name: str, set: str, epoch: int | None = None) -> Any:
         """One value of an epoch, by default of this one; see `get_metrics`."""

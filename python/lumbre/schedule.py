@@ -63,6 +63,11 @@ def _describe(callback: Callback, name: str, custom: list[str]) -> Spec:
         function = static if plain else getattr(callback, hook)
         if not callable(function):
             raise ArgumentTypeError(f"{kind.__name__}.{hook} is no method; got {function!r}.")
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise ArgumentTypeError(
+                f"{kind.__name__}.{hook} would never run: calling a function with `async def` or "
+                "`yield` only prepares it. Write a plain function."
+            )
         methods.append((hook, function, callback if plain else None, filter_of(function)))
     known = {*HOOKS, *custom}
     for attribute in dir(callback):
@@ -86,8 +91,7 @@ def _name(callback: Callback) -> str:
 
 
 def _names(callback: Callback, attribute: str) -> list[str]:
-    value = getattr(callback, attribute)
-    names = [value] if isinstance(value, str) else list(value)
+    names = _as_list(getattr(callback, attribute))
     for name in names:
         if not isinstance(name, str):
             raise ArgumentTypeError(
@@ -97,11 +101,15 @@ def _names(callback: Callback, attribute: str) -> list[str]:
     return names
 
 
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+
+
 def _custom_breakpoints(callbacks: list[Callback]) -> list[str]:
     custom: dict[str, None] = {}
     for callback in callbacks:
         declared = callback.breakpoints
-        for name in [declared] if isinstance(declared, str) else declared:
+        for name in _as_list(declared):
             if not (isinstance(name, str) and name.startswith("on_") and name.isidentifier()):
                 raise HookError(
                     f"{_name(callback)}.breakpoints declares {name!r}; "

@@ -64,11 +64,18 @@ class Monitor:
         """The value of this epoch; None when the epoch measured nothing.
 
         Raises:
-            MonitorError: when the epoch has other values but not this one.
+            MonitorError: when the epoch has other values but not this one, or it is no number.
         """
         values = ctx.get_metrics(self.set)
         if self.name in values:
-            return float(values[self.name])
+            value = values[self.name]
+            if not isinstance(value, float):
+                raise MonitorError(
+                    f'{self.owner} cannot watch "{self.monitor}": it is an array of shape '
+                    f"{value.shape}, of which none is better than another. Log a number of it: "
+                    'ctx.log_metric("name", value.mean()).'
+                )
+            return value
         if not values:
             return None
         there = [f"{s}_{n}" for s in ("train", "valid") for n in ctx.get_metrics(s)]

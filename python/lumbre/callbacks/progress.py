@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lumbre.callback import Callback
@@ -23,6 +24,7 @@ class Progress(Callback):
     def __init__(self) -> None:
         self._bar: Any = None
         self._set: str | None = None
+        self._is_drawn = False
         self._streams: list[tuple[str, Any, Any]] = []
 
     def on_train_begin(self, ctx: Context) -> None:
@@ -73,6 +75,7 @@ class Progress(Callback):
         if ctx.device.type == "cpu" and self._set is not None:
             self._bar.set_postfix_str(_values(ctx, self._set), refresh=False)
         self._bar.refresh()
+        self._is_drawn = True
 
     def _open(self, ctx: Context, title: str, set_: str | None) -> None:
         from tqdm.auto import tqdm
@@ -96,13 +99,19 @@ class Progress(Callback):
         )
         if bar.disable:
             return
-        self._bar = bar
+        self._bar, self._is_drawn = bar, True
         if sys.stderr.isatty():
             for name in ("stdout", "stderr"):
                 stream = getattr(sys, name)
-                clearing = _Clearing(stream, bar)
+                clearing = _Clearing(stream, self._clear)
                 self._streams.append((name, stream, clearing))
                 setattr(sys, name, clearing)
+
+    def _clear(self) -> None:
+        """Take the bar away, once, until it is drawn again: a line may be written in pieces."""
+        if self._is_drawn and self._bar is not None:
+            self._is_drawn = False
+            self._bar.clear()
 
     def _close(self) -> None:
         for name, stream, clearing in self._streams:
@@ -117,12 +126,12 @@ class Progress(Callback):
 class _Clearing:
     """A stream of the terminal while a bar is open: the bar goes before anything is written."""
 
-    def __init__(self, stream: Any, bar: Any) -> None:
+    def __init__(self, stream: Any, clear: Callable[[], None]) -> None:
         self._stream = stream
-        self._bar = bar
+        self._clear = clear
 
     def write(self, text: str) -> Any:
-        self._bar.clear()
+        self._clear()
         return self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

@@ -1,5 +1,6 @@
 //! The compiled plan of a run: for each breakpoint, the ordered slots of those that have it.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
@@ -244,17 +245,19 @@ impl<H: Host> std::fmt::Display for Schedule<H> {
 /// The callbacks' names made unique: of two alike the second gets `_2`, the third `_3`.
 #[must_use]
 pub fn unique_names(names: &[String]) -> Vec<String> {
-    let mut unique: Vec<String> = Vec::with_capacity(names.len());
-    for name in names {
+    let mut taken = HashSet::with_capacity(names.len());
+    // The number that comes next: what is below it is taken and stays so.
+    let mut next: HashMap<&str, usize> = HashMap::new();
+    let unique = names.iter().map(|name| {
+        let number = next.entry(name).or_insert(2);
         let mut free = name.clone();
-        let mut number = 2;
-        while unique.contains(&free) {
+        while !taken.insert(free.clone()) {
             free = format!("{name}_{number}");
-            number += 1;
+            *number += 1;
         }
-        unique.push(free);
-    }
-    unique
+        free
+    });
+    unique.collect()
 }
 
 #[cfg(test)]
