@@ -554,4 +554,4 @@ def test_a_loss_that_was_taken_away_is_asked_for_by_its_name() -> None:
         ctx.loss = ctx.loss_grad
 
     with pytest.raises(ArgumentTypeError, match=r"ctx.loss_grad is None.*ctx.loss_grad = "):
-        linear().fit([torch.ones(4, 1), torch.ones(4, 1)], epochs=1, callbacks=drop)
+        quick(linear(), callbacks=drop)

@@ -41,9 +41,9 @@ class RunGuard:
         self._modes = [(each, each.training) for each in modules]
         model = ctx.accelerator.unwrap(ctx.model)
         # A parameter, buffer or submodule of that name is the model's own, and stays in sight.
-        own = {*model._parameters, *model._buffers, *model._modules}
+        own = any("ctx" in each for each in (model._parameters, model._buffers, model._modules))
         self._bound = [
-            *([] if "ctx" in own else [model]),
+            *([] if own else [model]),
             *(m for each in ctx.metrics.values() for m in each),
         ]
         self._before = [vars(each).get("ctx", _ABSENT) for each in self._bound]
