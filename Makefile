@@ -42,6 +42,7 @@ lint: dev ## check formatting, lints, types, the stub and the core's documentati
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benches/run.py
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml lumbre._core
 
 dev: $(BUILT) ## make .venv with everything pinned, and build the Rust core into it
