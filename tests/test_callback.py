@@ -353,6 +353,25 @@ def test_a_hook_that_is_no_method_is_refused() -> None:
         fit(Scale, lb.callback("Odd", on_epoch_end=3)())
 
 
+async def waits(self: Any, ctx: Any) -> None: ...
+
+
+def yields(self: Any, ctx: Any) -> Any:
+    yield ctx.epoch
+
+
+@pytest.mark.parametrize("hook", [waits, yields])
+def test_a_hook_that_would_only_be_prepared_is_refused(hook: Any) -> None:
+    with pytest.raises(ArgumentTypeError, match=r"on_epoch_end would never run.*plain function"):
+        fit(Scale, lb.callback("Odd", on_epoch_end=hook)())
+
+
+@pytest.mark.parametrize("value", [None, 3])
+def test_breakpoints_are_names(value: Any) -> None:
+    with pytest.raises(HookError, match=rf"Odd.breakpoints declares {value}"):
+        fit(Scale, lb.callback("Odd", breakpoints=value)())
+
+
 # --- breakpoints of one's own -------------------------------------------------------------------
 
 

@@ -207,6 +207,12 @@ def test_a_name_that_a_callback_says_it_logs_is_not_warned_about() -> None:
     fit(scripted([1, 2]), EarlyStopping("valid_score"), Logs(), data=numbered(1))
 
 
+def test_an_array_cannot_be_watched() -> None:
+    each = lb.metric("Each", update=lambda self, preds, target: None, compute=lambda self: [1, 2])
+    with pytest.raises(MonitorError, match=r'"train_each": it is an array of shape \(2,\)'):
+        fit(scripted([1, 2]), EarlyStopping("train_each"), metrics=each())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -62,14 +62,23 @@ def test_the_bar_is_drawn_far_less_often_than_there_are_batches(
     assert len(draws) < 100
 
 
-def test_a_loader_without_a_length_has_a_bar_too(monkeypatch: pytest.MonkeyPatch) -> None:
+class Stream(torch.utils.data.IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([(torch.ones(1), torch.ones(1))] * 3)
+
+
+class Unsure(Stream):
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("kind", [Stream, Unsure])
+def test_a_loader_without_a_length_has_a_bar_too(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Stream]
+) -> None:
     terminal = terminal_of(monkeypatch)
-
-    class Stream(torch.utils.data.IterableDataset[Any]):
-        def __iter__(self) -> Any:
-            return iter([(torch.ones(1), torch.ones(1))] * 3)
-
-    fit(Scale, data=Stream(), verbose=True, epochs=1)
+    data = torch.utils.data.DataLoader(kind())
+    fit(Scale, data=data, verbose=True, epochs=1)
     assert "epoch 1/1 train" in terminal.getvalue()
 
 

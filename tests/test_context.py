@@ -1,6 +1,7 @@
 """ctx: what it has, what it counts and keeps, and that nothing of it stays behind."""
 
 import copy
+import gc
 import pickle
 import weakref
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 import lumbre as lb
-from lumbre.errors import ArgumentTypeError, ContextError
+from lumbre.errors import ArgumentError, ArgumentTypeError, ContextError
 from runs import Pair, Scale, Trace, Watched, at, fit, numbered
 
 ATTRIBUTES = [
@@ -427,6 +428,25 @@ def test_log_of_metrics_adds_to_an_epoch_or_replaces_it() -> None:
     assert metrics["valid"] == [{"loss": 2.0}, {"only": 2.0}]
 
 
+def test_places_in_the_records_count_from_one() -> None:
+    def log(ctx: Any) -> None:
+        ctx.log("notes", "mine", "first")
+        for index in (0, -1):
+            with pytest.raises(ArgumentError, match=rf"counted from 1; got {index}"):
+                ctx.log("notes", "mine", "other", index=index)
+        for index in (0, 3, 2**62):
+            with pytest.raises(ArgumentError, match=rf"1 to 2, the epochs so far; got {index}"):
+                ctx.log("metrics", "train", {"more": 1.0}, index=index)
+        assert ctx.get_log("notes", "mine", 1) == "first"
+        for index in (0, 2):
+            with pytest.raises(ContextError, match=rf"notes/mine has 1 places.*no {index}"):
+                ctx.get_log("notes", "mine", index)
+
+    records = fit(Scale, at("on_epoch_end", log, nth=2)).records
+    assert records["notes"] == {"mine": ["first"]}
+    assert records["metrics"]["train"] == [{"loss": 3.0}] * 2
+
+
 def test_record_feeds_the_loss_and_the_metrics() -> None:
     class Own(Scale):
         def step(self, ctx: Any) -> None:
@@ -495,6 +515,26 @@ def test_a_models_own_attribute_ctx_is_put_back() -> None:
     model.ctx = "mine"  # type: ignore[assignment]
     fit(model)
     assert model.ctx == "mine"
+
+
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "module"])
+def test_a_part_of_the_model_that_is_called_ctx_stays_in_sight(kind: str) -> None:
+    class Prompt(Scale):
+        def __init__(self) -> None:
+            super().__init__()
+            if kind == "parameter":
+                self.ctx = nn.Parameter(torch.ones(()))
+            elif kind == "buffer":
+                self.register_buffer("ctx", torch.ones(()))
+            else:
+                self.ctx = nn.Identity()
+
+        def forward(self, x: Any) -> Any:
+            return super().forward(self.ctx(x) if kind == "module" else x * self.ctx)
+
+    fitted = fit(Prompt)
+    assert fitted.predict(numbered(1)).shape == (1, 1)
+    assert "ctx" not in vars(fitted.model)
 
 
 def runs(watched: Watched) -> dict[str, Any]:
@@ -570,6 +610,29 @@ def test_no_reference_to_ctx_is_left(kind: str) -> None:
     result = runs(watched)[kind]()
     assert list(watched.alive()) == []
     del result
+
+
+@pytest.mark.parametrize("valid_data", [None, numbered(1)])
+@pytest.mark.parametrize("hook", ["on_fit_begin", "on_train_batch_after_loss"])
+def test_a_model_that_is_let_go_is_freed_at_once(hook: str, valid_data: Any) -> None:
+    model = Scale()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    refs = [weakref.ref(model), weakref.ref(model.weight), weakref.ref(optimizer)]
+    trainable = lb.setup(model, optimizer=optimizer)
+    gc.collect()
+    gc.disable()
+    try:
+        trainable.fit(
+            numbered(2),
+            epochs=1,
+            callbacks=at(hook, lambda ctx: None),
+            valid_data=valid_data,
+            verbose=False,
+        )
+        del model, optimizer, trainable
+        assert [ref() for ref in refs] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_fitted_model_deep_copies_and_pickles() -> None:

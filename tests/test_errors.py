@@ -484,6 +484,7 @@ def test_a_loss_that_is_no_scalar_is_refused_with_its_shape() -> None:
     )
     assert "shape (2, 1)" in str(error)
     assert 'L1Loss(reduction="mean")' in str(error)
+    assert error.__notes__ == ["in the backward pass: epoch 1, iteration 1, training"]
 
 
 def two_rows() -> Any:

@@ -375,6 +375,20 @@ def test_an_exception_with_an_epoch_handler_ends_the_epoch(hook: str) -> None:
     assert fitted.records["metrics"]["train"][1] == {"loss": 3.0}
 
 
+def test_a_ctrl_c_is_no_matter_of_handlers() -> None:
+    def handlers(ctx: Any) -> None:
+        for each in (ctx.handlers, ctx.epoch_handlers):
+            each[BaseException] = lambda ctx, exc: seen.append(exc)
+
+    def stop(ctx: Any) -> None:
+        raise KeyboardInterrupt
+
+    seen: list[Any] = []
+    fitted = fit(Scale, at("on_fit_begin", handlers), at("on_train_batch_end", stop))
+    assert seen == []
+    assert fitted.stop_reason == "Ctrl-C: epoch 1, iteration 1, training"
+
+
 def test_a_handler_of_a_base_class_is_found_and_the_nearest_wins() -> None:
     seen = []
 

@@ -152,7 +152,7 @@ def test_a_callback_that_comes_after_itself_is_a_cycle() -> None:
         lb.schedule([named("a", before="a")])
 
 
-@pytest.mark.parametrize("value", [(3,), [None]])
+@pytest.mark.parametrize("value", [(3,), [None], None, 3])
 def test_constraints_are_names(value: Any) -> None:
     with pytest.raises(ArgumentTypeError, match=r"after holds names of callbacks.*got"):
         lb.schedule([named("a", after=value)])

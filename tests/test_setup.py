@@ -555,3 +555,43 @@ def test_a_loss_that_was_taken_away_is_asked_for_by_its_name() -> None:
 
     with pytest.raises(ArgumentTypeError, match=r"ctx.loss_grad is None.*ctx.loss_grad = "):
         quick(linear(), callbacks=drop)
+
+
+def patched(model: nn.Module) -> nn.Module:
+    """The model in a bare module, whose class has no `forward`."""
+    outer = nn.Module()
+    outer.inner = model
+    outer.forward = lambda x: model(x)  # type: ignore[method-assign]
+    return outer
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: torch.compile(model, backend="eager"),
+        torch.jit.script,
+        lambda model: torch.jit.trace(model, torch.ones(1, 3)),
+        patched,
+    ],
+    ids=["compiled", "scripted", "traced", "forward of the instance"],
+)
+def test_a_forward_that_is_not_the_classs_is_called(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    x, y = torch.randn(8, 3), torch.randn(8, 3)
+
+    def trained(model: nn.Module) -> tuple[Tensor, dict[str, float], Tensor]:
+        setup = lb.setup(model, nn.MSELoss(), torch.optim.SGD).set_opt_hparams(lr=0.1)
+        options = {"batch_size": 4, "shuffle": False}
+        fitted = setup.fit([x, y], epochs=2, verbose=False, dataloader_options=options)
+        return fitted.predict(x), fitted.evaluate([x, y]).metrics, next(model.parameters()).detach()
+
+    torch.manual_seed(0)
+    plain = nn.Linear(3, 3)
+    torch.manual_seed(0)
+    wrapped = wrap(nn.Linear(3, 3))
+    before = next(wrapped.parameters()).detach().clone()
+    (pred, loss, weight), (other_pred, other_loss, other_weight) = trained(plain), trained(wrapped)
+    assert not torch.equal(other_weight, before)
+    assert torch.equal(pred, other_pred)
+    assert loss == other_loss
+    assert torch.equal(weight, other_weight)

@@ -155,7 +155,7 @@ class Accelerator:
         """Give the user's own module, out of `torch.compile` and data parallel wrappers."""
         while True:
             # What torch.compile returns is known by this child; its class is slow to import.
-            inner = model._modules["_orig_mod"] if "_orig_mod" in model._modules else None
+            inner = dict(model.named_children()).get("_orig_mod")
             if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
                 inner = model.module
             if inner is None:

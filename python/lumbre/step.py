@@ -101,7 +101,7 @@ def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
     Step for step it does the same; what is left out is looking for somebody to call.
     """
     now, road = ctx._now, ctx._road
-    optimizer, backward, zero_grad = now.opt, road.backward, road.zero_grad
+    optimizer, (backward, step, zero_grad) = now.opt, road
     is_public = road is PUBLIC
 
     def quiet_step(ctx: Context) -> None:
@@ -118,7 +118,11 @@ def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
         try:
             if is_public:
                 loss.backward()
-                now.step_opt(optimizer)
+                step_opt = now.step_opt
+                if step_opt is step:  # the public one, without a function in between
+                    optimizer.step()
+                else:
+                    step_opt(optimizer)
                 optimizer.zero_grad()
             else:
                 # The engine sets its own mode; what the fast step calls needs gradients off.

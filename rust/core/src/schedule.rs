@@ -399,5 +399,8 @@ mod tests {
     fn names_become_unique() {
         let names = ["A", "B", "A", "A_2", "A"].map(String::from);
         assert_eq!(unique_names(&names), ["A", "B", "A_2", "A_2_2", "A_3"]);
+        // Not a search from the first number on for each of them.
+        let alike = unique_names(&vec!["A".to_owned(); 100_000]);
+        assert_eq!(alike.last().map(String::as_str), Some("A_100000"));
     }
 }

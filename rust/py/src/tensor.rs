@@ -4,14 +4,12 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use half::{bf16, f16};
-use lumbre_core::metrics::{Data, View};
+use lumbre_core::metrics::{Data, Reach, View};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCapsule, PyString};
-
-use crate::error::raise;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -250,9 +248,10 @@ const BOOL: u8 = 6;
 unsafe fn view<T>(tensor: &DlTensor, with: impl FnOnce(View<'_>) -> T) -> PyResult<Option<T>> {
     // SAFETY: as the caller says.
     let (shape, strides) = unsafe { dims(tensor) };
-    let Some(extent) = extent(shape, strides) else {
+    let Some(reach) = Reach::of(shape, strides) else {
         return Ok(None);
     };
+    let extent = reach.extent();
     if extent > 0 && tensor.data.is_null() {
         // A fake or a zero tensor has a shape and no memory.
         return Ok(None);
@@ -290,10 +289,7 @@ unsafe fn view<T>(tensor: &DlTensor, with: impl FnOnce(View<'_>) -> T) -> PyResu
         (BOOL, 8) => data!(Bool, u8),
         _ => return Ok(None),
     };
-    match View::new(data, shape, strides) {
-        Ok(view) => Ok(Some(with(view))),
-        Err(error) => Err(raise(error)),
-    }
+    Ok(View::within(data, reach).map(with))
 }
 
 /// Shape and strides.
@@ -317,19 +313,4 @@ unsafe fn slice<'a, T>(first: *const T, len: usize) -> &'a [T] {
         // SAFETY: the caller says so, and the length is not 0.
         unsafe { std::slice::from_raw_parts(first, len) }
     }
-}
-
-/// How many elements lie from the first to the last; `None` where strides run backwards.
-fn extent(shape: &[i64], strides: &[i64]) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    let mut last = 0_usize;
-    for (&size, &stride) in shape.iter().zip(strides) {
-        let reach = usize::try_from(size - 1)
-            .ok()?
-            .checked_mul(usize::try_from(stride).ok()?)?;
-        last = last.checked_add(reach)?;
-    }
-    last.checked_add(1)
 }

@@ -14,7 +14,7 @@ pub use accuracy::Accuracy;
 pub use binary::BinaryAccuracy;
 pub use mean::{Mean, Sum};
 pub use regression::{Deviation, Measure};
-pub use view::{Data, View};
+pub use view::{Data, Reach, View};
 
 use crate::error::{Error, Result};
 use view::tuple;

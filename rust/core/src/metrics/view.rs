@@ -178,21 +178,31 @@ impl<'a> View<'a> {
     /// to the last, and all strides are 0 or more. Nothing that reads a view can leave its memory
     /// after this.
     pub fn new(data: Data<'a>, shape: &'a [i64], strides: &'a [i64]) -> Result<Self> {
-        match reach(shape, strides) {
-            Some((numel, extent)) if extent == data.len() => Ok(Self {
-                data,
-                shape,
-                strides,
-                numel,
-            }),
-            _ => Err(Error::Shape(format!(
-                "a tensor of shape {} and strides {} does not span the {} elements of its \
-                 memory; pass tensor.contiguous()",
-                tuple(shape),
-                tuple(strides),
-                data.len(),
-            ))),
-        }
+        let reach = Reach::of(shape, strides);
+        reach
+            .and_then(|reach| Self::within(data, reach))
+            .ok_or_else(|| {
+                Error::Shape(format!(
+                    "a tensor of shape {} and strides {} does not span the {} elements of its \
+                     memory; pass tensor.contiguous()",
+                    tuple(shape),
+                    tuple(strides),
+                    data.len(),
+                ))
+            })
+    }
+
+    /// The same where it has been counted how far shape and strides reach; `None` where `data` is not
+    /// just as long.
+    #[must_use]
+    #[inline]
+    pub fn within(data: Data<'a>, reach: Reach<'a>) -> Option<Self> {
+        (reach.extent == data.len()).then_some(Self {
+            data,
+            shape: reach.shape,
+            strides: reach.strides,
+            numel: reach.numel,
+        })
     }
 
     /// The elements, from the first to the last that shape and strides reach.
@@ -269,25 +279,50 @@ impl<'a> View<'a> {
     }
 }
 
-/// The number of elements, and how many elements of memory they span. None when either overflows.
-fn reach(shape: &[i64], strides: &[i64]) -> Option<(usize, usize)> {
-    if shape.len() != strides.len() {
-        return None;
+/// How far a shape and its strides reach from the first element.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach<'a> {
+    shape: &'a [i64],
+    strides: &'a [i64],
+    numel: usize,
+    extent: usize,
+}
+
+impl<'a> Reach<'a> {
+    /// Counts it; `None` where a stride is negative, the two do not fit, or a number overflows.
+    #[must_use]
+    #[inline]
+    pub fn of(shape: &'a [i64], strides: &'a [i64]) -> Option<Self> {
+        if shape.len() != strides.len() {
+            return None;
+        }
+        let mut numel = 1_usize;
+        let mut last = 0_usize;
+        let mut empty = false;
+        for (&size, &stride) in shape.iter().zip(strides) {
+            let size = usize::try_from(size).ok()?;
+            let stride = usize::try_from(stride).ok()?;
+            empty |= size == 0;
+            numel = numel.checked_mul(size.max(1))?;
+            last = last.checked_add(size.saturating_sub(1).checked_mul(stride)?)?;
+        }
+        let (numel, extent) = if empty {
+            (0, 0)
+        } else {
+            (numel, last.checked_add(1)?)
+        };
+        Some(Self {
+            shape,
+            strides,
+            numel,
+            extent,
+        })
     }
-    let mut numel = 1_usize;
-    let mut last = 0_usize;
-    let mut empty = false;
-    for (&size, &stride) in shape.iter().zip(strides) {
-        let size = usize::try_from(size).ok()?;
-        let stride = usize::try_from(stride).ok()?;
-        empty |= size == 0;
-        numel = numel.checked_mul(size.max(1))?;
-        last = last.checked_add(size.saturating_sub(1).checked_mul(stride)?)?;
-    }
-    if empty {
-        Some((0, 0))
-    } else {
-        Some((numel, last.checked_add(1)?))
+
+    /// How many elements of memory lie from the first to the last.
+    #[must_use]
+    pub fn extent(&self) -> usize {
+        self.extent
     }
 }
 
