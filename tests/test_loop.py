@@ -616,3 +616,53 @@ def test_ctx_loss_is_a_detached_dict_by_optimizer() -> None:
     fit(Scale, look, data=numbered(1), epochs=1)
     fit(Pair, look, loss=nn.MSELoss(), optimizer=None, data=numbered(1), epochs=1)
     assert seen == [{"opt": (False, 0)}, {"a": (False, 0), "b": (False, 0)}]
+
+
+# --- the quiet step is the step -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("road", ["0", "1"])
+def test_a_replaced_step_opt_runs_with_gradients_off(
+    road: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUMBRE_FAST_STEP", road)
+    modes = []
+    take = at(
+        "on_fit_begin",
+        lambda ctx: setattr(ctx, "step_opt", lambda opt: modes.append(torch.is_grad_enabled())),
+    )
+    fit(Scale, take, epochs=1)
+    assert modes
+    assert not any(modes)
+
+
+def test_a_target_that_the_model_sets_is_the_one_compared() -> None:
+    class Teacher(Scale):
+        def forward(self, x: Tensor) -> Tensor:
+            pred = super().forward(x)
+            self.ctx.target = pred.detach() + 7
+            return pred
+
+    def losses(*listeners: lb.Callback) -> Any:
+        return fit(Teacher, *listeners, epochs=2).records["metrics"]["train"]
+
+    listened = losses(at("on_train_batch_after_pred", lambda ctx: None))
+    assert losses() == listened
+    assert losses() != fit(Scale, epochs=2).records["metrics"]["train"]
+
+
+def test_an_optimizer_put_in_place_between_epochs_steps_from_then_on() -> None:
+    steps = []
+
+    class Counting(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            steps.append(1)
+            return super().step(closure)
+
+    @lb.on("on_epoch_end", once=True)
+    def swap(ctx: Any) -> None:
+        ctx.optimizers["opt"] = Counting(ctx.model.parameters(), lr=0.1)
+
+    data = numbered(3)
+    fit(Scale, swap, data=data, epochs=3)
+    assert len(steps) == 6

@@ -194,6 +194,7 @@ def on(
 
 def callback(
     name: str,
+    /,
     *,
     initialize: Hook | None = None,
     inherit: type[Callback] = Callback,

@@ -72,7 +72,7 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[None]:
     if not ctx.next_pass(True):
         return
     fire = ctx.call_callbacks
-    ctx.data, ctx.step = loader, ctx._steps[0]
+    ctx.data, ctx.step = loader, step.training_step(ctx)
     fire("on_train_begin")
     set_grad(True)
     for _ in batches(ctx, loader, "the training data"):

@@ -98,6 +98,7 @@ class Metric:
 
 def metric(
     name: str,
+    /,
     *,
     update: Callable[..., Any],
     compute: Callable[..., Any],

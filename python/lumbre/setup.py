@@ -275,9 +275,6 @@ def make_context(
         ctx._now,
         draw,
     )
-    if own is None and step.is_quiet(ctx):
-        ctx._steps = (step.quiet_step_of(ctx), loop.valid_step)
-        ctx.step = ctx._steps[0]
     return ctx
 
 

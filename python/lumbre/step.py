@@ -35,7 +35,7 @@ set_grad = torch._C._set_grad_enabled
 def predict(ctx: Context, batch: Any) -> Any:
     """The model's answer to the input of the batch."""
     kind = type(batch)
-    if kind is list or kind is tuple:
+    if (kind is list or kind is tuple) and batch:
         return ctx._now.model(batch[0])
     return ctx._now.model(input_and_target(batch)[0])
 
@@ -89,10 +89,16 @@ def is_quiet(ctx: Context) -> bool:
     )
     plain = (predict, compare, differentiate)
     return (
-        (ctx._predict, ctx._compare, ctx._differentiate) == plain
+        not ctx._own_step
+        and (ctx._predict, ctx._compare, ctx._differentiate) == plain
         and len(ctx.optimizers) == 1
         and not any(ctx.is_used(hook) for hook in inside)
     )
+
+
+def training_step(ctx: Context) -> Callable[[Context], Any]:
+    """The step of a training pass; asked for as each one begins, as optimizers may be replaced."""
+    return quiet_step_of(ctx) if is_quiet(ctx) else ctx._steps[0]
 
 
 def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
@@ -101,7 +107,9 @@ def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
     Step for step it does the same; what is left out is looking for somebody to call.
     """
     now, road = ctx._now, ctx._road
-    optimizer, (backward, step, zero_grad) = now.opt, road
+    ((now.opt_name, optimizer),) = ctx.optimizers.items()
+    now.opt = optimizer
+    backward, step, zero_grad = road
     is_public = road is PUBLIC
 
     def quiet_step(ctx: Context) -> None:
@@ -109,10 +117,13 @@ def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
         kind = type(batch)
         if (kind is list or kind is tuple) and len(batch) > 1:
             pred = now.pred = now.model(batch[0])
-            loss = now.loss_grad = now.loss_fn(pred, batch[1])
+            if now.batch is batch:
+                loss = now.loss_grad = now.loss_fn(pred, batch[1])
+            else:  # the model has put another one in its place
+                loss = now.loss_grad = compare(ctx, now.batch)
         else:
             now.pred = predict(ctx, batch)
-            loss = now.loss_grad = compare(ctx, batch)
+            loss = now.loss_grad = compare(ctx, now.batch)
         if ctx.skipped:
             return  # the model or the loss has asked for it
         try:
@@ -122,7 +133,9 @@ def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
                 if step_opt is step:  # the public one, without a function in between
                     optimizer.step()
                 else:
+                    set_grad(False)
                     step_opt(optimizer)
+                    set_grad(True)
                 optimizer.zero_grad()
             else:
                 # The engine sets its own mode; what the fast step calls needs gradients off.
@@ -287,6 +300,7 @@ def _part_of_quiet_step(traceback: TracebackType) -> str:
     lines = {
         "now.model(": "predict",
         "now.loss_fn(": "compare",
+        "compare(": "compare",
         "backward(": "differentiate",
         "_check_scalar(": "differentiate",
     }
