@@ -666,3 +666,25 @@ def test_an_optimizer_put_in_place_between_epochs_steps_from_then_on() -> None:
     data = numbered(3)
     fit(Scale, swap, data=data, epochs=3)
     assert len(steps) == 6
+
+
+@pytest.mark.parametrize("hook", [None, "on_fit_begin", "on_epoch_begin", "on_epoch_end"])
+def test_a_batch_is_left_by_the_model_and_no_other_by_a_wish_outside(hook: str | None) -> None:
+    class Choosy(Scale):
+        def forward(self, x: Tensor) -> Tensor:
+            if hook is None and self.ctx.training and self.ctx.iter == 2:
+                self.ctx.skip_batch()
+            return super().forward(x)
+
+    steps: list[int] = []
+
+    def count(ctx: Any) -> None:
+        def step(optimizer: Any) -> None:
+            steps.append(ctx.step_count)
+            optimizer.step()
+
+        ctx.step_opt = step
+
+    wish = [at(hook, lambda ctx: ctx.skip_batch())] if hook else []
+    fit(Choosy, at("on_fit_begin", count), *wish, data=numbered(3), epochs=2)
+    assert steps == ([1, 3, 4, 6] if hook is None else [1, 2, 3, 4, 5, 6])

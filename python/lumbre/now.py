@@ -16,6 +16,7 @@ class Now:
 
     __slots__ = (
         "batch",
+        "left",
         "loss_fn",
         "loss_grad",
         "losses",
@@ -28,6 +29,7 @@ class Now:
     )
 
     batch: Any
+    left: bool  # whether skip_batch was asked for; set and reset by the run
     loss_fn: Callable[..., Any]
     loss_grad: Any
     losses: dict[str, Any] | None

@@ -124,7 +124,7 @@ def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
         else:
             now.pred = predict(ctx, batch)
             loss = now.loss_grad = compare(ctx, now.batch)
-        if ctx.skipped:
+        if now.left:
             return  # the model or the loss has asked for it
         try:
             if is_public:

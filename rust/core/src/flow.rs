@@ -218,14 +218,16 @@ impl State {
         true
     }
 
-    /// Begin a batch of the pass.
-    pub fn next_batch(&self) {
+    /// Begin a batch of the pass; gives whether the one before was to be left.
+    pub fn next_batch(&self) -> bool {
+        let left = self.batch_is_skipped();
         self.forget(SKIP_BATCH);
         self.iter.store(self.iter() + 1, Relaxed);
         self.batch_size.store(0, Relaxed);
         if self.is_open(Scope::Train) {
             self.step_count.store(self.step_count() + 1, Relaxed);
         }
+        left
     }
 
     /// Whether the pass ends before its next batch. A stop lets a validation pass finish.

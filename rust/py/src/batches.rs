@@ -67,12 +67,15 @@ impl Batches {
             return Ok(None);
         };
         let mut batch = batch?;
-        run.next_batch();
+        let left = run.next_batch();
         if let Some(place) = &self.place {
             batch = place.bind(py).call1((batch,))?;
         }
         let now = self.now.bind(py);
         now.setattr(intern!(py, "batch"), &batch)?;
+        if left {
+            now.setattr(intern!(py, "left"), false)?;
+        }
         if self.forget {
             now.setattr(intern!(py, "pred"), py.None())?;
             now.setattr(intern!(py, "loss_grad"), py.None())?;

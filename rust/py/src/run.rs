@@ -14,6 +14,7 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -65,10 +66,18 @@ pub struct Run {
 }
 
 impl Run {
-    /// Begin a batch of the pass.
-    pub fn next_batch(&self) {
+    /// Begin a batch of the pass; gives whether the one before was to be left.
+    pub fn next_batch(&self) -> bool {
         self.noted.store(0, Relaxed);
-        self.state.next_batch();
+        self.state.next_batch()
+    }
+
+    /// Let the step see at a glance whether the batch is to be left.
+    fn show_left(&self, py: Python<'_>, left: bool) -> PyResult<()> {
+        match self.bound() {
+            Some(bound) => bound.now.bind(py).setattr(intern!(py, "left"), left),
+            None => Ok(()),
+        }
     }
 
     /// What the run was given; `None` before it starts and after it ends.

@@ -16,6 +16,7 @@ impl Run {
         this.noted.store(0, Relaxed);
         let begins = this.state.next_epoch();
         if begins {
+            this.show_left(slf.py(), false)?;
             let validates = !slf.getattr("valid_data")?.is_none();
             let mut records = this.lock_records();
             records.reach(Set::Train, this.state.epoch());
@@ -53,8 +54,9 @@ impl Run {
     }
 
     /// Leave the batch under way: no step, no metric.
-    fn skip_batch(&self) {
+    fn skip_batch(&self, py: Python<'_>) -> PyResult<()> {
         self.state.wish(Flow::SkipBatch, None);
+        self.show_left(py, true)
     }
 
     /// Record a Ctrl-C.
