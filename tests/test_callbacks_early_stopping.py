@@ -1,16 +1,23 @@
 """EarlyStopping: when it stops, what it says, and what it refuses to watch."""
 
+import copy
+import json
 import math
+import pickle
 import warnings
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lumbre as lb
 from lumbre.callbacks import EarlyStopping
+from lumbre.context import format_value
 from lumbre.errors import ArgumentError, MonitorError, MonitorWarning
-from runs import Trace, at, fit, numbered
+from runs import Scale, Trace, at, fit, numbered
 
 
 def scripted(values: list[float]) -> type[nn.Module]:
@@ -230,3 +237,127 @@ def test_an_array_cannot_be_watched() -> None:
 def test_arguments_are_checked_at_construction(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
         EarlyStopping(**options)
+
+
+@pytest.mark.parametrize("best", [5.0, 0.03125, 4e-5, 1234567.0, -2.5e-9, math.inf, NAN])
+@pytest.mark.filterwarnings("ignore::lumbre.errors.NonFiniteLossWarning")
+def test_the_reason_writes_the_best_value_as_the_records_are_written(best: float) -> None:
+    fitted = fit(scripted([best, NAN]), EarlyStopping(), data=numbered(1), epochs=2)
+    as_tensor = float(torch.tensor(best))
+    assert fitted.stop_reason is not None
+    assert fitted.stop_reason.endswith(f"the best is {format_value(as_tensor)} of epoch 1")
+
+
+def test_an_argument_may_be_changed_between_fits() -> None:
+    stopping = EarlyStopping(patience=1)
+    stopping.patience = 3
+    fitted = fit(scripted([5, 6, 7, 8, 9]), stopping, data=numbered(1), epochs=5)
+    assert len(fitted.records["metrics"]["train"]) == 4
+    stopping.patience = -1
+    with pytest.raises(ArgumentError, match="patience is a whole number from 0; got -1"):
+        fit(scripted([5]), stopping, data=numbered(1))
+
+
+def test_of_two_the_one_that_asked_for_the_stop_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    both = (EarlyStopping(patience=1), EarlyStopping("train_loss", patience=9))
+    fit(scripted([5, 6, 7]), *both, data=numbered(1), epochs=3, verbose=True)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Early")]
+    assert len(said) == 1
+    assert "valid_loss" in said[0]
+
+
+def test_within_a_pass_it_sees_the_value_up_to_now_and_computes_no_other() -> None:
+    computed: list[str] = []
+
+    def made(name: str) -> Any:
+        def compute(self: Any) -> float:
+            computed.append(name)
+            return float(self.count)
+
+        def update(self: Any, preds: Any, target: Any) -> None:
+            self.count += 1
+
+        start = {"initialize": lambda self: setattr(self, "count", 0)}
+        return lb.metric(name, abbrev=name, update=update, compute=compute, **start)()
+
+    stopping = EarlyStopping("train_mine", mode="max")
+    best: list[Any] = []
+
+    @lb.on("on_train_batch_end", weight=1)
+    def look(ctx: Any) -> None:
+        computed.clear()
+        ctx.call_callbacks("on_epoch_end")
+        best.append((stopping.state_dict()["best"], *computed))
+
+    metrics = [made("mine"), made("other")]
+    fit(Scale, stopping, look, data=numbered(3), epochs=1, metrics=metrics)
+    assert best == [(1.0, "mine"), (2.0, "mine"), (3.0, "mine")]
+
+
+# --- its state ----------------------------------------------------------------------------------
+
+
+def test_its_state_is_plain_and_tells_what_it_has_seen() -> None:
+    stopping = EarlyStopping(baseline=9.0)
+    assert stopping.state_dict() == {"best": 9.0, "best_epoch": 0, "waited": 0, "why": ""}
+    fit(scripted([5, 4.5, 6]), stopping, data=numbered(1), epochs=3)
+    state = stopping.state_dict()
+    assert state.pop("why").startswith("valid_loss has not improved")
+    assert state == {"best": 4.5, "best_epoch": 2, "waited": 1}
+
+
+@pytest.mark.filterwarnings("ignore::lumbre.errors.NonFiniteLossWarning")
+@given(
+    values=st.lists(st.sampled_from([1.0, 2.0, 3.0, 0.1, math.inf, -math.inf, NAN]), min_size=2),
+    cut=st.integers(1, 9),
+    patience=st.integers(1, 3),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_fit_taken_up_again_ends_as_one_never_interrupted(
+    values: list[float], cut: int, patience: int
+) -> None:
+    cut = min(cut, len(values) - 1)
+    whole = EarlyStopping(patience=patience)
+    run = fit(scripted(values), whole, data=numbered(1), epochs=len(values))
+    first = EarlyStopping(patience=patience)
+    part = fit(scripted(values[:cut]), first, data=numbered(1), epochs=cut)
+    if part.stop_reason is not None:
+        assert part.stop_reason == run.stop_reason
+        return
+    state = json.loads(json.dumps(first.state_dict(), allow_nan=False))
+    second = EarlyStopping(patience=patience)
+    resume = lb.on("on_fit_begin", after="EarlyStopping")(lambda ctx: second.load_state_dict(state))
+    rest = fit(scripted(values[cut:]), second, resume, data=numbered(1), epochs=len(values) - cut)
+    assert len(rest.records["metrics"]["train"]) + cut == len(run.records["metrics"]["train"])
+    assert (rest.stop_reason is None) == (run.stop_reason is None)
+    assert _without_epochs(second) == _without_epochs(whole)
+
+
+def _without_epochs(stopping: EarlyStopping) -> dict[str, Any]:
+    """Its state, without the numbers of epochs: those of a second fit begin at 1."""
+    state = stopping.state_dict()
+    del state["best_epoch"]
+    return {**state, "why": state["why"].split(" of epoch")[0]}
+
+
+def test_a_state_that_is_none_is_refused() -> None:
+    stopping = EarlyStopping()
+    for state in ({}, {**stopping.state_dict(), "waited": -1}, {"best": NAN}):
+        with pytest.raises(ArgumentError, match="cannot go on from this state"):
+            stopping.load_state_dict(state)
+    assert stopping.state_dict()["best"] is None
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])  # noqa: S301
+def test_a_copy_has_its_state_and_goes_on_by_itself(copied: Any) -> None:
+    stopping = EarlyStopping(patience=2, mode="max", baseline=1.0)
+    fit(scripted([5, 6, 7]), stopping, data=numbered(1), epochs=3)
+    seen = stopping.state_dict()
+    assert seen["best"] == 7.0
+    twin = copied(stopping)
+    assert repr(twin) == repr(stopping)
+    assert twin.state_dict() == seen
+    fit(scripted([9]), twin, data=numbered(1), epochs=1)
+    assert (twin.state_dict()["best"], stopping.state_dict()) == (9.0, seen)

@@ -43,7 +43,7 @@ ERRORS = [
 def test_every_error_is_a_lumbre_error_and_a_built_in() -> None:
     own = [e for e in ERRORS if issubclass(e, lb.LumbreError) and e is not lb.LumbreError]
     assert len(own) >= 10
-    built_ins = (ValueError, TypeError, KeyError, AttributeError)
+    built_ins = (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError)
     assert all(issubclass(each, built_ins) for each in own)
     warned = [each for each in ERRORS if issubclass(each, Warning)]
     assert len(warned) >= 4

@@ -56,3 +56,14 @@ def test_every_error_of_the_core_has_a_class() -> None:
     mapped = dict(re.findall(r'Error::(\w+)\(message\) => \("(\w+)", message\)', face))
     assert set(variants) == {*mapped, "Host"}, "Host carries an exception of Python as it is"
     assert all(issubclass(getattr(errors, name), errors.LumbreError) for name in mapped.values())
+
+
+def test_every_warning_of_the_core_has_a_class() -> None:
+    core = (ROOT / "rust" / "core" / "src" / "callback.rs").read_text(encoding="utf-8")
+    face = (ROOT / "rust" / "py" / "src" / "error.rs").read_text(encoding="utf-8")
+    body = core.split("pub enum Warning {")[1].split("\n}")[0]
+    variants = re.findall(r"^    (\w+),", body, flags=re.MULTILINE)
+    assert len(variants) > 1
+    mapped = dict(re.findall(r'Warning::(\w+) => "(\w+)"', face))
+    assert set(variants) == set(mapped)
+    assert all(issubclass(getattr(errors, name), errors.LumbreWarning) for name in mapped.values())

@@ -235,7 +235,7 @@ def test_the_repr_is_a_table_of_who_runs_where() -> None:
     assert rows[1] == ["Metrics", "Rust", "weight", "0"]
     assert parts["on_epoch_end"].splitlines()[-1].split() == [
         "EarlyStopping",
-        "Python",
+        "Rust",
         "weight",
         "inf",
     ]
@@ -244,7 +244,7 @@ def test_the_repr_is_a_table_of_who_runs_where() -> None:
 
 def test_the_rows_say_the_same_as_tuples() -> None:
     rows = lb.schedule([lb.callbacks.EarlyStopping()]).rows
-    assert ("on_epoch_end", "EarlyStopping", "Python", math.inf, "") in rows
+    assert ("on_epoch_end", "EarlyStopping", "Rust", math.inf, "") in rows
     assert ("on_train_batch_end", "Metrics", "Rust", 0.0, "") in rows
     assert [row[0] for row in rows] == sorted((r[0] for r in rows), key=list(lb.HOOKS).index)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lumbre._core import HOOKS, Filter
@@ -234,27 +234,3 @@ def callback(
 
         members["__init__"] = __init__
     return type(name, (inherit,), members)
-
-
-def as_callbacks(callbacks: Callback | Iterable[Callback]) -> list[Callback]:
-    """The callbacks as a list, each one checked to be an instance."""
-    if isinstance(callbacks, Callback):
-        return [callbacks]
-    if isinstance(callbacks, type | Mapping):
-        callbacks = [callbacks]  # type: ignore[list-item]
-    try:
-        found = list(callbacks)
-    except TypeError:
-        found = [callbacks]  # type: ignore[list-item]
-    for each in found:
-        if isinstance(each, type) and issubclass(each, Callback):
-            raise ArgumentTypeError(
-                f"callbacks holds the class {each.__name__} where an instance is due: "
-                f"write {each.__name__}(...)."
-            )
-        if not isinstance(each, Callback):
-            raise ArgumentTypeError(
-                f"A callback is an instance of a subclass of lb.Callback; got {each!r}. "
-                'A function becomes one by @lb.on("on_epoch_end").'
-            )
-    return found

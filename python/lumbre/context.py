@@ -35,6 +35,7 @@ _THE_LOOPS = {
     "next_epoch",
     "next_pass",
     "note_exception",
+    "take_early_stop",
     "unbind",
 }
 _UNSET = ("optimizers", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams")
@@ -58,7 +59,6 @@ class Context(Run):
         "__weakref__",
         "_compare",
         "_differentiate",
-        "_early_stopping",
         "_extras",
         "_interrupt_fired",
         "_now",
@@ -76,7 +76,6 @@ class Context(Run):
         "handlers",
         "hparams",
         "metrics",
-        "min_epochs",
         "opt_hparams",
         "optimizers",
         "train_data",
@@ -94,13 +93,11 @@ class Context(Run):
     handlers: dict[type[BaseException], Callable[[Context, BaseException], Any]]
     hparams: dict[str, Any]
     metrics: dict[str, list[Any]]
-    min_epochs: int
     opt_hparams: dict[str, Any]
     optimizers: dict[str, Any]
     train_data: Any
     valid_data: Any
     verbose: bool
-    _early_stopping: bool
     _extras: dict[str, dict[str, list[Any]]]
     _interrupt_fired: bool
     _now: Now
@@ -116,11 +113,9 @@ class Context(Run):
             if slot != "__weakref__":
                 setattr(self, slot, {} if slot in _UNSET else None)
         self._extras = {}
-        self._early_stopping = False
         self._interrupt_fired = False
         self._now = Now()
         self.callbacks = []
-        self.min_epochs = 1
 
     model = _of_now("model", "The module under training, on its device.")
     loss_fn = _of_now("loss_fn", "Called as `loss_fn(pred, target)`; may be replaced.")

@@ -57,6 +57,14 @@ class DataError(LumbreError, ValueError):
     """Data cannot be trained on: an empty loader, a batch without a target, a bad fraction."""
 
 
+class ABIError(LumbreError, ImportError):
+    """A callback of a foreign library cannot be called: built for another version, or broken."""
+
+
+class ExtensionError(LumbreError, RuntimeError):
+    """A callback written in Rust failed, panicked, or was called while it was being called."""
+
+
 class LumbreWarning(UserWarning):
     """The base of every warning that lumbre gives."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lumbre import data as data_module
 from lumbre import loop
 from lumbre.accelerator import Accelerator, as_accelerator
-from lumbre.callback import Callback, as_callbacks
 from lumbre.context import format_value
 from lumbre.errors import ArgumentError
+from lumbre.foreign import Callbacks, as_callbacks
 from lumbre.guard import RunGuard
 from lumbre.metric import MetricSet, as_metric_set
 
@@ -62,7 +62,7 @@ class Fitted:
     def predict(
         self,
         data: Any,
-        callbacks: Callback | Iterable[Callback] = (),
+        callbacks: Callbacks = (),
         accelerator: Accelerator | None = None,
         verbose: bool | None = None,
         dataloader_options: Mapping[str, Any] | None = None,
@@ -93,7 +93,7 @@ class Fitted:
         self,
         data: Any,
         metrics: Any = None,
-        callbacks: Callback | Iterable[Callback] = (),
+        callbacks: Callbacks = (),
         accelerator: Accelerator | None = None,
         verbose: bool | None = None,
         dataloader_options: Mapping[str, Any] | None = None,

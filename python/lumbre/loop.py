@@ -54,8 +54,7 @@ def epochs(ctx: Context) -> Iterator[int]:
         interrupt(ctx)
         with EpochGuard(ctx):
             fire("on_epoch_end")
-            if ctx._early_stopping:
-                ctx._early_stopping = False
+            if ctx.take_early_stop():
                 fire("on_early_stopping")
     interrupt(ctx)
     end_fit(ctx)

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from lumbre._core import HOOKS, Filter, Schedule, nearest, unique_names
-from lumbre.callback import Callback, as_callbacks, filter_of
+from lumbre._core import HOOKS, Filter, NativeCallback, Schedule, nearest, unique_names
+from lumbre.callback import Callback, filter_of
 from lumbre.errors import ArgumentTypeError, HookError
+from lumbre.foreign import Callbacks, Given, as_callbacks
 
 
 class Spec(NamedTuple):
@@ -19,10 +20,10 @@ class Spec(NamedTuple):
     after: list[str]
     before: list[str]
     methods: list[tuple[str, Callable[..., Any], Callback | None, Filter | None]]
-    native: str | None
+    native: NativeCallback | None
 
 
-def schedule(callbacks: Callback | Iterable[Callback] = ()) -> Schedule:
+def schedule(callbacks: Callbacks = ()) -> Schedule:
     """The plan of a run with these callbacks, to look at: its repr is a table.
 
     The default callbacks come first, as they do in `fit`.
@@ -36,66 +37,65 @@ def schedule(callbacks: Callback | Iterable[Callback] = ()) -> Schedule:
     Raises:
         ScheduleError: when a weight is NaN or constraints form a cycle.
         HookError: when a method is named like a breakpoint and is none.
+        ABIError: when a callback of a foreign library cannot be used.
     """
     from lumbre.callbacks.default import default_callbacks
 
     return compile_schedule([*default_callbacks(progress=True), *as_callbacks(callbacks)])
 
 
-def compile_schedule(callbacks: list[Callback]) -> Schedule:
+def compile_schedule(callbacks: list[Any]) -> Schedule:
     """The plan of a run with exactly these callbacks."""
-    custom = _custom_breakpoints(callbacks)
-    names = unique_names([_name(each) for each in callbacks])
-    specs = [_describe(each, name, custom) for each, name in zip(callbacks, names, strict=True)]
+    given = [Given(each) for each in callbacks]
+    custom = _custom_breakpoints(given)
+    names = unique_names([each.name for each in given])
+    specs = [_describe(each, name, custom) for each, name in zip(given, names, strict=True)]
     return Schedule(specs, custom)
 
 
-def _describe(callback: Callback, name: str, custom: list[str]) -> Spec:
-    kind = type(callback)
+def _describe(given: Given, name: str, custom: list[str]) -> Spec:
+    callback = given.callback
+    kind = type(callback).__name__
     methods = []
     for hook in [*HOOKS, *custom]:
         static = inspect.getattr_static(callback, hook, None)
         if static is None or static is vars(Callback).get(hook):
             continue
-        own = hook in vars(callback)
+        own = hook in getattr(callback, "__dict__", ())
         # A plain method is called as function(self, ctx), with no bound method in between.
         plain = not own and inspect.isfunction(static)
         function = static if plain else getattr(callback, hook)
         if not callable(function):
-            raise ArgumentTypeError(f"{kind.__name__}.{hook} is no method; got {function!r}.")
+            raise ArgumentTypeError(f"{kind}.{hook} is no method; got {function!r}.")
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             raise ArgumentTypeError(
-                f"{kind.__name__}.{hook} would never run: calling a function with `async def` or "
+                f"{kind}.{hook} would never run: calling a function with `async def` or "
                 "`yield` only prepares it. Write a plain function."
             )
         methods.append((hook, function, callback if plain else None, filter_of(function)))
     known = {*HOOKS, *custom}
     for attribute in dir(callback):
         if attribute.startswith("on_") and attribute not in known:
-            _refuse(_name(callback), attribute, known)
-    weight = callback.weight
+            _refuse(given.name, attribute, known)
+    weight = given.attribute("weight")
     if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise ArgumentTypeError(f"{kind.__name__}.weight is a number; got {weight!r}.")
+        raise ArgumentTypeError(f"{kind}.weight is a number; got {weight!r}.")
     return Spec(
         name=name,
         weight=float(weight),
-        after=_names(callback, "after"),
-        before=_names(callback, "before"),
+        after=_names(given, "after"),
+        before=_names(given, "before"),
         methods=methods,
-        native=getattr(callback, "_native", None),
+        native=given.native,
     )
 
 
-def _name(callback: Callback) -> str:
-    return callback.name or type(callback).__name__
-
-
-def _names(callback: Callback, attribute: str) -> list[str]:
-    names = _as_list(getattr(callback, attribute))
+def _names(given: Given, attribute: str) -> list[str]:
+    names = _as_list(given.attribute(attribute))
     for name in names:
         if not isinstance(name, str):
             raise ArgumentTypeError(
-                f'{_name(callback)}.{attribute} holds names of callbacks, such as "Progress"; '
+                f'{given.name}.{attribute} holds names of callbacks, such as "Progress"; '
                 f"got {name!r}."
             )
     return names
@@ -105,14 +105,13 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
 
 
-def _custom_breakpoints(callbacks: list[Callback]) -> list[str]:
+def _custom_breakpoints(callbacks: list[Given]) -> list[str]:
     custom: dict[str, None] = {}
-    for callback in callbacks:
-        declared = callback.breakpoints
-        for name in _as_list(declared):
+    for given in callbacks:
+        for name in _as_list(given.attribute("breakpoints")):
             if not (isinstance(name, str) and name.startswith("on_") and name.isidentifier()):
                 raise HookError(
-                    f"{_name(callback)}.breakpoints declares {name!r}; "
+                    f"{given.name}.breakpoints declares {name!r}; "
                     "a breakpoint's name is an identifier that begins with on_."
                 )
             if name not in HOOKS:

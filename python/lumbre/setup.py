@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from torch import nn
@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 from lumbre import data as data_module
 from lumbre import loop, step
 from lumbre.accelerator import Accelerator, as_accelerator
-from lumbre.callback import Callback, as_callbacks
 from lumbre.callbacks.default import default_callbacks
 from lumbre.callbacks.progress import Progress, is_shown
 from lumbre.context import Context
 from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.fast_step import fast_road
+from lumbre.foreign import Callbacks, as_callbacks
 from lumbre.guard import RunGuard
 from lumbre.metric import MetricSet, as_metric_set, meter
 from lumbre.schedule import compile_schedule
@@ -126,7 +126,7 @@ class Trainable:
         self,
         data: Any,
         epochs: int | tuple[int, int] = 10,
-        callbacks: Callback | Iterable[Callback] = (),
+        callbacks: Callbacks = (),
         valid_data: Any = None,
         accelerator: Accelerator | None = None,
         verbose: bool | None = None,
@@ -229,7 +229,7 @@ def make_context(
     model: nn.Module,
     optimizers: Mapping[str, Optimizer | None],
     accelerator: Accelerator,
-    callbacks: list[Callback],
+    callbacks: list[Any],
     verbose: bool | None,
     metrics: MetricSet | None = None,
 ) -> Context:

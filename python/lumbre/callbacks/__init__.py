@@ -4,6 +4,7 @@ from lumbre.callbacks.csv_logger import CSVLogger
 from lumbre.callbacks.default import Interrupt, Metrics, Profile, TrainValid
 from lumbre.callbacks.early_stopping import EarlyStopping
 from lumbre.callbacks.progress import Progress
+from lumbre.callbacks.terminate_on_nan import TerminateOnNaN
 
 __all__ = [
     "CSVLogger",
@@ -12,5 +13,6 @@ __all__ = [
     "Metrics",
     "Profile",
     "Progress",
+    "TerminateOnNaN",
     "TrainValid",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lumbre._core import NativeCallback
 from lumbre.callback import Callback
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ class Profile(Callback):
     Acts at the begin and end of fit, epoch, training and validation, at weight 0. Written in Rust.
     """
 
-    _native = "Profile"
+    @property
+    def _native(self) -> NativeCallback:
+        return NativeCallback.profile()
 
 
 class TrainValid(Callback):
@@ -50,7 +53,9 @@ class Metrics(Callback):
     `on_train_end` or `on_valid_end`, the values of the pass are in the records. Written in Rust.
     """
 
-    _native = "Metrics"
+    @property
+    def _native(self) -> NativeCallback:
+        return NativeCallback.metrics()
 
 
 class Interrupt(Callback):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
+from lumbre._core import NativeCallback
 from lumbre.callback import Callback
-from lumbre.callbacks.monitor import Mode, Monitor
-from lumbre.context import format_value
 from lumbre.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from lumbre.context import Context
 
 
 class EarlyStopping(Callback):
@@ -20,7 +17,7 @@ class EarlyStopping(Callback):
     Acts at `on_fit_begin` and `on_epoch_end`, at weight inf: every other callback has logged its
     values by then. After that epoch's end `on_early_stopping` fires, and a line says so when the
     run is verbose. It never stops before the `min` of `epochs=(min, max)`; epochs without an
-    improvement count on during them. A NaN is no improvement.
+    improvement count on during them. A NaN is no improvement. Written in Rust.
 
     Args:
         monitor: What to watch: a set and the name of a record.
@@ -42,51 +39,63 @@ class EarlyStopping(Callback):
         monitor: str = "valid_loss",
         min_delta: float = 0.0,
         patience: int = 0,
-        mode: Mode = "min",
+        mode: Literal["min", "max", "zero"] = "min",
         baseline: float | None = None,
     ) -> None:
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
-            raise ArgumentError(
-                f"EarlyStopping: patience is a whole number from 0; got {patience!r}."
-            )
-        self._monitor = Monitor("EarlyStopping", monitor, mode, min_delta)
         self.monitor = monitor
         self.min_delta = min_delta
         self.patience = patience
         self.mode = mode
         self.baseline = baseline
-        self._begin()
+        self._built = self._build()
 
-    def _begin(self) -> None:
-        self._best = self.baseline
-        self._best_epoch = 0
-        self._waited = 0
-        self._why = ""
+    def state_dict(self) -> dict[str, Any]:
+        """What it has seen of the fit: the best value, its epoch, the epochs since, the reason."""
+        state: dict[str, Any] = json.loads(self._built[1].save() or "{}")
+        return state
 
-    def on_fit_begin(self, ctx: Context) -> None:
-        """Start anew, and look whether there will be anything to watch."""
-        self._begin()
-        self._monitor.check(ctx)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave, as if the fit had never been interrupted.
 
-    def on_epoch_end(self, ctx: Context) -> None:
-        """Compare, count, and ask for the stop when it is due."""
-        value = self._monitor.value(ctx)
-        if value is None:
-            return
-        if self._best is None or self._monitor.improves(value, self._best):
-            self._best, self._best_epoch, self._waited = value, ctx.epoch, 0
-            return
-        self._waited += 1
-        if self._waited >= max(self.patience, 1) and ctx.epoch >= ctx.min_epochs:
-            ctx._early_stopping = True
-            where = f"of epoch {self._best_epoch}" if self._best_epoch else "of the baseline"
-            self._why = (
-                f"{self.monitor} has not improved for {self._waited} "
-                f"epoch{'s' * (self._waited > 1)}; the best is {format_value(self._best)} {where}"
+        To be called when the fit has begun, from a callback that comes after this one at
+        `on_fit_begin`: there it starts anew.
+
+        Raises:
+            ArgumentError: when it is no such state.
+        """
+        self._built[1].load(json.dumps(state))
+
+    @property
+    def _native(self) -> NativeCallback:
+        """The part in Rust, which keeps the state; another one if an argument has changed."""
+        if self._arguments() != self._built[0]:
+            self._built = self._build()
+        return self._built[1]
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.monitor, self.min_delta, self.patience, self.mode, self.baseline
+
+    def _build(self) -> tuple[tuple[Any, ...], NativeCallback]:
+        if not isinstance(self.monitor, str):
+            raise ArgumentError(
+                'EarlyStopping: monitor is a set and the name of a record, such as "valid_loss" or '
+                f'"train_acc"; got {self.monitor!r}.'
             )
-            ctx.stop(self._why)
+        patience = self.patience
+        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
+            raise ArgumentError(
+                f"EarlyStopping: patience is a whole number from 0; got {patience!r}."
+            )
+        arguments = self._arguments()
+        native = NativeCallback.early_stopping(
+            self.monitor, self.min_delta, patience, str(self.mode), self.baseline
+        )
+        return arguments, native
 
-    def on_early_stopping(self, ctx: Context) -> None:
-        """One line."""
-        if ctx.verbose:
-            print(f"Early stopping at epoch {ctx.epoch}: {self._why}.")  # noqa: T201
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_built": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._built = self._build()
+        self.load_state_dict(state["_built"])

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lumbre._core import NativeCallback
 from lumbre.callback import Callback
 
 if TYPE_CHECKING:
@@ -19,13 +20,15 @@ class Progress(Callback):
     draw is decided in Rust: ten times a second at most, however short the batches are.
     """
 
-    _native = "Progress"
-
     def __init__(self) -> None:
         self._bar: Any = None
         self._set: str | None = None
         self._is_drawn = False
         self._streams: list[tuple[str, Any, Any]] = []
+
+    @property
+    def _native(self) -> NativeCallback:
+        return NativeCallback.progress()
 
     def on_train_begin(self, ctx: Context) -> None:
         """A new bar."""

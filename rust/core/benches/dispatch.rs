@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use lumbre_core::Result;
-use lumbre_core::callback::{Callback, Context, Host};
+use lumbre_core::callback::{Announced, Callback, Context, Host, Warning};
 use lumbre_core::filter::Filter;
 use lumbre_core::flow::{Flow, Set, State};
 use lumbre_core::hook::{Hook, HookId, HookSet};
 use lumbre_core::order::{Item, order};
-use lumbre_core::records::Records;
+use lumbre_core::records::{Records, Value};
 use lumbre_core::schedule::{Entry, Part, Schedule};
 use std::hint::black_box;
 
@@ -44,6 +44,27 @@ impl Context for Run {
     fn draw(&self) -> Result<()> {
         Ok(())
     }
+    fn loss(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
+    fn losses(&self) -> Result<Vec<(String, f64)>> {
+        Ok(vec![])
+    }
+    fn metric(&self, _: Set, _: &str, _: Option<u64>) -> Result<Option<Value>> {
+        Ok(None)
+    }
+    fn metric_names(&self, _: Set) -> Result<Vec<String>> {
+        Ok(vec![])
+    }
+    fn announced(&self) -> Result<Announced> {
+        Ok(Announced::default())
+    }
+    fn warn(&self, _: Warning, _: &str) -> Result<()> {
+        Ok(())
+    }
+    fn say(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Looks at the run and asks for nothing.
@@ -75,13 +96,13 @@ fn entries(count: usize, filter: Option<Filter>) -> Vec<Entry<Bare>> {
         .into_iter()
         .map(|item| Entry {
             item,
-            filters: filter
-                .map(|filter| (HOOK.into(), filter))
-                .into_iter()
-                .collect(),
             parts: vec![Part {
                 kind: "Rust".into(),
                 callback: Arc::new(Idle),
+                filters: filter
+                    .map(|filter| (HOOK.into(), filter))
+                    .into_iter()
+                    .collect(),
             }],
         })
         .collect()

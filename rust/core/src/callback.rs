@@ -1,9 +1,10 @@
 //! What a callback is to the scheduler, and what one written in Rust can reach.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flow::{Flow, Set, State};
 use crate::hook::{HookId, HookSet};
-use crate::records::Records;
+use crate::records::{Records, Value};
+use crate::saved::Saved;
 
 /// The run as a callback written in Rust sees it.
 pub trait Context {
@@ -20,6 +21,42 @@ pub trait Context {
     fn log_metrics(&self, set: Set) -> Result<()>;
     /// Draw the progress of the run, when the breakpoint is over.
     fn draw(&self) -> Result<()>;
+    /// The loss of the batch under way, of the optimizer under way; `None` when there is none. On an
+    /// accelerator this waits for its value.
+    fn loss(&self) -> Result<Option<f64>>;
+    /// Every loss that the batch under way has so far, under the name of its record.
+    fn losses(&self) -> Result<Vec<(String, f64)>>;
+    /// A value of an epoch, by default of this one: while the set's pass is under way that of the
+    /// metric up to now, else what is recorded.
+    fn metric(&self, set: Set, name: &str, epoch: Option<u64>) -> Result<Option<Value>>;
+    /// The names that [`Context::metric`] finds in this epoch.
+    fn metric_names(&self, set: Set) -> Result<Vec<String>>;
+    /// What the run is going to record, as far as that is known when it begins.
+    fn announced(&self) -> Result<Announced>;
+    /// Warn the user.
+    fn warn(&self, warning: Warning, message: &str) -> Result<()>;
+    /// Say one line to the user, if the run is verbose.
+    fn say(&self, line: &str) -> Result<()>;
+}
+
+/// What a run is going to record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// The names of the loss and the metrics, by set.
+    pub metrics: [Vec<String>; 2],
+    /// The names that callbacks say they log.
+    pub logs: Vec<String>,
+    /// Whether there is validation data.
+    pub validates: bool,
+}
+
+/// The kinds of warnings that a callback gives; each is a class of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// A name is watched that is no metric of the run (yet).
+    Monitor,
+    /// The loss of a batch is NaN or infinite.
+    NonFiniteLoss,
 }
 
 /// The language around the core: it says what a callback is handed.
@@ -38,4 +75,32 @@ pub trait Callback<H: Host>: Send + Sync {
     /// # Errors
     /// Whatever goes wrong ends the run.
     fn on(&self, hook: HookId, ctx: &H::Context<'_>) -> Result<Flow>;
+
+    /// The names of metrics that it logs, so that others may watch them.
+    fn logs(&self) -> &[String] {
+        &[]
+    }
+
+    /// What has to be kept for the run to be taken up again; `None` when there is nothing.
+    ///
+    /// # Errors
+    /// The state cannot be written down.
+    fn save(&self) -> Result<Option<Saved>> {
+        Ok(None)
+    }
+
+    /// Go on from what was saved: the rest of the run is as if it had never been interrupted.
+    ///
+    /// A callback starts anew when a fit begins. Whoever takes up a run therefore loads after the
+    /// callback's own `on_fit_begin`, and before the next breakpoint.
+    ///
+    /// # Errors
+    /// It is no state of such a callback, or the callback keeps none.
+    fn load(&self, _saved: &Saved) -> Result<()> {
+        Err(Error::Argument(
+            "This callback keeps no state, so that there is nothing to load. Give a state to the \
+             callback from which it was saved."
+                .into(),
+        ))
+    }
 }

@@ -24,6 +24,15 @@ pub enum Error {
     /// A name, an argument or a merge that does not fit the metrics of the run.
     #[error("{0}")]
     Metric(String),
+    /// A callback watches a value that the records do not hold, or that is no number.
+    #[error("{0}")]
+    Monitor(String),
+    /// An argument has a value that cannot work.
+    #[error("{0}")]
+    Argument(String),
+    /// A callback of a foreign library failed, and says why.
+    #[error("{0}")]
+    Extension(String),
     /// A callback, metric or loss of the host language failed; it is handed back as it came.
     #[error("{0}")]
     Host(Box<dyn std::error::Error + Send + Sync>),

@@ -62,6 +62,7 @@ const BATCHES: u32 = Scope::TrainBatch.bit() | Scope::ValidBatch.bit() | Scope::
 #[derive(Debug, Default)]
 pub struct State {
     epoch: AtomicU64,
+    min_epochs: AtomicU64,
     max_epochs: AtomicU64,
     completed: AtomicU64,
     iter: AtomicU64,
@@ -73,6 +74,8 @@ pub struct State {
     closing: AtomicU32,
     wishes: AtomicU32,
     reason: Mutex<Option<String>>,
+    early_stop: AtomicBool,
+    non_finite: AtomicBool,
 }
 
 impl State {
@@ -80,6 +83,7 @@ impl State {
     #[must_use]
     pub fn new(max_epochs: u64) -> Self {
         Self {
+            min_epochs: 1.into(),
             max_epochs: max_epochs.into(),
             ..Self::default()
         }
@@ -93,6 +97,16 @@ impl State {
     /// How many epochs have come to their end.
     pub fn completed(&self) -> u64 {
         self.completed.load(Relaxed)
+    }
+
+    /// The first epoch after which an early stop may end the run.
+    pub fn min_epochs(&self) -> u64 {
+        self.min_epochs.load(Relaxed)
+    }
+
+    /// Say how many epochs there are at least, whatever early stopping wants.
+    pub fn set_min_epochs(&self, epochs: u64) {
+        self.min_epochs.store(epochs, Relaxed);
     }
 
     /// The last epoch there will be.
@@ -166,6 +180,11 @@ impl State {
         } else {
             self.epoch().max(1)
         }
+    }
+
+    /// Whether a batch is under way, its `_end` included.
+    pub fn in_batch(&self) -> bool {
+        (self.open.load(Relaxed) | self.closing.load(Relaxed)) & BATCHES != 0
     }
 
     /// Note that a breakpoint is reached: its scope opens or closes.
@@ -284,6 +303,21 @@ impl State {
     /// Whether Ctrl-C has been pressed.
     pub fn is_interrupted(&self) -> bool {
         self.wishes(INTERRUPT)
+    }
+
+    /// Note that the stop is one for want of improvement: it has a breakpoint of its own.
+    pub fn stop_early(&self) {
+        self.early_stop.store(true, Relaxed);
+    }
+
+    /// Whether such a stop was noted since this was last asked.
+    pub fn take_early_stop(&self) -> bool {
+        self.early_stop.swap(false, Relaxed)
+    }
+
+    /// Whether this is the first time that somebody asks: a run tells of one loss that is not finite.
+    pub fn is_first_non_finite(&self) -> bool {
+        !self.non_finite.swap(true, Relaxed)
     }
 
     /// Why the run was stopped, and by whom.

@@ -12,10 +12,16 @@ pub mod error;
 pub mod filter;
 pub mod flow;
 pub mod hook;
+pub mod loss;
 pub mod metrics;
+pub mod monitor;
+pub mod number;
 pub mod order;
 pub mod records;
+pub mod saved;
 pub mod schedule;
 pub mod spelling;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};

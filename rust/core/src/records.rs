@@ -90,6 +90,15 @@ impl Records {
         self.metrics[set as usize].get(index)
     }
 
+    /// One value of an epoch.
+    #[must_use]
+    pub fn value(&self, set: Set, epoch: u64, name: &str) -> Option<&Value> {
+        let mut entry = self.entry(set, epoch)?.iter();
+        entry
+            .find(|(known, _)| &**known == name)
+            .map(|(_, value)| value)
+    }
+
     /// All entries of a set, epoch by epoch.
     #[must_use]
     pub fn entries(&self, set: Set) -> &[Entry] {
@@ -138,6 +147,12 @@ mod tests {
         let entry = records.entry(Set::Train, 2).unwrap();
         assert_eq!(entry[0], (loss, Value::Number(0.25)));
         assert_eq!(entry[1], (acc, Value::Number(0.5)));
+        let value = |epoch, name| records.value(Set::Train, epoch, name);
+        assert_eq!(value(2, "acc"), Some(&Value::Number(0.5)));
+        assert_eq!(
+            (value(2, "ac"), value(1, "acc"), value(3, "acc")),
+            (None, None, None)
+        );
         assert_eq!(records.entry(Set::Valid, 1), None);
         assert_eq!(records.entry(Set::Train, 0), None);
     }

@@ -15,8 +15,6 @@ use crate::order::{Item, order};
 pub struct Entry<H: Host> {
     /// Name, weight and constraints.
     pub item: Item,
-    /// Its filters, by breakpoint.
-    pub filters: Vec<(HookId, Filter)>,
     /// What is called: one part, or several where some of its breakpoints are written in Rust.
     pub parts: Vec<Part<H>>,
 }
@@ -27,6 +25,16 @@ pub struct Part<H: Host> {
     pub kind: String,
     /// The code.
     pub callback: Arc<dyn Callback<H>>,
+    /// Its filters, by breakpoint.
+    pub filters: Vec<(HookId, Filter)>,
+}
+
+impl<H: Host> Part<H> {
+    fn filter(&self, hook: HookId) -> Option<Filter> {
+        let here = self.filters.iter().find(|(at, _)| *at == hook);
+        here.map(|&(_, filter)| filter)
+            .filter(|filter| !filter.is_open())
+    }
 }
 
 /// One call at one breakpoint.
@@ -95,16 +103,11 @@ impl<H: Host> Schedule<H> {
                 let slots = |&i: &usize| {
                     let parts = entries[i].parts.iter().enumerate();
                     let here = parts.filter(|(_, part)| part.callback.hooks().contains(hook));
-                    let filters = entries[i].filters.iter();
-                    let filter = filters
-                        .filter(|(at, _)| *at == hook)
-                        .map(|&(_, filter)| filter)
-                        .next();
                     here.map(|(number, part)| Slot {
                         callback: Arc::clone(&part.callback),
                         entry: i,
                         part: number,
-                        filter: filter.filter(|filter| !filter.is_open()),
+                        filter: part.filter(hook),
                         done: AtomicBool::new(false),
                     })
                     .collect::<Vec<_>>()
@@ -205,6 +208,12 @@ impl<H: Host> Schedule<H> {
             .collect()
     }
 
+    /// The names of metrics that callbacks in Rust log.
+    pub fn logs(&self) -> impl Iterator<Item = &String> {
+        let parts = self.entries.iter().flat_map(|entry| &entry.parts);
+        parts.flat_map(|part| part.callback.logs())
+    }
+
     /// The callbacks, in the order in which they were passed.
     #[must_use]
     pub fn entries(&self) -> &[Entry<H>] {
@@ -264,38 +273,9 @@ pub fn unique_names(names: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::callback::Context;
-    use crate::flow::Set;
     use crate::hook::{Hook, HookSet};
-    use crate::records::Records;
+    use crate::testing::{Bare, Run};
     use std::sync::Mutex;
-
-    struct Bare;
-    struct Run(State);
-
-    impl Host for Bare {
-        type Context<'a> = Run;
-    }
-
-    impl Context for Run {
-        fn state(&self) -> &State {
-            &self.0
-        }
-        fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T {
-            with(&mut Records::default())
-        }
-        fn reset_metrics(&self, _: Set) -> Result<()> {
-            Ok(())
-        }
-        fn update_metrics(&self, _: Set) -> Result<()> {
-            Ok(())
-        }
-        fn log_metrics(&self, _: Set) -> Result<()> {
-            Ok(())
-        }
-        fn draw(&self) -> Result<()> {
-            Ok(())
-        }
-    }
 
     type Log = Arc<Mutex<Vec<&'static str>>>;
 
@@ -321,10 +301,10 @@ mod tests {
                 weight,
                 ..Item::default()
             },
-            filters: vec![],
             parts: vec![Part {
                 kind: "Rust".into(),
                 callback: Arc::new(Spy(name, Arc::clone(log), flow)),
+                filters: vec![],
             }],
         }
     }
@@ -344,13 +324,15 @@ mod tests {
             entry("Early", -1.0, &log, Flow::Stop("enough".into())),
         ];
         let schedule = Schedule::compile(entries, hooks()).unwrap();
-        let run = Run(State::new(1));
-        schedule.fire(Hook::EpochEnd.into(), &run.0, &run).unwrap();
+        let run = Run::new(1);
         schedule
-            .fire(Hook::EpochBegin.into(), &run.0, &run)
+            .fire(Hook::EpochEnd.into(), run.state(), &run)
+            .unwrap();
+        schedule
+            .fire(Hook::EpochBegin.into(), run.state(), &run)
             .unwrap();
         assert_eq!(*log.lock().unwrap(), ["Early", "Late"]);
-        assert_eq!(run.0.stop_reason().as_deref(), Some("Early: enough"));
+        assert_eq!(run.state().stop_reason().as_deref(), Some("Early: enough"));
         assert_eq!(schedule.used(), 1 << Hook::EpochEnd as u8);
         assert_eq!(schedule.current(), None);
     }
@@ -360,12 +342,14 @@ mod tests {
         let log = Log::default();
         let mut spy = entry("Spy", 0.0, &log, Flow::Continue);
         let filter = Filter::every(2).unwrap().and(Filter::once()).unwrap();
-        spy.filters = vec![(Hook::EpochEnd.into(), filter)];
+        spy.parts[0].filters = vec![(Hook::EpochEnd.into(), filter)];
         let schedule = Schedule::compile(vec![spy], hooks()).unwrap();
-        let run = Run(State::new(9));
+        let run = Run::new(9);
         let mut seen = vec![];
-        while run.0.next_epoch() {
-            schedule.fire(Hook::EpochEnd.into(), &run.0, &run).unwrap();
+        while run.state().next_epoch() {
+            schedule
+                .fire(Hook::EpochEnd.into(), run.state(), &run)
+                .unwrap();
             seen.push(log.lock().unwrap().len());
         }
         assert_eq!(seen, [0, 1, 1, 1, 1, 1, 1, 1, 1]);
@@ -376,8 +360,12 @@ mod tests {
         let log = Log::default();
         let entries = vec![entry("Bad", 0.0, &log, Flow::Continue)];
         let schedule = Schedule::compile(entries, hooks()).unwrap();
-        let run = Run(State::new(1));
-        assert!(schedule.fire(Hook::EpochEnd.into(), &run.0, &run).is_err());
+        let run = Run::new(1);
+        assert!(
+            schedule
+                .fire(Hook::EpochEnd.into(), run.state(), &run)
+                .is_err()
+        );
         assert_eq!(schedule.failed(), Some("Bad"));
         assert_eq!(schedule.current(), None);
     }
@@ -386,7 +374,7 @@ mod tests {
     fn the_table_shows_who_runs_where() {
         let log = Log::default();
         let mut spy = entry("Spy", f64::INFINITY, &log, Flow::Continue);
-        spy.filters = vec![(Hook::EpochEnd.into(), Filter::every(2).unwrap())];
+        spy.parts[0].filters = vec![(Hook::EpochEnd.into(), Filter::every(2).unwrap())];
         let entries = vec![spy, entry("A", 0.0, &log, Flow::Continue)];
         let table = Schedule::compile(entries, hooks()).unwrap().to_string();
         assert_eq!(

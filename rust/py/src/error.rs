@@ -1,6 +1,7 @@
 //! The one map from the core's errors to the classes of `lumbre.errors`.
 
 use lumbre_core::Error;
+use lumbre_core::callback::Warning;
 use pyo3::prelude::*;
 
 /// The Python exception for an error of the core; one that came from Python is itself again.
@@ -12,6 +13,9 @@ pub fn raise(error: Error) -> PyErr {
         Error::DType(message) => ("DTypeError", message),
         Error::Target(message) => ("TargetError", message),
         Error::Metric(message) => ("MetricError", message),
+        Error::Monitor(message) => ("MonitorError", message),
+        Error::Argument(message) => ("ArgumentError", message),
+        Error::Extension(message) => ("ExtensionError", message),
         Error::Host(inner) => match inner.downcast::<PyErr>() {
             Ok(error) => return *error,
             Err(other) => ("LumbreError", other.to_string()),
@@ -30,6 +34,14 @@ pub fn exception(py: Python<'_>, class: &str, message: String) -> PyErr {
     class_named(py, class)
         .and_then(|class| class.call1((message,)))
         .map_or_else(|error| error, PyErr::from_value)
+}
+
+/// The class of `lumbre.errors` for a warning of the core.
+pub fn warning_class(warning: Warning) -> &'static str {
+    match warning {
+        Warning::Monitor => "MonitorWarning",
+        Warning::NonFiniteLoss => "NonFiniteLossWarning",
+    }
 }
 
 /// Warn with a class of `lumbre.errors`.

@@ -3,13 +3,17 @@
 use std::sync::PoisonError;
 
 use lumbre_core::Result;
-use lumbre_core::callback::{Context, Host};
+use lumbre_core::callback::{Announced, Context, Host, Warning};
 use lumbre_core::flow::{Set, State};
-use lumbre_core::records::{Entry, Records};
+use lumbre_core::records::{Entry, Records, Value};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
 
-use crate::error::carry;
+use crate::error::{carry, warn, warning_class};
 use crate::run::Run;
+use crate::run::flow::validates;
+use crate::tensor;
 
 /// Python as the host of the core.
 pub struct PyHost;
@@ -90,4 +94,115 @@ impl Context for Frame<'_> {
         self.run.get().draw_later();
         Ok(())
     }
+
+    fn loss(&self) -> Result<Option<f64>> {
+        loss(self.run).map_err(carry)
+    }
+
+    fn losses(&self) -> Result<Vec<(String, f64)>> {
+        losses(self.run).map_err(carry)
+    }
+
+    fn metric(&self, set: Set, name: &str, epoch: Option<u64>) -> Result<Option<Value>> {
+        let run = self.run.get();
+        run.metric_value(self.run, set, name, epoch).map_err(carry)
+    }
+
+    fn metric_names(&self, set: Set) -> Result<Vec<String>> {
+        self.run.get().metric_names(self.run, set).map_err(carry)
+    }
+
+    fn announced(&self) -> Result<Announced> {
+        announced(self.run).map_err(carry)
+    }
+
+    fn warn(&self, warning: Warning, message: &str) -> Result<()> {
+        warn(self.run.py(), warning_class(warning), message).map_err(carry)
+    }
+
+    fn say(&self, line: &str) -> Result<()> {
+        say(self.run, line).map_err(carry)
+    }
+}
+
+fn loss(ctx: &Bound<'_, Run>) -> PyResult<Option<f64>> {
+    let (py, Some(bound)) = (ctx.py(), ctx.get().bound()) else {
+        return Ok(None);
+    };
+    let now = bound.now.bind(py);
+    let value = now.getattr(intern!(py, "loss_grad"))?;
+    if !value.is_none() {
+        return number(&value);
+    }
+    let losses = now.getattr(intern!(py, "losses"))?;
+    let Ok(losses) = losses.cast_exact::<PyDict>() else {
+        return Ok(None);
+    };
+    let value = losses.get_item(now.getattr(intern!(py, "opt_name"))?)?;
+    value.map_or(Ok(None), |value| number(&value))
+}
+
+fn losses(ctx: &Bound<'_, Run>) -> PyResult<Vec<(String, f64)>> {
+    let (py, Some(bound)) = (ctx.py(), ctx.get().bound()) else {
+        return Ok(Vec::new());
+    };
+    let meter = bound.meter(Set::Train).bind(py).get();
+    let mut losses = Vec::new();
+    for (key, value) in ctx.getattr(intern!(py, "loss"))?.cast_into::<PyDict>()? {
+        let key = key.extract::<String>()?;
+        if let Some(number) = number(&value)? {
+            let name = meter.loss_name(&key).map_or(key.clone(), str::to_owned);
+            losses.push((name, number));
+        }
+    }
+    Ok(losses)
+}
+
+/// The value of a loss, waited for where it lies on a device; `None` of what is no scalar.
+fn number(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    if let Some(number) = tensor::read(value, |view| view.item())? {
+        return Ok(number);
+    }
+    if !tensor::is_tensor(value)? {
+        return Ok(value.extract().ok());
+    }
+    if value.call_method0("numel")?.extract::<usize>()? != 1 {
+        return Ok(None);
+    }
+    let item = value.call_method0("detach")?.call_method0("item")?;
+    Ok(item.extract().ok())
+}
+
+fn announced(ctx: &Bound<'_, Run>) -> PyResult<Announced> {
+    let names = |set| {
+        let bound = ctx.get().bound();
+        bound.map(|bound| bound.meter(set).bind(ctx.py()).get().names())
+    };
+    let mut logs = ctx.get().logs();
+    for callback in ctx.getattr("callbacks")?.try_iter()? {
+        let Some(names) = callback?.getattr_opt("logs")? else {
+            continue;
+        };
+        if names.is_instance_of::<PyString>() {
+            logs.push(names.extract()?);
+            continue;
+        }
+        for name in names.try_iter()? {
+            logs.push(name?.extract()?);
+        }
+    }
+    Ok(Announced {
+        metrics: Set::ALL.map(|set| names(set).unwrap_or_default()),
+        logs,
+        validates: validates(ctx)?,
+    })
+}
+
+fn say(ctx: &Bound<'_, Run>, line: &str) -> PyResult<()> {
+    if ctx.getattr("verbose")?.is_truthy()? {
+        ctx.py()
+            .import("builtins")?
+            .call_method1("print", (line,))?;
+    }
+    Ok(())
 }

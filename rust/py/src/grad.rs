@@ -15,14 +15,27 @@ fn switch(py: Python<'_>) -> PyResult<&(Py<PyAny>, Py<PyAny>)> {
     })
 }
 
+/// Switch gradients off; gives whether they were on.
+pub fn switch_off(py: Python<'_>) -> PyResult<bool> {
+    let (is_on, set) = switch(py)?;
+    let was_on = is_on.bind(py).call0()?.is_truthy()?;
+    if was_on {
+        set.bind(py).call1((false,))?;
+    }
+    Ok(was_on)
+}
+
+/// Switch gradients on again.
+pub fn switch_on(py: Python<'_>) -> PyResult<()> {
+    switch(py)?.1.bind(py).call1((true,)).map(drop)
+}
+
 /// Run `with` with gradients off, and leave the switch as it was found.
 pub fn without_grad<T>(py: Python<'_>, with: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-    let (is_on, set) = switch(py)?;
-    if !is_on.bind(py).call0()?.is_truthy()? {
+    if !switch_off(py)? {
         return with();
     }
-    set.bind(py).call1((false,))?;
     let result = with();
-    set.bind(py).call1((true,))?;
+    switch_on(py)?;
     result
 }

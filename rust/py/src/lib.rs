@@ -8,11 +8,13 @@ use pyo3::prelude::*;
 mod batches;
 mod error;
 mod filter;
+mod foreign;
 mod frame;
 mod grad;
 mod meter;
 mod metric;
 mod names;
+mod native;
 mod python;
 mod run;
 mod schedule;
@@ -33,6 +35,8 @@ mod _core {
     use super::meter::Meter;
     #[pymodule_export]
     use super::metric::NativeMetric;
+    #[pymodule_export]
+    use super::native::NativeCallback;
     #[pymodule_export]
     use super::run::Run;
     #[pymodule_export]

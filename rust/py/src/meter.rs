@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use lumbre_core::callback::Warning;
+use lumbre_core::loss::non_finite;
 use lumbre_core::metrics::{Fit, Mean, Metric, Native, View};
 use lumbre_core::records::Value;
 use pyo3::PyTraverseError;
@@ -11,7 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use crate::error::{raise, warn};
+use crate::error::{raise, warn, warning_class};
 use crate::grad::without_grad;
 use crate::metric::NativeMetric;
 use crate::run::Run;
@@ -24,6 +26,12 @@ struct Loss {
     name: Arc<str>,
     /// The mean so far, and what it was before the batch under way.
     mean: Mutex<(Mean, Mean)>,
+}
+
+impl Loss {
+    fn value(&self) -> Value {
+        Value::Number(lock(&self.mean).0.mean())
+    }
 }
 
 struct Slot {
@@ -166,18 +174,48 @@ impl Meter {
         }
         self.fetch_losses(ctx)?;
         for loss in &self.losses {
-            let mean = lock(&loss.mean).0.mean();
-            values.push((Arc::clone(&loss.name), Value::Number(mean)));
+            values.push((Arc::clone(&loss.name), loss.value()));
         }
         for slot in &self.slots {
-            let metric = slot.metric.bind(ctx.py());
-            let compute = intern!(ctx.py(), "compute");
-            let value = without_grad(ctx.py(), || metric.call_method0(compute))
-                .and_then(|value| value::from_python(&value))
-                .map_err(|error| self.noted(ctx, slot, "compute", error))?;
-            values.push((Arc::clone(&slot.name), value));
+            values.push((Arc::clone(&slot.name), self.computed(ctx, slot)?));
         }
         Ok(values)
+    }
+
+    /// One of the values so far; the others are not computed.
+    pub fn value(&self, ctx: &Bound<'_, Run>, name: &str) -> PyResult<Option<Value>> {
+        if self.batches.load(Relaxed) == 0 {
+            return Ok(None);
+        }
+        if let Some(loss) = self.losses.iter().find(|loss| &*loss.name == name) {
+            self.fetch_losses(ctx)?;
+            return Ok(Some(loss.value()));
+        }
+        let slot = self.slots.iter().find(|slot| &*slot.name == name);
+        slot.map(|slot| self.computed(ctx, slot)).transpose()
+    }
+
+    /// The names of the values so far.
+    pub fn names_so_far(&self) -> Vec<String> {
+        if self.batches.load(Relaxed) == 0 {
+            Vec::new()
+        } else {
+            self.names()
+        }
+    }
+
+    /// The name under which an optimizer's loss is recorded.
+    pub fn loss_name(&self, key: &str) -> Option<&str> {
+        let loss = self.losses.iter().find(|loss| loss.key == key);
+        loss.map(|loss| &*loss.name)
+    }
+
+    fn computed(&self, ctx: &Bound<'_, Run>, slot: &Slot) -> PyResult<Value> {
+        let metric = slot.metric.bind(ctx.py());
+        let compute = intern!(ctx.py(), "compute");
+        without_grad(ctx.py(), || metric.call_method0(compute))
+            .and_then(|value| value::from_python(&value))
+            .map_err(|error| self.noted(ctx, slot, "compute", error))
     }
 
     /// Feed the metrics; gives the batch's size, the weight of its loss.
@@ -289,7 +327,7 @@ impl Meter {
         };
         if let Some(number) = number {
             lock(&loss.mean).0.add(number, weight);
-            if number.is_finite() || ctx.get().warned.swap(true, Relaxed) {
+            if number.is_finite() || !ctx.get().state.is_first_non_finite() {
                 return Ok(());
             }
         } else {
@@ -330,7 +368,7 @@ impl Meter {
                     now.add(mean, weight);
                     before.add(mean, weight);
                 }
-                if first_bad > 0 && !ctx.get().warned.swap(true, Relaxed) {
+                if first_bad > 0 && ctx.get().state.is_first_non_finite() {
                     tell_non_finite(ctx, &loss.name, mean, Some(first_bad))?;
                 }
             }
@@ -390,10 +428,7 @@ fn tell_non_finite(
     };
     warn(
         ctx.py(),
-        "NonFiniteLossWarning",
-        &format!(
-            "The {name} is {number} at {place}; later ones are not reported. \
-             Look at the learning rate, the data and divisions or logarithms of 0."
-        ),
+        warning_class(Warning::NonFiniteLoss),
+        &non_finite(name, number, &place, "later ones are not reported"),
     )
 }

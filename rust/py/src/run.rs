@@ -1,13 +1,13 @@
 //! `_core.Run`.
 
-mod flow;
+pub mod flow;
 mod records;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lumbre_core::flow::{Set, State};
-use lumbre_core::hook::{Edge, HookId, HookSet, Scope};
+use lumbre_core::hook::{Edge, Hook, HookId, HookSet, Scope};
 use lumbre_core::records::Records;
 use lumbre_core::schedule;
 use pyo3::PyTraverseError;
@@ -50,8 +50,6 @@ impl Binding {
 pub struct Run {
     pub state: State,
     pub records: Mutex<Records>,
-    /// Whether a loss that is not finite has been warned about.
-    pub warned: AtomicBool,
     used: AtomicU64,
     names: OnceLock<Arc<Names>>,
     binding: Mutex<Option<Arc<Binding>>>,
@@ -86,6 +84,12 @@ impl Run {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The names of metrics that callbacks in Rust log.
+    pub fn logs(&self) -> Vec<String> {
+        let bound = self.bound();
+        bound.map_or_else(Vec::new, |bound| bound.core.logs().cloned().collect())
     }
 
     /// The batch under way is to be counted when its `_end` is over, if nobody skips it by then.
@@ -138,7 +142,7 @@ impl Run {
     }
 
     fn fire(&self, ctx: &Bound<'_, Self>, bound: &Binding, hook: HookId) -> PyResult<()> {
-        let has_grad = hook.hook().is_some_and(lumbre_core::hook::Hook::has_grad);
+        let has_grad = hook.hook().is_some_and(Hook::has_grad);
         if has_grad || !bound.python.contains(hook) {
             return self.call(ctx, bound, hook);
         }
@@ -168,7 +172,6 @@ impl Run {
         Self {
             state: State::new(0),
             records: Mutex::default(),
-            warned: AtomicBool::new(false),
             used: AtomicU64::new(0),
             names: OnceLock::new(),
             binding: Mutex::default(),
@@ -232,10 +235,7 @@ impl Run {
         };
         if let Some(hook) = id.hook() {
             this.state.enter(hook);
-            if matches!(
-                hook.edge(),
-                Edge::Begin(Scope::TrainBatch | Scope::ValidBatch)
-            ) {
+            if begins_batch(hook) {
                 this.counted.store(false, Relaxed);
                 this.due.store(false, Relaxed);
             }
@@ -248,6 +248,13 @@ impl Run {
         };
         this.fire(slf, &bound, id)?;
         let skipped = this.state.batch_is_skipped();
+        if skipped && id.hook().is_some_and(begins_batch) {
+            // What is there is of the batch before.
+            let now = bound.now.bind(slf.py());
+            for name in [intern!(slf.py(), "pred"), intern!(slf.py(), "loss_grad")] {
+                now.setattr(name, slf.py().None())?;
+            }
+        }
         if let Some(set) = batch_end_of(id) {
             if !skipped {
                 this.count_due(slf, &bound, set)?;
@@ -338,9 +345,16 @@ fn take(flag: &AtomicBool) -> bool {
     was
 }
 
+fn begins_batch(hook: Hook) -> bool {
+    matches!(
+        hook.edge(),
+        Edge::Begin(Scope::TrainBatch | Scope::ValidBatch)
+    )
+}
+
 /// The set whose batch ends at a breakpoint.
 fn batch_end_of(hook: HookId) -> Option<Set> {
-    match hook.hook().map(lumbre_core::hook::Hook::edge) {
+    match hook.hook().map(Hook::edge) {
         Some(Edge::End(Scope::TrainBatch)) => Some(Set::Train),
         Some(Edge::End(Scope::ValidBatch)) => Some(Set::Valid),
         _ => None,

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lumbre_core::builtin;
 use lumbre_core::callback::Callback;
 use lumbre_core::hook::HookSet;
 use lumbre_core::order::Item;
@@ -17,6 +16,7 @@ use crate::error::raise;
 use crate::filter::Filter;
 use crate::frame::PyHost;
 use crate::names::Names;
+use crate::native::NativeCallback;
 use crate::python::Target;
 
 /// The callbacks' names made unique: of two alike the second gets `_2`.
@@ -35,8 +35,8 @@ pub struct Spec {
     /// (breakpoint, function, receiver or None, filter or None)
     #[allow(clippy::type_complexity)]
     methods: Vec<(String, Py<PyAny>, Option<Py<PyAny>>, Option<Py<Filter>>)>,
-    /// The name of a built-in callback in Rust, or None.
-    native: Option<String>,
+    /// The part of it that is written in Rust, or None.
+    native: Option<Py<NativeCallback>>,
 }
 
 /// Who runs at which breakpoint, in which order, in Python or natively, under which filter.
@@ -77,20 +77,14 @@ impl Schedule {
         let mut targets = Vec::new();
         let mut entries = Vec::new();
         for spec in callbacks {
-            let mut filters = Vec::new();
             let mut parts = Vec::new();
             if let Some(native) = spec.native {
-                let callback = native_callback(&native)?;
-                parts.push(Part {
-                    kind: "Rust".into(),
-                    callback,
-                });
+                parts.push(native.get().part());
             }
             for (name, function, receiver, filter) in spec.methods {
                 let hook = names
                     .find(PyString::new(py, &name).as_any())
                     .ok_or_else(|| PyValueError::new_err(format!("{name} is no breakpoint")))?;
-                filters.extend(filter.map(|filter| (hook, filter.get().0)));
                 let target = Arc::new(Target {
                     hook,
                     function,
@@ -100,6 +94,7 @@ impl Schedule {
                 parts.push(Part {
                     kind: "Python".into(),
                     callback: target,
+                    filters: filter.iter().map(|filter| (hook, filter.get().0)).collect(),
                 });
             }
             let item = Item {
@@ -108,11 +103,7 @@ impl Schedule {
                 after: spec.after,
                 before: spec.before,
             };
-            entries.push(Entry {
-                item,
-                filters,
-                parts,
-            });
+            entries.push(Entry { item, parts });
         }
         let core = schedule::Schedule::compile(entries, names.all().to_vec()).map_err(raise)?;
         Ok(Self {
@@ -155,17 +146,4 @@ impl Schedule {
         // Dropped when no lock is held: dropping may run Python.
         drop((core, targets));
     }
-}
-
-fn native_callback(name: &str) -> PyResult<Arc<dyn Callback<PyHost>>> {
-    Ok(match name {
-        "Profile" => Arc::new(builtin::Profile::default()),
-        "Metrics" => Arc::new(builtin::Metrics),
-        "Progress" => Arc::new(builtin::Progress::default()),
-        _ => {
-            return Err(PyValueError::new_err(format!(
-                "there is no native callback {name}"
-            )));
-        }
-    })
 }

@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use half::{bf16, f16};
+use lumbre_abi::layout;
 use lumbre_core::metrics::{Data, Reach, View};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -181,6 +182,27 @@ pub fn read_pair<T>(
     // SAFETY: as in `read`; looking at the second one has run no Python code either.
     let both = unsafe { view(&one, |first| view(&two, |second| with(first, second))) };
     both?.unwrap_or(Ok(None))
+}
+
+/// A tensor to lend to a foreign callback, which reads it as [`read`] does; `None` when that is not
+/// to be had. What it points at belongs to the tensor: that has to be held, and not to be resized.
+pub fn lend(object: &Bound<'_, PyAny>) -> PyResult<Option<layout::Tensor>> {
+    let mut tensor = DlTensor::UNREAD;
+    if !plain(object, &mut tensor)? {
+        return Ok(None);
+    }
+    // SAFETY: as in `read`; the view is only made to see that it can be.
+    let is_readable = unsafe { view(&tensor, |_| ()) }?.is_some();
+    let offset = usize::try_from(tensor.byte_offset)?;
+    Ok(is_readable.then(|| layout::Tensor {
+        data: tensor.data.cast::<u8>().wrapping_add(offset).cast(),
+        shape: tensor.shape,
+        strides: tensor.strides,
+        dimensions: u32::try_from(tensor.ndim).unwrap_or(0),
+        code: tensor.dtype.code,
+        bits: tensor.dtype.bits,
+        lanes: tensor.dtype.lanes,
+    }))
 }
 
 /// Have torch say where a tensor lies; false when its memory cannot be read as it is.

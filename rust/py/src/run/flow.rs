@@ -4,9 +4,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use lumbre_core::flow::{Flow, Set};
 use lumbre_core::hook::{Hook, Scope};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::Run;
+
+/// Whether there is validation data.
+pub fn validates(ctx: &Bound<'_, Run>) -> PyResult<bool> {
+    Ok(!ctx.getattr(intern!(ctx.py(), "valid_data"))?.is_none())
+}
 
 #[pymethods]
 impl Run {
@@ -17,7 +23,7 @@ impl Run {
         let begins = this.state.next_epoch();
         if begins {
             this.show_left(slf.py(), false)?;
-            let validates = !slf.getattr("valid_data")?.is_none();
+            let validates = validates(slf)?;
             let mut records = this.lock_records();
             records.reach(Set::Train, this.state.epoch());
             if validates {
@@ -42,19 +48,19 @@ impl Run {
 
     /// End the run when the batch under way is finished, and say why.
     #[pyo3(signature = (reason=""))]
-    fn stop(&self, reason: &str) {
+    pub fn stop(&self, reason: &str) {
         let bound = self.bound();
         let who = bound.as_ref().and_then(|bound| bound.core.current());
         self.state.wish(Flow::Stop(reason.to_owned()), who);
     }
 
     /// Finish the batch under way, then leave out the rest of the epoch.
-    fn skip_epoch(&self) {
+    pub fn skip_epoch(&self) {
         self.state.wish(Flow::SkipEpoch, None);
     }
 
     /// Leave the batch under way: no step, no metric.
-    fn skip_batch(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn skip_batch(&self, py: Python<'_>) -> PyResult<()> {
         self.state.wish(Flow::SkipBatch, None);
         self.show_left(py, true)
     }
@@ -81,6 +87,11 @@ impl Run {
     #[getter]
     fn skipped(&self) -> bool {
         self.state.batch_is_skipped()
+    }
+
+    /// Whether an early stop was asked for since this was last looked at.
+    fn take_early_stop(&self) -> bool {
+        self.state.take_early_stop()
     }
 
     /// Who stopped the run and why; None when nobody did.
@@ -110,6 +121,17 @@ impl Run {
     #[getter]
     fn completed_epochs(&self) -> u64 {
         self.state.completed()
+    }
+
+    /// The first epoch after which `EarlyStopping` may stop.
+    #[getter]
+    fn min_epochs(&self) -> u64 {
+        self.state.min_epochs()
+    }
+
+    #[setter]
+    fn set_min_epochs(&self, epochs: u64) {
+        self.state.set_min_epochs(epochs);
     }
 
     /// The last epoch there will be, if nobody stops before.

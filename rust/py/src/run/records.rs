@@ -3,11 +3,11 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use lumbre_core::flow::Set;
-use lumbre_core::records::{Entry, Records, Span};
+use lumbre_core::records::{Entry, Records, Span, Value};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::Run;
+use super::{Binding, Run};
 use crate::error::exception;
 use crate::value;
 
@@ -32,6 +32,64 @@ impl Run {
                 Python::attach(|py| exception(py, "ArgumentError", message))
             }),
         }
+    }
+}
+
+impl Run {
+    fn this_epoch(&self) -> u64 {
+        self.state.epoch().max(1)
+    }
+
+    /// What the run was given, while the pass of a set is under way in that epoch: its metrics are
+    /// read where they stand, with the batch under way if that is due.
+    fn running(
+        &self,
+        ctx: &Bound<'_, Self>,
+        set: Set,
+        epoch: Option<u64>,
+    ) -> PyResult<Option<Arc<Binding>>> {
+        let now = self.this_epoch();
+        if epoch.unwrap_or(now) != now || self.state.set() != Some(set) {
+            return Ok(None);
+        }
+        let Some(bound) = self.bound() else {
+            return Ok(None);
+        };
+        self.count_due(ctx, &bound, set)?;
+        Ok(Some(bound))
+    }
+
+    /// One of the values that `get_metrics` gives; no other one is computed.
+    pub fn metric_value(
+        &self,
+        ctx: &Bound<'_, Self>,
+        set: Set,
+        name: &str,
+        epoch: Option<u64>,
+    ) -> PyResult<Option<Value>> {
+        if let Some(bound) = self.running(ctx, set, epoch)? {
+            let value = bound.meter(set).bind(ctx.py()).get().value(ctx, name)?;
+            if value.is_some() {
+                return Ok(value);
+            }
+        }
+        let at = epoch.unwrap_or(self.this_epoch());
+        Ok(self.lock_records().value(set, at, name).cloned())
+    }
+
+    /// The names of the values that `get_metrics` gives of this epoch.
+    pub fn metric_names(&self, ctx: &Bound<'_, Self>, set: Set) -> PyResult<Vec<String>> {
+        let mut names = match self.running(ctx, set, None)? {
+            Some(bound) => bound.meter(set).bind(ctx.py()).get().names_so_far(),
+            None => Vec::new(),
+        };
+        let records = self.lock_records();
+        for (name, _) in records.entry(set, self.this_epoch()).into_iter().flatten() {
+            if !names.iter().any(|known| **known == **name) {
+                names.push(name.to_string());
+            }
+        }
+        Ok(names)
     }
 }
 
@@ -92,27 +150,19 @@ impl Run {
     ) -> PyResult<Bound<'py, PyDict>> {
         let this = slf.get();
         let set = this.set_named(Some(set))?;
-        let now = this.state.epoch().max(1);
-        let at = epoch.unwrap_or(now);
-        let mut entry = Entry::new();
-        if at == now
-            && this.state.set() == Some(set)
-            && let Some(bound) = this.bound()
-        {
-            this.count_due(slf, &bound, set)?;
-            entry = bound.meter(set).bind(slf.py()).get().values(slf)?;
-        }
-        let logged = this
-            .lock_records()
-            .entry(set, at)
-            .cloned()
-            .unwrap_or_default();
+        let mut entry = match this.running(slf, set, epoch)? {
+            Some(bound) => bound.meter(set).bind(slf.py()).get().values(slf)?,
+            None => Entry::new(),
+        };
+        let at = epoch.unwrap_or(this.this_epoch());
+        let logged = this.lock_records().entry(set, at).cloned();
         let running = entry
             .iter()
             .map(|(name, _)| Arc::clone(name))
             .collect::<Vec<_>>();
         entry.extend(
             logged
+                .unwrap_or_default()
                 .into_iter()
                 .filter(|(name, _)| !running.contains(name)),
         );

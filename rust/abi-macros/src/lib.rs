@@ -1,0 +1,294 @@
+//! The attribute `#[callback]` of `lumbre-abi`.
+
+mod attributes;
+mod class;
+mod hooks;
+
+use proc_macro::TokenStream;
+use proc_macro2::{Span, TokenStream as Tokens};
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Error, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, Result, Type};
+
+use attributes::{Defaults, Filter, Options};
+
+/// Make a callback of a struct: put it over one `impl` block.
+///
+/// - Methods named like breakpoints, `fn on_train_batch_end(&mut self, ctx: &mut Ctx<'_>)`, are called
+///   there. They give nothing or a `Result`. A name that is no breakpoint does not compile.
+/// - `#[every(100)]`, `#[once]`, `#[epochs(2, 10)]` or `#[epochs(2, None)]` over such a method say when
+///   it is called; several must all hold.
+/// - `fn new(...)` is the constructor in Python too (without it, `Default` is);
+///   `#[defaults(factor = 3.0)]` over it gives defaults for its arguments.
+/// - `fn save(&self)` and `fn load(&mut self, state)` are the state for checkpoints: `Vec<u8>` and
+///   `&[u8]`, or, for JSON, `String` and `&str`.
+/// - All other methods are left as they are.
+///
+/// Options, all of them optional: `#[callback(weight = 10, name = "Spike", after("EarlyStopping"),
+/// before("CSVLogger"), logs("spike_ratio"), module = "lossguard")]`. `module` is where Python finds the
+/// class; the crate's name unless given.
+#[proc_macro_attribute]
+pub fn callback(options: TokenStream, block: TokenStream) -> TokenStream {
+    expand(options.into(), block.into())
+        .unwrap_or_else(Error::into_compile_error)
+        .into()
+}
+
+/// The names of all breakpoints by number, for the test that holds them against the ABI's.
+#[doc(hidden)]
+#[proc_macro]
+pub fn hook_names(_: TokenStream) -> TokenStream {
+    let names = hooks::NAMES;
+    quote!(&[#(#names),*]).into()
+}
+
+/// What the block says, read once.
+struct Block {
+    name: Ident,
+    hooks: Vec<HookMethod>,
+    constructor: Option<Constructor>,
+    keeps_state: bool,
+}
+
+struct HookMethod {
+    name: Ident,
+    variant: Ident,
+    takes_ctx: bool,
+    filters: Vec<Filter>,
+}
+
+struct Constructor {
+    arguments: Vec<(Ident, Type)>,
+    defaults: Defaults,
+}
+
+fn expand(options: Tokens, block: Tokens) -> Result<Tokens> {
+    let options: Options = syn::parse2(options)?;
+    let mut item: ItemImpl = syn::parse2(block).map_err(|error| {
+        let message = "#[callback] goes over the impl block that holds the hook methods";
+        Error::new(error.span(), message)
+    })?;
+    let block = read(&mut item)?;
+    let callback = implement(&block, &options);
+    let class = if cfg!(feature = "pyo3") {
+        class::class(&block, &options, &item.attrs)
+    } else {
+        Tokens::new()
+    };
+    Ok(quote!(#item #callback #class))
+}
+
+fn read(item: &mut ItemImpl) -> Result<Block> {
+    if let Some((path, _)) = &item.trait_ {
+        return Err(Error::new(
+            path.span(),
+            "#[callback] goes over an impl block of the struct itself, not over one of a trait",
+        ));
+    }
+    if !item.generics.params.is_empty() {
+        return Err(Error::new(
+            item.generics.span(),
+            "a callback has one table, so that its type has no parameters; wrap a concrete one",
+        ));
+    }
+    let name = match &*item.self_ty {
+        Type::Path(path) => path.path.get_ident().cloned(),
+        _ => None,
+    };
+    let name = name.ok_or_else(|| {
+        Error::new(
+            item.self_ty.span(),
+            "#[callback] goes over an impl block of a struct that is named here without a path",
+        )
+    })?;
+    let mut block = Block {
+        name,
+        hooks: Vec::new(),
+        constructor: None,
+        keeps_state: false,
+    };
+    let (mut save, mut load) = (None, None);
+    for member in &mut item.items {
+        let ImplItem::Fn(method) = member else {
+            continue;
+        };
+        let filters = attributes::take_filters(method)?;
+        let defaults = attributes::take_defaults(method)?;
+        let called = method.sig.ident.to_string();
+        let is_new = called == "new" && method.sig.receiver().is_none();
+        if let Some(defaults) = defaults.as_ref().filter(|_| !is_new) {
+            return Err(Error::new(
+                defaults.span,
+                "#[defaults] goes over the constructor `new`",
+            ));
+        }
+        if called.starts_with("on_") {
+            let hook = read_hook(method, filters)?;
+            block.hooks.push(hook);
+            continue;
+        }
+        if let Some(filter) = filters.first() {
+            return Err(Error::new(
+                filter.span,
+                "filters go over methods that are named like a breakpoint",
+            ));
+        }
+        match called.as_str() {
+            "new" if is_new => {
+                block.constructor = Some(read_constructor(method, defaults.unwrap_or_default())?);
+            }
+            "save" if method.sig.receiver().is_some() => save = Some(method.sig.ident.span()),
+            "load" if method.sig.receiver().is_some() => load = Some(method.sig.ident.span()),
+            _ => {}
+        }
+    }
+    block.keeps_state = match (save, load) {
+        (Some(_), Some(_)) => true,
+        (None, None) => false,
+        (Some(span), None) => {
+            let message = "a state that is saved must be loaded: add `fn load(&mut self, state: &[u8])` \
+                           (`&str` where `save` gives a `String`)";
+            return Err(Error::new(span, message));
+        }
+        (None, Some(span)) => {
+            let message = "a state that is loaded must be saved: add `fn save(&self) -> Vec<u8>` \
+                           (`String` where `load` takes `&str`)";
+            return Err(Error::new(span, message));
+        }
+    };
+    Ok(block)
+}
+
+fn read_hook(method: &ImplItemFn, filters: Vec<Filter>) -> Result<HookMethod> {
+    let signature = &method.sig;
+    let name = signature.ident.clone();
+    let variant =
+        hooks::variant(&name.to_string()).map_err(|message| Error::new(name.span(), message))?;
+    let fits = signature.receiver().is_some()
+        && signature.inputs.len() <= 2
+        && signature.generics.params.is_empty()
+        && signature.asyncness.is_none();
+    if !fits {
+        let message = format!(
+            "a hook is `fn {name}(&mut self, ctx: &mut Ctx<'_>)`, and gives nothing or a `Result`"
+        );
+        return Err(Error::new(signature.span(), message));
+    }
+    Ok(HookMethod {
+        variant: Ident::new(&variant, name.span()),
+        name,
+        takes_ctx: signature.inputs.len() == 2,
+        filters,
+    })
+}
+
+fn read_constructor(method: &ImplItemFn, defaults: Defaults) -> Result<Constructor> {
+    let mut arguments = Vec::new();
+    for input in &method.sig.inputs {
+        let FnArg::Typed(argument) = input else {
+            continue;
+        };
+        let syn::Pat::Ident(pattern) = &*argument.pat else {
+            let message = "an argument of `new` has a name, which is its name in Python";
+            return Err(Error::new(argument.pat.span(), message));
+        };
+        arguments.push((pattern.ident.clone(), (*argument.ty).clone()));
+    }
+    let known = |name: &Ident| arguments.iter().any(|(argument, _)| argument == name);
+    if let Some((name, _)) = defaults.values.iter().find(|(name, _)| !known(name)) {
+        let message = format!("`new` has no argument `{name}`");
+        return Err(Error::new(name.span(), message));
+    }
+    let mut given = arguments
+        .iter()
+        .map(|(name, _)| (name, defaults.value(name).is_some()))
+        .skip_while(|(_, has_default)| !has_default);
+    if let Some((name, _)) = given.find(|(_, has_default)| !has_default) {
+        let message = format!("`{name}` needs a default too: an argument before it has one");
+        return Err(Error::new(name.span(), message));
+    }
+    Ok(Constructor {
+        arguments,
+        defaults,
+    })
+}
+
+/// The impl of `lumbre_abi::Callback`.
+fn implement(block: &Block, options: &Options) -> Tokens {
+    let ty = &block.name;
+    let name = options.name.clone().unwrap_or_else(|| ty.to_string());
+    let variants = block.hooks.iter().map(|hook| &hook.variant);
+    let filters = block.hooks.iter().flat_map(|hook| {
+        let variant = &hook.variant;
+        hook.filters
+            .iter()
+            .map(move |filter| filter.tokens(variant))
+    });
+    let arms = block.hooks.iter().map(|hook| {
+        let (method, variant) = (&hook.name, &hook.variant);
+        let ctx = hook.takes_ctx.then(|| quote!(ctx));
+        quote_spanned! {method.span()=>
+            ::lumbre_abi::Hook::#variant =>
+                ::lumbre_abi::Outcome::outcome(#ty::#method(self, #ctx)),
+        }
+    });
+    let state = block.keeps_state.then(|| {
+        quote! {
+            fn save(&self) -> ::lumbre_abi::Result<::lumbre_abi::Saved> {
+                ::lumbre_abi::IntoSaved::into_saved(#ty::save(self))
+            }
+            fn load(&mut self, saved: &::lumbre_abi::Saved) -> ::lumbre_abi::Result<()> {
+                let state = ::lumbre_abi::FromSaved::from_saved(saved)?;
+                ::lumbre_abi::Outcome::outcome(#ty::load(self, state))
+            }
+        }
+    });
+    let weight = options
+        .weight
+        .as_ref()
+        .map(|weight| quote_spanned!(weight.span()=> weight: (#weight) as f64,));
+    let texts = |texts: &[String]| quote!(&[#(::lumbre_abi::layout::Text::of(#texts)),*]);
+    let (after, before) = (texts(&options.after), texts(&options.before));
+    let logs = texts(&options.logs);
+    let keeps_state = block.keeps_state;
+    quote! {
+        #[automatically_derived]
+        #[allow(clippy::all, clippy::pedantic, unused_variables)]
+        impl ::lumbre_abi::Callback for #ty {
+            const ABOUT: ::lumbre_abi::About = ::lumbre_abi::About {
+                crate_name: ::core::env!("CARGO_PKG_NAME"),
+                crate_version: ::core::env!("CARGO_PKG_VERSION"),
+                #weight
+                filters: &[#(#filters),*],
+                after: #after,
+                before: #before,
+                logs: #logs,
+                keeps_state: #keeps_state,
+                ..::lumbre_abi::About::new(#name, &[#(::lumbre_abi::Hook::#variants),*])
+            };
+
+            fn call(
+                &mut self,
+                hook: ::lumbre_abi::Hook,
+                ctx: &mut ::lumbre_abi::Ctx<'_>,
+            ) -> ::lumbre_abi::Result<()> {
+                match hook {
+                    #(#arms)*
+                    _ => ::core::result::Result::Ok(()),
+                }
+            }
+
+            #state
+        }
+    }
+}
+
+/// Where the crate is compiled, for the module of its classes.
+fn crate_name() -> String {
+    std::env::var("CARGO_CRATE_NAME").unwrap_or_else(|_| "builtins".into())
+}
+
+/// An identifier that no user writes.
+fn hidden(name: &str) -> Ident {
+    Ident::new(&format!("__lumbre_{name}"), Span::mixed_site())
+}

@@ -1,0 +1,250 @@
+//! The run, as a callback sees it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+use crate::error::{Error, Result};
+use crate::hook::Hook;
+use crate::layout::{Call, MAJOR, Text, answer, set, which};
+use crate::tensor::Tensor;
+
+/// The records of one kind of pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Set {
+    /// The training passes.
+    Train,
+    /// The validation passes.
+    Valid,
+}
+
+impl Set {
+    const fn number(self) -> u32 {
+        match self {
+            Self::Train => set::TRAIN,
+            Self::Valid => set::VALID,
+        }
+    }
+}
+
+/// The run under way, lent to a hook.
+///
+/// Counters begin at 1, as in Python. Methods that take `&mut self` may run Python code, which can
+/// change or free the batch's tensors: the compiler sees to it that no view of them is held then.
+pub struct Ctx<'a> {
+    call: *const Call,
+    lent: PhantomData<&'a Call>,
+}
+
+// Each field is read by itself: the host may know a shorter struct than this crate does.
+macro_rules! field {
+    ($ctx:ident.$field:ident) => {
+        // SAFETY: `lent` has seen that the call reaches this far, and it is lent for our lifetime.
+        unsafe { (*$ctx.call).$field }
+    };
+}
+
+macro_rules! host {
+    ($ctx:ident.$function:ident($($argument:expr),*)) => {
+        // SAFETY: the host's own function on the host's own call; what is passed lives until it returns.
+        unsafe { ((*$ctx.call).$function)($ctx.call $(, $argument)*) }
+    };
+}
+
+impl Ctx<'_> {
+    /// The call that the host lends; `None` when it is of another version.
+    ///
+    /// # Safety
+    /// It must be one that a host has made, and live for `'a`.
+    pub(crate) unsafe fn lent(call: *const Call) -> Option<Self> {
+        // SAFETY: version and size stand first in every version; the caller lends the rest.
+        let (major, size) = unsafe { ((*call).abi_major, (*call).size) };
+        (major == MAJOR && size >= size_of::<Call>()).then_some(Self {
+            call,
+            lent: PhantomData,
+        })
+    }
+
+    /// The number of the hook under way.
+    pub(crate) fn hook_number(&self) -> u32 {
+        field!(self.hook)
+    }
+
+    /// The hook under way; `None` for one that is newer than this crate.
+    #[must_use]
+    pub fn hook(&self) -> Option<Hook> {
+        Hook::from_number(self.hook_number())
+    }
+
+    /// The epoch under way; 0 before the first.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        field!(self.epoch)
+    }
+
+    /// The batch in this pass; 0 before the first.
+    #[must_use]
+    pub fn iter(&self) -> u64 {
+        field!(self.iter)
+    }
+
+    /// The training batch in the whole run; 0 before the first.
+    #[must_use]
+    pub fn step_count(&self) -> u64 {
+        field!(self.step_count)
+    }
+
+    /// Whether a training pass is under way, or was last.
+    #[must_use]
+    pub fn training(&self) -> bool {
+        field!(self.training) != 0
+    }
+
+    /// The samples in the batch under way; `None` outside of one.
+    pub fn batch_size(&mut self) -> Result<Option<u64>> {
+        let mut value = 0;
+        Self::answered(host!(self.batch_size(&raw mut value)), value)
+    }
+
+    /// The loss of the batch under way, of the optimizer under way; `None` before it is there.
+    ///
+    /// On an accelerator this waits for the device.
+    pub fn loss(&mut self) -> Result<Option<f64>> {
+        let mut value = 0.0;
+        Self::answered(host!(self.loss(&raw mut value)), value)
+    }
+
+    /// A value of this epoch, by the name of its set and its name in the records: `"valid_loss"`.
+    /// Without a set, `"loss"`, it is that of the pass under way.
+    ///
+    /// While the pass runs it is the value so far. `None` when there is no such value (yet).
+    pub fn metric(&mut self, name: &str) -> Result<Option<f64>> {
+        self.metric_at(name, 0)
+    }
+
+    /// The same of another epoch, from 1.
+    pub fn metric_at(&mut self, name: &str, epoch: u64) -> Result<Option<f64>> {
+        let (set, name) = match name.split_once('_') {
+            Some(("train", name)) => (set::TRAIN, name),
+            Some(("valid", name)) => (set::VALID, name),
+            _ => (set::CURRENT, name),
+        };
+        let mut value = 0.0;
+        let answer = host!(self.metric(set, Text::of(name), epoch, &raw mut value));
+        Self::answered(answer, value)
+    }
+
+    /// What the model gets; `None` outside of a batch.
+    ///
+    /// # Errors
+    /// It is no plain tensor in the CPU's memory.
+    pub fn input(&self) -> Result<Option<Tensor<'_>>> {
+        self.tensor(which::INPUT)
+    }
+
+    /// What the model is to predict; `None` when the batch has no target.
+    ///
+    /// # Errors
+    /// It is no plain tensor in the CPU's memory.
+    pub fn target(&self) -> Result<Option<Tensor<'_>>> {
+        self.tensor(which::TARGET)
+    }
+
+    /// What the model predicts; `None` before it has.
+    ///
+    /// # Errors
+    /// It is no plain tensor in the CPU's memory.
+    pub fn pred(&self) -> Result<Option<Tensor<'_>>> {
+        self.tensor(which::PRED)
+    }
+
+    fn tensor(&self, which: u32) -> Result<Option<Tensor<'_>>> {
+        let mut tensor = MaybeUninit::uninit();
+        let answer = host!(self.tensor(which, tensor.as_mut_ptr()));
+        match Self::answered(answer, ())? {
+            // SAFETY: the host has filled it in, and keeps it while this borrow of us lasts: whatever
+            // may run Python takes us mutably.
+            Some(()) => unsafe { Tensor::lent(tensor.assume_init_ref()).map(Some) },
+            None => Ok(None),
+        }
+    }
+
+    /// Log a value of this epoch into the records of the pass under way (of training outside of one).
+    /// The last value of an epoch stays.
+    pub fn log(&self, name: &str, value: f64) -> Result<()> {
+        self.log_number(set::CURRENT, name, value)
+    }
+
+    /// The same into a set's records.
+    pub fn log_to(&self, set: Set, name: &str, value: f64) -> Result<()> {
+        self.log_number(set.number(), name, value)
+    }
+
+    fn log_number(&self, set: u32, name: &str, value: f64) -> Result<()> {
+        let answer = host!(self.log(set, Text::of(name), value));
+        Self::answered(answer, ()).map(drop)
+    }
+
+    /// End the run when the batch under way is finished; the reason is told with the callback's name.
+    pub fn stop(&self, reason: impl AsRef<str>) {
+        host!(self.stop(Text::of(reason.as_ref())));
+    }
+
+    /// Leave the batch under way: no step if none was taken yet, and it counts in no metric.
+    pub fn skip_batch(&self) {
+        host!(self.skip_batch());
+    }
+
+    /// Finish the batch under way, then leave out the rest of the epoch.
+    pub fn skip_epoch(&self) {
+        host!(self.skip_epoch());
+    }
+
+    /// Give up: `return ctx.fail("the reason")`. The run ends with an exception that says so.
+    ///
+    /// # Errors
+    /// Always; that is its purpose.
+    pub fn fail<T>(&self, message: impl fmt::Display) -> Result<T> {
+        Err(message.to_string().into())
+    }
+
+    /// Use the Python object `ctx`. Gradients are off.
+    ///
+    /// # Errors
+    /// What `with` comes back with, which stays the Python exception that it is; or this run is not
+    /// Python's.
+    #[cfg(feature = "pyo3")]
+    pub fn python<T>(
+        &mut self,
+        with: impl FnOnce(&pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<T>,
+    ) -> Result<T> {
+        let ctx = host!(self.python());
+        if ctx.is_null() {
+            return Err("this run has no Python".into());
+        }
+        pyo3::Python::attach(|py| {
+            // SAFETY: a live Python object, which the host holds until the hook returns.
+            let ctx = unsafe { pyo3::Bound::from_borrowed_ptr(py, ctx.cast()) };
+            with(&ctx)
+        })
+        .map_err(Error::from)
+    }
+
+    fn answered<T>(answer: u32, value: T) -> Result<Option<T>> {
+        match answer {
+            answer::GIVEN => Ok(Some(value)),
+            answer::NONE => Ok(None),
+            _ => Err(Error::HOST),
+        }
+    }
+}
+
+impl fmt::Debug for Ctx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ctx")
+            .field("hook", &self.hook())
+            .field("epoch", &self.epoch())
+            .field("iter", &self.iter())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,370 @@
+//! From a safe trait to the table that the host calls.
+
+use std::any::Any;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use crate::ctx::Ctx;
+use crate::error::Result;
+use crate::hook::Hook;
+use crate::layout::{
+    Call, Filter, Filters, Handle, MAJOR, MINOR, Store, Table, Text, Texts, form, status,
+};
+use crate::saved::Saved;
+
+/// A callback. [`macro@crate::callback`] writes this impl; by hand it is written seldom.
+pub trait Callback: Send + Sized + 'static {
+    /// What the host is to know before it calls.
+    const ABOUT: About;
+
+    /// Act at a hook; only those in [`About::hooks`] come here.
+    ///
+    /// # Errors
+    /// Whatever goes wrong ends the run.
+    fn call(&mut self, hook: Hook, ctx: &mut Ctx<'_>) -> Result<()>;
+
+    /// The state for a checkpoint; asked for when [`About::keeps_state`].
+    ///
+    /// # Errors
+    /// The checkpoint is not written.
+    fn save(&self) -> Result<Saved> {
+        Err("it keeps no state".into())
+    }
+
+    /// Take up a state that [`Callback::save`] gave; asked for when [`About::keeps_state`].
+    ///
+    /// # Errors
+    /// The checkpoint cannot be taken up.
+    fn load(&mut self, saved: &Saved) -> Result<()> {
+        let _ = saved;
+        Err("it keeps no state".into())
+    }
+}
+
+/// What a host is to know of a callback before it calls.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The name that other callbacks refer to.
+    pub name: &'static str,
+    /// `env!("CARGO_PKG_NAME")`.
+    pub crate_name: &'static str,
+    /// `env!("CARGO_PKG_VERSION")`.
+    pub crate_version: &'static str,
+    /// Where it is called.
+    pub hooks: &'static [Hook],
+    /// Smaller runs earlier; ±inf allowed, NaN not.
+    pub weight: f64,
+    /// When it is called there.
+    pub filters: &'static [Filter],
+    /// Names of callbacks that have to come earlier.
+    pub after: &'static [Text],
+    /// Names of callbacks that have to come later.
+    pub before: &'static [Text],
+    /// Names of the values that it logs.
+    pub logs: &'static [Text],
+    /// Whether it can be saved and loaded.
+    pub keeps_state: bool,
+}
+
+impl About {
+    /// A callback of that name at these hooks, with nothing else to say.
+    #[must_use]
+    pub const fn new(name: &'static str, hooks: &'static [Hook]) -> Self {
+        Self {
+            name,
+            crate_name: "?",
+            crate_version: "?",
+            hooks,
+            weight: 0.0,
+            filters: &[],
+            after: &[],
+            before: &[],
+            logs: &[],
+            keeps_state: false,
+        }
+    }
+}
+
+struct State<T> {
+    callback: T,
+    /// A panic may have left it half changed.
+    panicked: bool,
+}
+
+/// A callback in a form that can be handed to a host, and shared with it.
+pub struct Exported<T>(Arc<Mutex<State<T>>>);
+
+impl<T> Clone for Exported<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Callback> Exported<T> {
+    const TABLE: &'static Table = &Table {
+        abi_major: MAJOR,
+        abi_minor: MINOR,
+        size: size_of::<Table>(),
+        hooks: Hook::bits(T::ABOUT.hooks),
+        weight: T::ABOUT.weight,
+        name: Text::of(T::ABOUT.name),
+        crate_name: Text::of(T::ABOUT.crate_name),
+        crate_version: Text::of(T::ABOUT.crate_version),
+        filters: Filters::of(T::ABOUT.filters),
+        after: Texts::of(T::ABOUT.after),
+        before: Texts::of(T::ABOUT.before),
+        call: Some(call::<T>),
+        drop: Some(drop_state::<T>),
+        logs: Texts::of(T::ABOUT.logs),
+        save: if T::ABOUT.keeps_state {
+            Some(save::<T>)
+        } else {
+            None
+        },
+        load: if T::ABOUT.keeps_state {
+            Some(load::<T>)
+        } else {
+            None
+        },
+    };
+
+    /// Make a callback ready to be handed over.
+    #[must_use]
+    pub fn new(callback: T) -> Self {
+        const { assert!(!T::ABOUT.weight.is_nan(), "the weight is NaN") };
+        Self(Arc::new(Mutex::new(State {
+            callback,
+            panicked: false,
+        })))
+    }
+
+    /// A handle on it for one host. The callback lives until the last handle is dropped.
+    #[must_use]
+    pub fn handle(&self) -> OwnedHandle {
+        let handle = Handle {
+            table: Self::TABLE,
+            state: Arc::into_raw(Arc::clone(&self.0)).cast_mut().cast(),
+        };
+        OwnedHandle(NonNull::from(Box::leak(Box::new(handle))))
+    }
+
+    /// Look at the callback, if it is not being called just now.
+    pub fn with<R>(&self, with: impl FnOnce(&mut T) -> R) -> Option<R> {
+        try_lock(&self.0).map(|mut state| with(&mut state.callback))
+    }
+
+    /// Its state, as a host would save it.
+    ///
+    /// # Errors
+    /// What its `save` says, or that it is being called just now.
+    pub fn save(&self) -> Result<Saved> {
+        self.with(|callback| callback.save())
+            .unwrap_or_else(|| Err("it is being called just now".into()))
+    }
+
+    /// Take up a state, as a host would have it.
+    ///
+    /// # Errors
+    /// What its `load` says, or that it is being called just now.
+    pub fn load(&self, saved: &Saved) -> Result<()> {
+        self.with(|callback| callback.load(saved))
+            .unwrap_or_else(|| Err("it is being called just now".into()))
+    }
+}
+
+/// A handle that ends its callback's share when it is dropped.
+#[derive(Debug)]
+pub struct OwnedHandle(NonNull<Handle>);
+
+// SAFETY: a table's functions may be called from any thread, one at a time or refusing each other.
+unsafe impl Send for OwnedHandle {}
+
+impl OwnedHandle {
+    /// The handle, to be lent to a host for as long as this lives.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut Handle {
+        self.0.as_ptr()
+    }
+
+    /// Give the handle away, to a C interface for example. [`OwnedHandle::from_raw`] takes it back.
+    #[must_use]
+    pub fn into_raw(self) -> *mut Handle {
+        let handle = self.0.as_ptr();
+        std::mem::forget(self);
+        handle
+    }
+
+    /// Take a handle back, so that it ends in time.
+    ///
+    /// # Safety
+    /// It must come from [`OwnedHandle::into_raw`] of this very library, once.
+    #[must_use]
+    pub unsafe fn from_raw(handle: *mut Handle) -> Option<Self> {
+        NonNull::new(handle).map(Self)
+    }
+}
+
+impl Drop for OwnedHandle {
+    fn drop(&mut self) {
+        let handle = self.0.as_ptr();
+        // SAFETY: `handle` made it in a box, with a table of ours, and nobody else frees it.
+        unsafe {
+            if let Some(drop_state) = (*(*handle).table).drop {
+                drop_state(handle);
+            }
+            drop(Box::from_raw(handle));
+        }
+    }
+}
+
+/// The table's `call`.
+unsafe extern "C" fn call<T: Callback>(state: *mut c_void, call: *const Call) -> u32 {
+    // SAFETY: the host lends the call until this function returns.
+    let Some(mut ctx) = (unsafe { Ctx::lent(call) }) else {
+        return status::FAILED;
+    };
+    let Some(hook) = ctx.hook() else {
+        return status::OK;
+    };
+    // SAFETY: as above; `fail` copies the text.
+    let tell = |message: &str| unsafe { ((*call).fail)(call, Text::of(message)) };
+    // SAFETY: the state of a handle with this table, which nobody drops during a call.
+    let state = unsafe { &*state.cast::<Mutex<State<T>>>() };
+    if hook == Hook::Exception && state.try_lock().is_ok_and(|state| state.panicked) {
+        // The panic itself is leaving: there is nothing to add.
+        return status::OK;
+    }
+    enter(state, tell, |callback| callback.call(hook, &mut ctx))
+}
+
+/// The table's `save`.
+unsafe extern "C" fn save<T: Callback>(state: *mut c_void, store: *const Store) -> u32 {
+    // SAFETY: the host lends the store until this function returns; `fail` copies the text.
+    let tell = |message: &str| unsafe { ((*store).fail)(store, Text::of(message)) };
+    // SAFETY: as in `call`.
+    let state = unsafe { &*state.cast::<Mutex<State<T>>>() };
+    enter(state, tell, |callback| {
+        let saved = callback.save()?;
+        let (form, bytes) = match &saved {
+            Saved::Bytes(bytes) => (form::BYTES, bytes.as_slice()),
+            Saved::Json(text) => (form::JSON, text.as_bytes()),
+        };
+        // SAFETY: as above; `write` copies the bytes.
+        unsafe { ((*store).write)(store, form, bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    })
+}
+
+/// The table's `load`.
+unsafe extern "C" fn load<T: Callback>(
+    state: *mut c_void,
+    store: *const Store,
+    form: u32,
+    start: *const u8,
+    length: usize,
+) -> u32 {
+    // SAFETY: the host lends the store until this function returns; `fail` copies the text.
+    let tell = |message: &str| unsafe { ((*store).fail)(store, Text::of(message)) };
+    // SAFETY: as in `call`.
+    let state = unsafe { &*state.cast::<Mutex<State<T>>>() };
+    let bytes = if length == 0 {
+        &[]
+    } else {
+        // SAFETY: the host lends that many bytes until this function returns.
+        unsafe { std::slice::from_raw_parts(start, length) }
+    };
+    enter(state, tell, |callback| {
+        let saved = match form {
+            form::BYTES => Saved::Bytes(bytes.to_vec()),
+            form::JSON => Saved::Json(str::from_utf8(bytes)?.to_owned()),
+            _ => return Err(format!("the state is in form {form}, which is unknown here").into()),
+        };
+        callback.load(&saved)
+    })
+}
+
+/// The table's `drop`.
+unsafe extern "C" fn drop_state<T: Callback>(handle: *mut Handle) {
+    // SAFETY: a handle with this table; its owner calls this once, when no call is under way.
+    let state = unsafe { std::mem::replace(&mut (*handle).state, ptr::null_mut()) };
+    if state.is_null() {
+        return;
+    }
+    // SAFETY: `handle` has put it there by `Arc::into_raw`, and it is taken out once.
+    let state = unsafe { Arc::from_raw(state.cast::<Mutex<State<T>>>()) };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(state))) {
+        // The hook of panics has told it; here nobody is left to be told.
+        std::mem::forget(panic);
+    }
+}
+
+/// Do something with the callback: never twice at a time, and no panic leaves.
+fn enter<T: Callback>(
+    state: &Mutex<State<T>>,
+    tell: impl Fn(&str),
+    act: impl FnOnce(&mut T) -> Result<()>,
+) -> u32 {
+    let Some(mut state) = try_lock(state) else {
+        return status::BUSY;
+    };
+    if state.panicked {
+        tell("it panicked earlier, so that what it remembers cannot be relied on; make a new one");
+        return status::PANICKED;
+    }
+    let outcome = catch_unwind(AssertUnwindSafe(|| match act(&mut state.callback) {
+        Ok(()) => status::OK,
+        Err(error) => match error.into_inner() {
+            None => status::HOST,
+            Some(error) => give_up(error, &tell),
+        },
+    }));
+    outcome.unwrap_or_else(|panic| {
+        state.panicked = true;
+        tell(message_of(&*panic));
+        // What was thrown may panic again when it is dropped.
+        std::mem::forget(panic);
+        status::PANICKED
+    })
+}
+
+fn try_lock<T>(state: &Mutex<State<T>>) -> Option<MutexGuard<'_, State<T>>> {
+    match state.try_lock() {
+        Ok(state) => Some(state),
+        Err(TryLockError::Poisoned(state)) => Some(PoisonError::into_inner(state)),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+#[cfg_attr(not(feature = "pyo3"), allow(clippy::needless_pass_by_value))]
+fn give_up(error: Box<dyn std::error::Error + Send + Sync>, tell: &impl Fn(&str)) -> u32 {
+    #[cfg(feature = "pyo3")]
+    let error = match error.downcast::<pyo3::PyErr>() {
+        Ok(error) => {
+            pyo3::Python::attach(|py| error.restore(py));
+            return status::PYTHON;
+        }
+        Err(error) => error,
+    };
+    // The causes too: this is the one place where they can be told.
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
+    }
+    tell(&message);
+    status::FAILED
+}
+
+/// What a panic was given to say.
+pub(crate) fn message_of(panic: &(dyn Any + Send)) -> &str {
+    if let Some(message) = panic.downcast_ref::<String>() {
+        message
+    } else if let Some(message) = panic.downcast_ref::<&str>() {
+        message
+    } else {
+        "a panic without a text"
+    }
+}

@@ -1,0 +1,66 @@
+//! The state of a callback, as a checkpoint keeps it.
+
+use crate::error::{Error, Result};
+
+/// A saved state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// Bytes that nobody but the callback understands.
+    Bytes(Vec<u8>),
+    /// JSON, which can be read in the checkpoint.
+    Json(String),
+}
+
+/// What a method `save` may give: `Vec<u8>` for bytes, `String` for JSON, or a `Result` of these.
+pub trait IntoSaved {
+    /// The state, in its form.
+    fn into_saved(self) -> Result<Saved>;
+}
+
+impl IntoSaved for Vec<u8> {
+    fn into_saved(self) -> Result<Saved> {
+        Ok(Saved::Bytes(self))
+    }
+}
+
+impl IntoSaved for String {
+    fn into_saved(self) -> Result<Saved> {
+        Ok(Saved::Json(self))
+    }
+}
+
+impl<T: IntoSaved, E: Into<Error>> IntoSaved for Result<T, E> {
+    fn into_saved(self) -> Result<Saved> {
+        self.map_err(Into::into)?.into_saved()
+    }
+}
+
+/// What a method `load` may take: `&[u8]` where `save` gives bytes, `&str` where it gives JSON.
+pub trait FromSaved<'a>: Sized {
+    /// The state, if it is in this form.
+    fn from_saved(saved: &'a Saved) -> Result<Self>;
+}
+
+impl<'a> FromSaved<'a> for &'a [u8] {
+    fn from_saved(saved: &'a Saved) -> Result<Self> {
+        match saved {
+            Saved::Bytes(bytes) => Ok(bytes),
+            Saved::Json(_) => Err("the saved state is JSON, and bytes are due".into()),
+        }
+    }
+}
+
+impl<'a> FromSaved<'a> for &'a str {
+    fn from_saved(saved: &'a Saved) -> Result<Self> {
+        match saved {
+            Saved::Json(text) => Ok(text),
+            Saved::Bytes(_) => Err("the saved state is bytes, and JSON is due".into()),
+        }
+    }
+}
+
+impl<'a> FromSaved<'a> for &'a Saved {
+    fn from_saved(saved: &'a Saved) -> Result<Self> {
+        Ok(saved)
+    }
+}

@@ -1,0 +1,54 @@
+//! How long the parts of a run take.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::callback::{Callback, Context, Host};
+use crate::error::Result;
+use crate::flow::Flow;
+use crate::hook::{Hook, HookId, HookSet};
+use crate::records::Span;
+
+/// Times the run, its epochs and its passes, in seconds, into the records.
+#[derive(Debug, Default)]
+pub struct Profile {
+    started: Mutex<[Option<Instant>; 4]>,
+}
+
+impl Profile {
+    fn span(hook: Hook) -> Option<(Span, bool)> {
+        Some(match hook {
+            Hook::FitBegin => (Span::Fit, true),
+            Hook::FitEnd => (Span::Fit, false),
+            Hook::EpochBegin => (Span::Epoch, true),
+            Hook::EpochEnd => (Span::Epoch, false),
+            Hook::TrainBegin => (Span::Train, true),
+            Hook::TrainEnd => (Span::Train, false),
+            Hook::ValidBegin => (Span::Valid, true),
+            Hook::ValidEnd => (Span::Valid, false),
+            _ => return None,
+        })
+    }
+}
+
+impl<H: Host> Callback<H> for Profile {
+    fn hooks(&self) -> HookSet {
+        Hook::ALL
+            .iter()
+            .filter(|&&hook| Self::span(hook).is_some())
+            .fold(HookSet::default(), |set, &hook| set.with(hook.into()))
+    }
+
+    fn on(&self, hook: HookId, ctx: &H::Context<'_>) -> Result<Flow> {
+        if let Some((span, begins)) = hook.hook().and_then(Self::span) {
+            let started =
+                &mut self.started.lock().unwrap_or_else(PoisonError::into_inner)[span as usize];
+            if begins {
+                *started = Some(Instant::now());
+            } else if let Some(start) = started.take() {
+                ctx.records(|records| records.log_span(span, start.elapsed().as_secs_f64()));
+            }
+        }
+        Ok(Flow::Continue)
+    }
+}

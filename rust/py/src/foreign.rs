@@ -1,0 +1,188 @@
+//! Callbacks of foreign libraries: the host's side of the ABI.
+
+mod lent;
+
+use lumbre_abi::host::{Foreign, Refused, Trouble};
+use lumbre_abi::layout::{CAPSULE, MAJOR, status};
+use lumbre_core::callback::Callback;
+use lumbre_core::filter::Filter;
+use lumbre_core::flow::Flow;
+use lumbre_core::hook::{Hook, HookId, HookSet};
+use lumbre_core::saved::Saved;
+use lumbre_core::{Error, Result};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyCapsule, PyCapsuleMethods};
+
+use crate::error::{carry, exception, raise};
+use crate::frame::{Frame, PyHost};
+
+/// A callback that came in a capsule.
+pub struct Extension {
+    foreign: Foreign,
+    /// What `foreign` lives on: dropped after it.
+    _capsule: Py<PyCapsule>,
+    hooks: HookSet,
+    /// The ABI's number of each of our breakpoints.
+    numbers: [u32; Hook::ALL.len()],
+}
+
+impl Extension {
+    /// Open a capsule, or the one that an object gives.
+    pub fn open(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        let refuse = |why: String| exception(py, "ABIError", why);
+        let (capsule, who) = capsule_of(object)?;
+        check_name(&capsule, &who)?;
+        let handle = capsule.pointer_checked(Some(CAPSULE))?;
+        // SAFETY: found under the name of version 1, which vouches for what is behind it; the capsule,
+        // which keeps the handle, is kept beside what is opened.
+        let foreign = unsafe { Foreign::open(handle.as_ptr().cast()) }
+            .map_err(|refused| refuse(refusal(&who, &refused)))?;
+        let mut numbers = [u32::MAX; Hook::ALL.len()];
+        let mut hooks = HookSet::default();
+        for hook in &foreign.hooks {
+            let ours = Hook::from_name(hook.name()).ok_or_else(|| {
+                refuse(format!("{who} wants to be called at {}, which this lumbre does not have. Install a newer one.", hook.name()))
+            })?;
+            numbers[ours as usize] = hook.number();
+            hooks = hooks.with(ours.into());
+        }
+        Ok(Self {
+            foreign,
+            _capsule: capsule.unbind(),
+            hooks,
+            numbers,
+        })
+    }
+
+    /// What it says of itself.
+    pub fn about(&self) -> &Foreign {
+        &self.foreign
+    }
+
+    /// Its crate and the version of that, for the table of the plan.
+    pub fn kind(&self) -> String {
+        format!("{} {}", self.foreign.crate_name, self.foreign.crate_version)
+    }
+
+    /// Its filters, by breakpoint.
+    pub fn filters(&self) -> PyResult<Vec<(HookId, Filter)>> {
+        let filter = |(hook, filter): &(lumbre_abi::Hook, lumbre_abi::layout::Filter)| {
+            let last = (filter.last_epoch != u64::MAX).then_some(filter.last_epoch);
+            let mut made =
+                Filter::epochs(filter.first_epoch, last)?.and(Filter::every(filter.every)?)?;
+            if filter.once == 1 {
+                made = made.and(Filter::once())?;
+            }
+            Ok(Hook::from_name(hook.name()).map(|hook| (hook.into(), made)))
+        };
+        let mut filters: Vec<(HookId, Filter)> = Vec::new();
+        for each in &self.foreign.filters {
+            let Some((hook, filter)) = filter(each).map_err(raise)? else {
+                continue;
+            };
+            match filters.iter_mut().find(|(known, _)| *known == hook) {
+                Some((_, known)) => *known = known.and(filter).map_err(raise)?,
+                None => filters.push((hook, filter)),
+            }
+        }
+        Ok(filters)
+    }
+
+    /// An error for what went wrong outside of a run.
+    fn trouble(&self, doing: &str, trouble: &Trouble) -> Error {
+        let error = (trouble.status == status::PYTHON).then(|| Python::attach(PyErr::take));
+        match error.flatten() {
+            Some(error) => carry(error),
+            None => Error::Extension(format!(
+                "{} cannot be {doing}: {trouble}",
+                self.foreign.name
+            )),
+        }
+    }
+}
+
+/// The arm of the scheduler that calls foreign libraries.
+impl Callback<PyHost> for Extension {
+    fn hooks(&self) -> HookSet {
+        self.hooks
+    }
+
+    fn on(&self, hook: HookId, ctx: &Frame<'_>) -> Result<Flow> {
+        let number = self.numbers.get(hook.index()).copied().unwrap_or(u32::MAX);
+        lent::call(&self.foreign, number, hook, ctx)
+    }
+
+    fn logs(&self) -> &[String] {
+        &self.foreign.logs
+    }
+
+    fn save(&self) -> Result<Option<Saved>> {
+        let saved = self.foreign.save();
+        let saved = saved.map_err(|trouble| self.trouble("saved", &trouble))?;
+        Ok(saved.map(|saved| match saved {
+            lumbre_abi::Saved::Bytes(bytes) => Saved::Bytes(bytes),
+            lumbre_abi::Saved::Json(text) => Saved::Json(text),
+        }))
+    }
+
+    fn load(&self, saved: &Saved) -> Result<()> {
+        let saved = match saved {
+            Saved::Bytes(bytes) => lumbre_abi::Saved::Bytes(bytes.clone()),
+            Saved::Json(text) => lumbre_abi::Saved::Json(text.clone()),
+        };
+        let loaded = self.foreign.load(&saved);
+        loaded.map_err(|trouble| self.trouble("loaded", &trouble))
+    }
+}
+
+/// The capsule, and what to call its owner in messages.
+fn capsule_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyCapsule>, String)> {
+    if let Ok(capsule) = object.cast::<PyCapsule>() {
+        return Ok((capsule.clone(), "The capsule".into()));
+    }
+    let py = object.py();
+    let kind = object.get_type().fully_qualified_name()?.to_string();
+    let given = object.call_method0(intern!(py, "__lumbre_callback__"))?;
+    match given.cast_into::<PyCapsule>() {
+        Ok(capsule) => Ok((capsule, kind)),
+        Err(error) => {
+            let got = error.into_inner().get_type().name()?.to_string();
+            let message = format!("{kind}.__lumbre_callback__() gives a PyCapsule; got {got}.");
+            Err(exception(py, "ArgumentTypeError", message))
+        }
+    }
+}
+
+/// The name is looked at before anything else, and nothing else if it is another one.
+fn check_name(capsule: &Bound<'_, PyCapsule>, who: &str) -> PyResult<()> {
+    let name = capsule.name()?;
+    // SAFETY: the capsule is alive, and nobody renames it while we read.
+    let name = name.map(|name| unsafe { name.as_cstr() }.to_string_lossy().into_owned());
+    if name.as_deref().map(str::as_bytes) == Some(CAPSULE.to_bytes()) {
+        return Ok(());
+    }
+    let got = name.map_or("no name".into(), |name| format!("the name {name:?}"));
+    let message = format!(
+        "{who} is no callback that this lumbre can call: its capsule has {got} where \
+         {:?} is due. Install a build of it for version {MAJOR} of lumbre's callback ABI.",
+        CAPSULE.to_string_lossy()
+    );
+    Err(exception(capsule.py(), "ABIError", message))
+}
+
+fn refusal(who: &str, refused: &Refused) -> String {
+    let mend = match refused {
+        Refused::Version { major, .. } if *major > MAJOR => {
+            "Install a newer lumbre, or an older build of the extension."
+        }
+        Refused::Version { .. } => "Install a newer build of the extension.",
+        _ => "Whoever made it has to build it with the crate lumbre-abi.",
+    };
+    let why = refused.to_string();
+    format!(
+        "{who} cannot be called: {}. {mend}",
+        why.trim_end_matches('.')
+    )
+}
