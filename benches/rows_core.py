@@ -66,23 +66,6 @@ def python_callbacks() -> list[Row]:
     return [ratio("fire.python", what, times, "fire", "for", 1.3)]
 
 
-def native_callbacks() -> list[Row]:
-    """What a callback in Rust adds to a breakpoint, on its way from Python.
-
-    Metrics has nothing to do in a batch that is left: what remains is the call.
-    """
-    few, many = 1, 1001
-    sides = {}
-    for n in (few, many):
-        ctx = context([lb.callbacks.Metrics() for _ in range(n)])
-        ctx.skip_batch()
-        fire = ctx.call_callbacks
-        sides[f"{n}"] = statement("fire(name)", 20_000 // n, fire=fire, name="on_train_batch_end")
-    times = take_turns(sides, 5.0)
-    each = statistics.median(slopes(times, f"{few}", f"{many}", many - few))
-    return [Row("fire.native", "each further native callback", each, budget=5e-9)]
-
-
 def accuracy() -> list[Row]:
     """Counting in a batch of 32 with 4 classes."""
     torch.manual_seed(0)
@@ -186,7 +169,6 @@ def growth(name: str, what: str, before: float | None) -> Row:
 ROWS: dict[str, Callable[[], list[Row]]] = {
     "fire.unused": fire,
     "fire.python": python_callbacks,
-    "fire.native": native_callbacks,
     "accuracy": accuracy,
     "import": import_time,
     "records": records,
