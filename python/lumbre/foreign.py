@@ -13,7 +13,6 @@ from lumbre.errors import ArgumentTypeError
 
 # `types.CapsuleType` comes with Python 3.13 only.
 _Capsule = type(datetime.datetime_CAPI)
-_ABSENT = object()
 
 
 @runtime_checkable
@@ -94,16 +93,25 @@ class Given:
     @property
     def name(self) -> str:
         """The name that others refer to; the class name unless given."""
-        return self.attribute("name") or type(self.callback).__name__
+        kind = type(self.callback)
+        given = getattr(self.callback, "name", None)
+        # A library names its own class; one that Python has made of it has a name of its own.
+        own = vars(kind).get("__lumbre_callback__")
+        if not given and own is not None and not inspect.isfunction(own):
+            given = self.native and self.native.name
+        return given or kind.__name__
 
     def attribute(self, name: str) -> Any:
         """An attribute of `Callback`: as the object has it, else the library, else the default."""
-        default = vars(Callback)[name]
-        static = inspect.getattr_static(self.callback, name, _ABSENT)
-        if static is not _ABSENT and static is not default:
+        if _has(self.callback, name):
             return getattr(self.callback, name)
         said = getattr(self.native, name, None)
-        return default if said is None else said
+        return vars(Callback)[name] if said is None else said
+
+
+def _has(callback: Any, name: str) -> bool:
+    classes = (kind for kind in type(callback).__mro__ if kind is not Callback)
+    return name in getattr(callback, "__dict__", ()) or any(name in vars(k) for k in classes)
 
 
 def _native(callback: Any) -> NativeCallback | None:

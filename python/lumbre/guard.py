@@ -171,7 +171,13 @@ def _handled(ctx: Context, error: BaseException, handlers: _Handlers) -> bool:
 
     ctx.note_exception(error, part_of(ctx, error))
     ctx.exception = error
-    loop.fail(ctx)
+    try:
+        loop.fail(ctx)
+    except BaseException as later:
+        # What Rust raises does not know by itself what came before it.
+        if later.__context__ is None and later is not error:
+            later.__context__ = error
+        raise
     handler = _find(handlers, error)
     if handler is None:
         return False

@@ -227,7 +227,10 @@ fn implement(block: &Block, options: &Options) -> Tokens {
     let arms = block.hooks.iter().map(|hook| {
         let (method, variant) = (&hook.name, &hook.variant);
         let ctx = hook.takes_ctx.then(|| quote!(ctx));
-        quote_spanned! {method.span()=>
+        // Located at the method for the messages, but of our own hygiene: a `macro_rules!` may have
+        // written the method's name, and `self` is not its own.
+        let span = Span::call_site().located_at(method.span());
+        quote_spanned! {span=>
             ::lumbre_abi::Hook::#variant =>
                 ::lumbre_abi::Outcome::outcome(#ty::#method(self, #ctx)),
         }

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use crate::error::{Error, Result};
 use crate::hook::Hook;
-use crate::layout::{Call, MAJOR, Text, answer, set, which};
+use crate::layout::{Call, FIRST_CALL, MAJOR, Text, answer, set, which};
 use crate::tensor::Tensor;
 
 /// The records of one kind of pass.
@@ -31,6 +31,47 @@ impl Set {
 ///
 /// Counters begin at 1, as in Python. Methods that take `&mut self` may run Python code, which can
 /// change or free the batch's tensors: the compiler sees to it that no view of them is held then.
+///
+/// ```
+/// use lumbre_abi::{Ctx, Result, callback};
+///
+/// #[derive(Default)]
+/// struct Sparse;
+///
+/// #[callback(logs("zeros"))]
+/// impl Sparse {
+///     /// Logs the share of the input that is zero; a batch of nothing else is left out.
+///     fn on_train_batch_begin(&mut self, ctx: &mut Ctx<'_>) -> Result {
+///         let Some(input) = ctx.input()? else { return Ok(()) };
+///         let mut zeros = 0_usize;
+///         input.for_each(|value| zeros += usize::from(value == 0.0));
+///         if zeros == input.len() {
+///             ctx.skip_batch();
+///         }
+///         ctx.log("zeros", zeros as f64 / input.len() as f64)
+///     }
+/// }
+///
+/// use lumbre_abi::{Hook, testing::{Mounted, Run, Values}};
+///
+/// let mut run = Run::new();
+/// run.input = Some(Values::new(&[0_i64, 2, 0, 3], &[2, 2]));
+/// run.fire(&Mounted::new(Sparse), Hook::TrainBatchBegin).unwrap();
+/// assert_eq!(run.logged, [("train_zeros".to_owned(), 0.5)]);
+/// assert!(!run.batch_skipped);
+/// ```
+///
+/// This does not compile: to ask for the loss may run Python, and what was the input may be gone.
+///
+/// ```compile_fail,E0502
+/// use lumbre_abi::{Ctx, Result};
+///
+/// fn loss_for_each(ctx: &mut Ctx<'_>) -> Result<Option<f64>> {
+///     let Some(input) = ctx.input()? else { return Ok(None) };
+///     let loss = ctx.loss()?; // ask first, then borrow the input
+///     Ok(loss.map(|loss| loss / input.len() as f64))
+/// }
+/// ```
 pub struct Ctx<'a> {
     call: *const Call,
     lent: PhantomData<&'a Call>,
@@ -59,7 +100,7 @@ impl Ctx<'_> {
     pub(crate) unsafe fn lent(call: *const Call) -> Option<Self> {
         // SAFETY: version and size stand first in every version; the caller lends the rest.
         let (major, size) = unsafe { ((*call).abi_major, (*call).size) };
-        (major == MAJOR && size >= size_of::<Call>()).then_some(Self {
+        (major == MAJOR && size >= FIRST_CALL).then_some(Self {
             call,
             lent: PhantomData,
         })
@@ -101,6 +142,9 @@ impl Ctx<'_> {
     }
 
     /// The samples in the batch under way; `None` outside of one.
+    ///
+    /// # Errors
+    /// The data that is asked for its size is Python's own kind, and raises.
     pub fn batch_size(&mut self) -> Result<Option<u64>> {
         let mut value = 0;
         Self::answered(host!(self.batch_size(&raw mut value)), value)
@@ -109,6 +153,9 @@ impl Ctx<'_> {
     /// The loss of the batch under way, of the optimizer under way; `None` before it is there.
     ///
     /// On an accelerator this waits for the device.
+    ///
+    /// # Errors
+    /// What stands for the loss, in a step of the user's own, is no number.
     pub fn loss(&mut self) -> Result<Option<f64>> {
         let mut value = 0.0;
         Self::answered(host!(self.loss(&raw mut value)), value)
@@ -118,11 +165,42 @@ impl Ctx<'_> {
     /// Without a set, `"loss"`, it is that of the pass under way.
     ///
     /// While the pass runs it is the value so far. `None` when there is no such value (yet).
+    ///
+    /// # Errors
+    /// It is an array, or a metric that is written in Python raises.
+    ///
+    /// ```
+    /// use lumbre_abi::{Ctx, Result, callback};
+    ///
+    /// #[derive(Default)]
+    /// struct Gap;
+    ///
+    /// #[callback(logs("gap"))]
+    /// impl Gap {
+    ///     fn on_valid_end(&mut self, ctx: &mut Ctx<'_>) -> Result {
+    ///         let (train, valid) = (ctx.metric("train_loss")?, ctx.metric("valid_loss")?);
+    ///         if let (Some(train), Some(valid)) = (train, valid) {
+    ///             ctx.log("gap", valid - train)?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// use lumbre_abi::{Hook, testing::{Mounted, Run}};
+    ///
+    /// let mut run = Run { training: false, ..Run::new() };
+    /// run.metrics = [("train_loss".to_owned(), 0.5), ("valid_loss".to_owned(), 0.75)].into();
+    /// run.fire(&Mounted::new(Gap), Hook::ValidEnd).unwrap();
+    /// assert_eq!(run.logged, [("valid_gap".to_owned(), 0.25)]);
+    /// ```
     pub fn metric(&mut self, name: &str) -> Result<Option<f64>> {
         self.metric_at(name, 0)
     }
 
-    /// The same of another epoch, from 1.
+    /// The same of another epoch, from 1; 0 is the one under way.
+    ///
+    /// # Errors
+    /// As of [`Ctx::metric`].
     pub fn metric_at(&mut self, name: &str, epoch: u64) -> Result<Option<f64>> {
         let (set, name) = match name.split_once('_') {
             Some(("train", name)) => (set::TRAIN, name),
@@ -171,11 +249,20 @@ impl Ctx<'_> {
 
     /// Log a value of this epoch into the records of the pass under way (of training outside of one).
     /// The last value of an epoch stays.
+    ///
+    /// Name it in `#[callback(logs("..."))]` too, so that `EarlyStopping` and others may watch it before
+    /// it is there.
+    ///
+    /// # Errors
+    /// The host cannot keep it.
     pub fn log(&self, name: &str, value: f64) -> Result<()> {
         self.log_number(set::CURRENT, name, value)
     }
 
     /// The same into a set's records.
+    ///
+    /// # Errors
+    /// As of [`Ctx::log`].
     pub fn log_to(&self, set: Set, name: &str, value: f64) -> Result<()> {
         self.log_number(set.number(), name, value)
     }
@@ -204,15 +291,61 @@ impl Ctx<'_> {
     ///
     /// # Errors
     /// Always; that is its purpose.
+    ///
+    /// ```
+    /// use lumbre_abi::{Ctx, Result, callback};
+    ///
+    /// #[derive(Default)]
+    /// struct Square;
+    ///
+    /// #[callback]
+    /// impl Square {
+    ///     fn on_predict_batch_begin(&mut self, ctx: &mut Ctx<'_>) -> Result {
+    ///         let Some(input) = ctx.input()? else { return Ok(()) };
+    ///         match *input.shape() {
+    ///             [_, height, width] if height == width => Ok(()),
+    ///             ref shape => ctx.fail(format!("images are (n, side, side); got shape {shape:?}")),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// use lumbre_abi::{Hook, testing::{Mounted, Run, Values}};
+    ///
+    /// let mut run = Run::new();
+    /// run.input = Some(Values::new(&[0_u8; 6], &[1, 2, 3]));
+    /// let trouble = run.fire(&Mounted::new(Square), Hook::PredictBatchBegin).unwrap_err();
+    /// assert_eq!(trouble.to_string(), "images are (n, side, side); got shape [1, 2, 3]");
+    /// ```
     pub fn fail<T>(&self, message: impl fmt::Display) -> Result<T> {
         Err(message.to_string().into())
     }
 
-    /// Use the Python object `ctx`. Gradients are off.
+    /// Use the Python object `ctx`: for what is not in the ABI, at the price of Python.
+    ///
+    /// Gradients are off, but at the three breakpoints where Python callbacks have them on.
     ///
     /// # Errors
     /// What `with` comes back with, which stays the Python exception that it is; or this run is not
     /// Python's.
+    ///
+    /// ```
+    /// use lumbre_abi::pyo3::prelude::*;
+    /// use lumbre_abi::{Ctx, Result, callback};
+    ///
+    /// #[derive(Default)]
+    /// struct Rate;
+    ///
+    /// #[callback(logs("lr"))]
+    /// impl Rate {
+    ///     fn on_epoch_end(&mut self, ctx: &mut Ctx<'_>) -> Result {
+    ///         let rate: f64 = ctx.python(|ctx| {
+    ///             let optimizer = ctx.getattr("optimizers")?.get_item("opt")?;
+    ///             optimizer.getattr("param_groups")?.get_item(0)?.get_item("lr")?.extract()
+    ///         })?;
+    ///         ctx.log("lr", rate)
+    ///     }
+    /// }
+    /// ```
     #[cfg(feature = "pyo3")]
     pub fn python<T>(
         &mut self,

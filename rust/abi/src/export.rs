@@ -7,7 +7,7 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::ctx::Ctx;
-use crate::error::Result;
+use crate::error::{Result, with_causes};
 use crate::hook::Hook;
 use crate::layout::{
     Call, Filter, Filters, Handle, MAJOR, MINOR, Store, Table, Text, Texts, form, status,
@@ -15,6 +15,32 @@ use crate::layout::{
 use crate::saved::Saved;
 
 /// A callback. [`macro@crate::callback`] writes this impl; by hand it is written seldom.
+///
+/// ```
+/// use lumbre_abi::{About, Callback, Ctx, Hook, Result};
+///
+/// struct Steps(u64);
+///
+/// impl Callback for Steps {
+///     const ABOUT: About = About {
+///         crate_name: env!("CARGO_PKG_NAME"),
+///         crate_version: env!("CARGO_PKG_VERSION"),
+///         weight: 10.0,
+///         ..About::new("Steps", &[Hook::TrainBatchAfterStep])
+///     };
+///
+///     fn call(&mut self, _: Hook, _: &mut Ctx<'_>) -> Result {
+///         self.0 += 1;
+///         Ok(())
+///     }
+/// }
+///
+/// use lumbre_abi::testing::{Mounted, Run};
+///
+/// let steps = Mounted::new(Steps(0));
+/// Run::new().fire(&steps, Hook::TrainBatchAfterStep).unwrap();
+/// assert_eq!(steps.with(|steps| steps.0), 1);
+/// ```
 pub trait Callback: Send + Sized + 'static {
     /// What the host is to know before it calls.
     const ABOUT: About;
@@ -87,6 +113,10 @@ impl About {
     }
 }
 
+/// What a callback says that is not to be called any more.
+const PANICKED: &str =
+    "it panicked earlier, so that what it remembers cannot be relied on; make a new one";
+
 struct State<T> {
     callback: T,
     /// A panic may have left it half changed.
@@ -94,6 +124,40 @@ struct State<T> {
 }
 
 /// A callback in a form that can be handed to a host, and shared with it.
+///
+/// With the feature `pyo3`, [`macro@crate::callback`] does it for the Python class. A library without
+/// pyo3 does it in a function of its own, and one more that takes the handle back:
+///
+/// ```
+/// use lumbre_abi::layout::Handle;
+/// use lumbre_abi::{Exported, OwnedHandle, callback};
+///
+/// #[derive(Default)]
+/// pub struct Steps(u64);
+///
+/// #[callback]
+/// impl Steps {
+///     fn on_train_batch_after_step(&mut self) {
+///         self.0 += 1;
+///     }
+/// }
+///
+/// #[unsafe(no_mangle)]
+/// pub extern "C" fn steps_new() -> *mut Handle {
+///     Exported::new(Steps::default()).handle().into_raw()
+/// }
+///
+/// /// # Safety
+/// /// The handle must come from `steps_new`, and this is its end.
+/// #[unsafe(no_mangle)]
+/// pub unsafe extern "C" fn steps_free(handle: *mut Handle) {
+///     // SAFETY: as the caller says.
+///     drop(unsafe { OwnedHandle::from_raw(handle) });
+/// }
+/// # let handle = steps_new();
+/// # // SAFETY: it comes from there, and is not used again.
+/// # unsafe { steps_free(handle) };
+/// ```
 pub struct Exported<T>(Arc<Mutex<State<T>>>);
 
 impl<T> Clone for Exported<T> {
@@ -160,8 +224,7 @@ impl<T: Callback> Exported<T> {
     /// # Errors
     /// What its `save` says, or that it is being called just now.
     pub fn save(&self) -> Result<Saved> {
-        self.with(|callback| callback.save())
-            .unwrap_or_else(|| Err("it is being called just now".into()))
+        self.act(|callback| callback.save())
     }
 
     /// Take up a state, as a host would have it.
@@ -169,8 +232,17 @@ impl<T: Callback> Exported<T> {
     /// # Errors
     /// What its `load` says, or that it is being called just now.
     pub fn load(&self, saved: &Saved) -> Result<()> {
-        self.with(|callback| callback.load(saved))
-            .unwrap_or_else(|| Err("it is being called just now".into()))
+        self.act(|callback| callback.load(saved))
+    }
+
+    fn act<R>(&self, act: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
+        let Some(mut state) = try_lock(&self.0) else {
+            return Err("it is being called just now".into());
+        };
+        if state.panicked {
+            return Err(PANICKED.into());
+        }
+        act(&mut state.callback)
     }
 }
 
@@ -296,7 +368,7 @@ unsafe extern "C" fn drop_state<T: Callback>(handle: *mut Handle) {
     let state = unsafe { Arc::from_raw(state.cast::<Mutex<State<T>>>()) };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(state))) {
         // The hook of panics has told it; here nobody is left to be told.
-        std::mem::forget(panic);
+        drop(said_by(panic));
     }
 }
 
@@ -310,7 +382,7 @@ fn enter<T: Callback>(
         return status::BUSY;
     };
     if state.panicked {
-        tell("it panicked earlier, so that what it remembers cannot be relied on; make a new one");
+        tell(PANICKED);
         return status::PANICKED;
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| match act(&mut state.callback) {
@@ -322,9 +394,7 @@ fn enter<T: Callback>(
     }));
     outcome.unwrap_or_else(|panic| {
         state.panicked = true;
-        tell(message_of(&*panic));
-        // What was thrown may panic again when it is dropped.
-        std::mem::forget(panic);
+        tell(&said_by(panic));
         status::PANICKED
     })
 }
@@ -332,7 +402,12 @@ fn enter<T: Callback>(
 fn try_lock<T>(state: &Mutex<State<T>>) -> Option<MutexGuard<'_, State<T>>> {
     match state.try_lock() {
         Ok(state) => Some(state),
-        Err(TryLockError::Poisoned(state)) => Some(PoisonError::into_inner(state)),
+        Err(TryLockError::Poisoned(state)) => {
+            // A panic outside of a run, in `save` for example, left it half changed too.
+            let mut state = PoisonError::into_inner(state);
+            state.panicked = true;
+            Some(state)
+        }
         Err(TryLockError::WouldBlock) => None,
     }
 }
@@ -347,24 +422,20 @@ fn give_up(error: Box<dyn std::error::Error + Send + Sync>, tell: &impl Fn(&str)
         }
         Err(error) => error,
     };
-    // The causes too: this is the one place where they can be told.
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message = format!("{message}: {error}");
-        cause = error.source();
-    }
-    tell(&message);
+    tell(&with_causes(&*error));
     status::FAILED
 }
 
-/// What a panic was given to say.
-pub(crate) fn message_of(panic: &(dyn Any + Send)) -> &str {
-    if let Some(message) = panic.downcast_ref::<String>() {
-        message
-    } else if let Some(message) = panic.downcast_ref::<&str>() {
-        message
-    } else {
-        "a panic without a text"
+/// What a panic was given to say. What is no text is never dropped, as that may panic again.
+pub(crate) fn said_by(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(panic) => match panic.downcast::<&str>() {
+            Ok(message) => (*message).to_owned(),
+            Err(panic) => {
+                std::mem::forget(panic);
+                "a panic without a text".to_owned()
+            }
+        },
     }
 }

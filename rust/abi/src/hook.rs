@@ -3,6 +3,14 @@
 macro_rules! hooks {
     ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
         /// A breakpoint of a run. Its number never changes; new ones are added at the end.
+        ///
+        /// ```
+        /// use lumbre_abi::Hook;
+        ///
+        /// assert_eq!(Hook::TrainBatchEnd.name(), "on_train_batch_end");
+        /// assert_eq!(Hook::from_name("on_train_batch_end"), Some(Hook::TrainBatchEnd));
+        /// assert_eq!(Hook::TrainBatchEnd.number(), 9);
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         #[repr(u32)]

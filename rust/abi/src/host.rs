@@ -79,6 +79,7 @@ impl fmt::Display for Trouble {
                 "{name} panicked: {}",
                 message.unwrap_or("without a text")
             ),
+            status::GONE => write!(f, "{name} has been dropped, and cannot be called any more"),
             status::BUSY => write!(
                 f,
                 "{name} is being called already: by another run in another thread, or by a breakpoint \
@@ -95,9 +96,31 @@ impl fmt::Display for Trouble {
 impl std::error::Error for Trouble {}
 
 /// A callback of a foreign library, checked and ready to be called.
+///
+/// ```
+/// use lumbre_abi::host::{Foreign, Refused};
+/// use lumbre_abi::{Exported, Hook, callback};
+///
+/// #[derive(Default)]
+/// struct Steps(u64);
+///
+/// #[callback(weight = 10)]
+/// impl Steps {
+///     fn on_train_batch_after_step(&mut self) {
+///         self.0 += 1;
+///     }
+/// }
+///
+/// let handle = Exported::new(Steps::default()).handle();
+/// // SAFETY: a handle, which lives longer than `foreign`.
+/// let foreign = unsafe { Foreign::open(handle.as_ptr()) }?;
+/// assert_eq!((foreign.name.as_str(), foreign.weight), ("Steps", 10.0));
+/// assert_eq!(foreign.hooks, [Hook::TrainBatchAfterStep]);
+/// # Ok::<(), Refused>(())
+/// ```
 #[derive(Debug)]
 pub struct Foreign {
-    state: *mut c_void,
+    handle: *const Handle,
     call: unsafe extern "C" fn(*mut c_void, *const Call) -> u32,
     save: Option<unsafe extern "C" fn(*mut c_void, *const Store) -> u32>,
     load: Option<unsafe extern "C" fn(*mut c_void, *const Store, u32, *const u8, usize) -> u32>,
@@ -161,7 +184,7 @@ impl Foreign {
         // SAFETY: the caller says that what the table points at is there or NULL.
         unsafe {
             Ok(Self {
-                state,
+                handle,
                 call,
                 save: table.save,
                 load: table.load,
@@ -186,8 +209,19 @@ impl Foreign {
     #[inline]
     #[must_use]
     pub unsafe fn call(&self, call: *const Call) -> u32 {
-        // SAFETY: the state is the one that belongs to this function, and is alive as `open` says.
-        unsafe { (self.call)(self.state, call) }
+        let Some(state) = self.state() else {
+            return status::GONE;
+        };
+        // SAFETY: the state belongs to this function, and is alive as long as the handle has it.
+        unsafe { (self.call)(state, call) }
+    }
+
+    /// The callback itself; `None` when somebody has dropped it.
+    #[inline]
+    fn state(&self) -> Option<*mut c_void> {
+        // SAFETY: the handle outlives us, as `open` says.
+        let state = unsafe { (*self.handle).state };
+        (!state.is_null()).then_some(state)
     }
 
     /// Whether it can be saved and loaded.
@@ -205,8 +239,10 @@ impl Foreign {
             return Ok(None);
         };
         let storing = Storing::default();
+        let store = (&raw const storing).cast();
         // SAFETY: state and function belong together; the store stays until the call returns.
-        let status = unsafe { save(self.state, &raw const storing.store) };
+        let save = |state| unsafe { save(state, store) };
+        let status = self.state().map_or(status::GONE, save);
         self.outcome(&storing, status)?;
         let written = storing.written.take();
         let (form, bytes) = written.ok_or_else(|| self.trouble("its `save` gave no state"))?;
@@ -233,9 +269,10 @@ impl Foreign {
             Saved::Bytes(bytes) => (form::BYTES, bytes.as_slice()),
             Saved::Json(text) => (form::JSON, text.as_bytes()),
         };
-        let store = &raw const storing.store;
+        let store = (&raw const storing).cast();
         // SAFETY: as in `save`; the bytes stay too.
-        let status = unsafe { load(self.state, store, form, bytes.as_ptr(), bytes.len()) };
+        let load = |state| unsafe { load(state, store, form, bytes.as_ptr(), bytes.len()) };
+        let status = self.state().map_or(status::GONE, load);
         self.outcome(&storing, status)
     }
 

@@ -6,6 +6,15 @@
 //! added, and never change their meaning.
 //!
 //! No allocation changes its owner: what one side lends, the other one reads or copies.
+//!
+//! Authors in Rust need nothing of this: [`macro@crate::callback`] makes the table, [`crate::Ctx`]
+//! reads the call. It is for hosts, and for authors in other languages, who write these structs down
+//! in theirs: a [`Handle`] in a `PyCapsule` that is named [`CAPSULE`], behind it a [`Table`].
+//!
+//! - A host looks at the capsule's name first, then at `abi_major`, then at `size`, and refuses what
+//!   does not fit before it reads anything else.
+//! - `call`, `save` and `load` must not unwind, nor let a C++ exception pass.
+//! - A callback refuses a second call while one is under way, with [`status::BUSY`].
 
 use std::ffi::{CStr, c_void};
 
@@ -212,6 +221,9 @@ pub struct Call {
     pub python: unsafe extern "C" fn(call: *const Call) -> *mut c_void,
 }
 
+/// The smallest call there is: up to `python`. What may follow is read only when `size` reaches over it.
+pub const FIRST_CALL: usize = std::mem::offset_of!(Call, python) + size_of::<*const ()>();
+
 /// A tensor in the CPU's memory, to be read and not to be written. Types are numbered as `DLPack`
 /// does.
 #[repr(C)]
@@ -264,6 +276,8 @@ pub mod status {
     pub const PYTHON: u32 = 4;
     /// The host said [`super::answer::FAILED`], and the callback gives up; the host knows why.
     pub const HOST: u32 = 5;
+    /// It has been dropped, and was not called at all: the host's own word.
+    pub const GONE: u32 = 6;
 }
 
 /// What a function of the host comes back with.
@@ -339,6 +353,7 @@ const _: () = {
     assert!(offset_of!(Call, log) == 80 && offset_of!(Call, stop) == 88);
     assert!(offset_of!(Call, skip_batch) == 96 && offset_of!(Call, skip_epoch) == 104);
     assert!(offset_of!(Call, fail) == 112 && offset_of!(Call, python) == 120);
+    assert!(FIRST_CALL == 128);
 
     assert!(size_of::<Tensor>() == 32 && offset_of!(Tensor, shape) == 8);
     assert!(offset_of!(Tensor, strides) == 16 && offset_of!(Tensor, dimensions) == 24);

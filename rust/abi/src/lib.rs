@@ -87,6 +87,51 @@ pub use ctx::{Ctx, Set};
 pub use error::{Error, Result};
 pub use export::{About, Callback, Exported, OwnedHandle};
 pub use hook::Hook;
+/// # Examples
+///
+/// ```
+/// use lumbre_abi::{Ctx, Result, callback};
+///
+/// pub struct Patience {
+///     worst: f64,
+///     epochs: u32,
+/// }
+///
+/// /// What stands here is the docstring of the class in Python.
+/// #[callback(weight = 10, after("EarlyStopping"), logs("patience"))]
+/// impl Patience {
+///     #[defaults(worst = 1.0)]
+///     pub fn new(worst: f64) -> Self {
+///         Self { worst, epochs: 0 }
+///     }
+///
+///     #[epochs(2, None)]
+///     fn on_epoch_end(&mut self, ctx: &mut Ctx<'_>) -> Result {
+///         self.epochs += u32::from(ctx.metric("train_loss")? > Some(self.worst));
+///         ctx.log("patience", self.epochs.into())
+///     }
+///
+///     #[every(100)]
+///     fn on_train_batch_end(&mut self, ctx: &mut Ctx<'_>) {
+///         println!("step {}", ctx.step_count());
+///     }
+///
+///     #[once]
+///     fn on_fit_begin(&mut self) {}
+/// }
+/// ```
+///
+/// A name that is no breakpoint does not compile: "`on_batch_end` is no breakpoint and would never be
+/// called; did you mean `on_train_batch_end`?"
+///
+/// ```compile_fail
+/// struct Misspelt;
+///
+/// #[lumbre_abi::callback]
+/// impl Misspelt {
+///     fn on_batch_end(&mut self) {}
+/// }
+/// ```
 pub use lumbre_abi_macros::callback;
 #[cfg(feature = "pyo3")]
 pub use pyo3;
@@ -95,8 +140,21 @@ pub use tensor::{Bf16, DType, Element, F16, Tensor, View};
 
 /// A Python module of callbacks; its name is that of the library in `Cargo.toml`.
 ///
-/// ```ignore
-/// lumbre_abi::module!(lossguard: LossSpike, Throughput);
+/// ```
+/// use lumbre_abi::callback;
+///
+/// #[derive(Default)]
+/// pub struct Steps(u64);
+///
+/// #[callback]
+/// impl Steps {
+///     fn on_train_batch_after_step(&mut self) {
+///         self.0 += 1;
+///     }
+/// }
+///
+/// lumbre_abi::module!(steps: Steps);
+/// # fn main() {}
 /// ```
 #[cfg(feature = "pyo3")]
 #[macro_export]
@@ -119,6 +177,9 @@ macro_rules! module {
 #[doc(hidden)]
 pub trait Outcome {
     /// Whether it went well.
+    ///
+    /// # Errors
+    /// What the method says.
     fn outcome(self) -> Result;
 }
 

@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule, PyString};
 use pyo3::{PyClass, ffi};
 
-use crate::error::{Error, Result};
-use crate::export::{Callback, Exported, OwnedHandle, message_of};
+use crate::error::{Error, Result, with_causes};
+use crate::export::{Callback, Exported, OwnedHandle, said_by};
 use crate::layout::{CAPSULE, Handle};
 use crate::saved::Saved;
 
@@ -63,6 +63,9 @@ unsafe extern "C" fn end_of_capsule(capsule: *mut ffi::PyObject) {
 /// What a constructor may give: the callback, or a `Result` of it.
 pub trait Made<T> {
     /// The callback.
+    ///
+    /// # Errors
+    /// What the constructor says.
     fn made(self) -> Result<T>;
 }
 
@@ -149,11 +152,8 @@ fn as_python(value: &dyn Debug) -> String {
 
 /// No panic reaches Python's own machinery, where it would be an exception that nobody catches.
 fn quiet<T>(name: &str, act: impl FnOnce() -> T) -> PyResult<T> {
-    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
-        let message = format!("{name} panicked: {}", message_of(&*panic));
-        std::mem::forget(panic);
-        PyRuntimeError::new_err(message)
-    })
+    catch_unwind(AssertUnwindSafe(act))
+        .map_err(|panic| PyRuntimeError::new_err(format!("{name} panicked: {}", said_by(panic))))
 }
 
 fn raise(error: Error, class: fn(String) -> PyErr) -> PyErr {
@@ -162,6 +162,6 @@ fn raise(error: Error, class: fn(String) -> PyErr) -> PyErr {
     };
     match inner.downcast::<PyErr>() {
         Ok(error) => *error,
-        Err(error) => class(error.to_string()),
+        Err(error) => class(with_causes(&*error)),
     }
 }

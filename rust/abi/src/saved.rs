@@ -3,6 +3,41 @@
 use crate::error::{Error, Result};
 
 /// A saved state.
+///
+/// ```
+/// use lumbre_abi::{Ctx, Result, callback};
+///
+/// #[derive(Default)]
+/// struct Smoothed {
+///     loss: f64,
+/// }
+///
+/// #[callback(logs("smoothed"))]
+/// impl Smoothed {
+///     fn on_train_batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result {
+///         self.loss = 0.9 * self.loss + 0.1 * ctx.loss()?.unwrap_or(0.0);
+///         ctx.log("smoothed", self.loss)
+///     }
+///
+///     fn save(&self) -> String {
+///         self.loss.to_string()
+///     }
+///
+///     fn load(&mut self, state: &str) -> Result {
+///         self.loss = state.parse()?;
+///         Ok(())
+///     }
+/// }
+///
+/// use lumbre_abi::{Saved, testing::Mounted};
+///
+/// let saved = Mounted::new(Smoothed { loss: 0.25 }).save().unwrap();
+/// assert_eq!(saved, Some(Saved::Json("0.25".into())));
+///
+/// let resumed = Mounted::new(Smoothed::default());
+/// resumed.load(&saved.unwrap()).unwrap();
+/// assert_eq!(resumed.with(|smoothed| smoothed.loss), 0.25);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Saved {
     /// Bytes that nobody but the callback understands.
@@ -14,6 +49,9 @@ pub enum Saved {
 /// What a method `save` may give: `Vec<u8>` for bytes, `String` for JSON, or a `Result` of these.
 pub trait IntoSaved {
     /// The state, in its form.
+    ///
+    /// # Errors
+    /// What `save` says.
     fn into_saved(self) -> Result<Saved>;
 }
 
@@ -38,6 +76,9 @@ impl<T: IntoSaved, E: Into<Error>> IntoSaved for Result<T, E> {
 /// What a method `load` may take: `&[u8]` where `save` gives bytes, `&str` where it gives JSON.
 pub trait FromSaved<'a>: Sized {
     /// The state, if it is in this form.
+    ///
+    /// # Errors
+    /// It is in the other one.
     fn from_saved(saved: &'a Saved) -> Result<Self>;
 }
 

@@ -7,6 +7,13 @@ use crate::error::Result;
 use crate::layout;
 
 /// The type of a tensor's elements.
+///
+/// ```
+/// use lumbre_abi::DType;
+///
+/// assert_eq!(DType::Bf16.name(), "bfloat16");
+/// assert_eq!(DType::F32.to_string(), "float32");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
@@ -106,6 +113,10 @@ impl fmt::Display for DType {
 }
 
 /// An element of a `torch.float16` tensor.
+///
+/// ```
+/// assert_eq!(lumbre_abi::F16(0x3E00).to_f32(), 1.5);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct F16(pub u16);
@@ -132,6 +143,10 @@ impl F16 {
 }
 
 /// An element of a `torch.bfloat16` tensor: the upper half of an `f32`.
+///
+/// ```
+/// assert_eq!(lumbre_abi::Bf16(0x3FC0).to_f32(), 1.5);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Bf16(pub u16);
@@ -198,7 +213,25 @@ elements! {
     f64, F64, |value| value;
 }
 
-/// A tensor of the batch, lent by the run.
+/// A tensor of the batch, lent by the run: the memory that torch itself uses, nothing is copied.
+///
+/// [`Tensor::for_each`] reads any dtype as numbers; [`Tensor::typed`] gives the elements as they are.
+///
+/// ```
+/// use lumbre_abi::{Result, Tensor};
+///
+/// /// How many elements are NaN.
+/// fn nans(tensor: &Tensor<'_>) -> Result<usize> {
+///     let values = tensor.typed::<f32>()?;
+///     if let Some(slice) = values.as_slice() {
+///         // Row by row without gaps, which is the rule: a loop that the compiler makes fast.
+///         return Ok(slice.iter().filter(|value| value.is_nan()).count());
+///     }
+///     let mut count = 0;
+///     values.for_each(|value| count += usize::from(value.is_nan()));
+///     Ok(count)
+/// }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Tensor<'a> {
     data: *const (),
@@ -317,6 +350,37 @@ impl fmt::Debug for Tensor<'_> {
 }
 
 /// A tensor whose elements are of a known type.
+///
+/// ```
+/// use lumbre_abi::{Ctx, Result, callback};
+///
+/// #[derive(Default)]
+/// struct Classes(Vec<u64>);
+///
+/// #[callback]
+/// impl Classes {
+///     /// Counts the classes among targets of shape (n, 1).
+///     fn on_train_batch_begin(&mut self, ctx: &mut Ctx<'_>) -> Result {
+///         let Some(target) = ctx.target()? else { return Ok(()) };
+///         let classes = target.typed::<i64>()?;
+///         for row in 0..classes.len() {
+///             let class = classes.get(&[row, 0]).ok_or("targets are of shape (n, 1)")?;
+///             let class = usize::try_from(class)?;
+///             self.0.resize(self.0.len().max(class + 1), 0);
+///             self.0[class] += 1;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// use lumbre_abi::{Hook, testing::{Mounted, Run, Values}};
+///
+/// let mut run = Run::new();
+/// run.target = Some(Values::new(&[2_i64, 0, 2], &[3, 1]));
+/// let classes = Mounted::new(Classes::default());
+/// run.fire(&classes, Hook::TrainBatchBegin).unwrap();
+/// assert_eq!(classes.with(|classes| classes.0.clone()), [1, 0, 2]);
+/// ```
 #[derive(Clone, Copy)]
 pub struct View<'a, T> {
     data: *const T,
@@ -351,9 +415,13 @@ impl<'a, T: Element> View<'a, T> {
     /// The elements as they lie, when they lie row by row without gaps.
     #[must_use]
     pub fn as_slice(&self) -> Option<&'a [T]> {
+        if self.is_empty() {
+            // Beside a size of 0 the others may be of any size, and their product beyond all numbers.
+            return Some(&[]);
+        }
         let mut expected = 1;
         for (&size, &stride) in self.shape().iter().zip(self.strides()).rev() {
-            if size > 1 && stride != expected && !self.is_empty() {
+            if size > 1 && stride != expected {
                 return None;
             }
             expected *= size;

@@ -235,6 +235,24 @@ impl Run {
     ///
     /// # Errors
     /// What would be an exception in Python.
+    ///
+    /// ```
+    /// use lumbre_abi::testing::{Mounted, Run};
+    /// use lumbre_abi::{Hook, callback};
+    ///
+    /// #[derive(Default)]
+    /// struct Bad;
+    ///
+    /// #[callback]
+    /// impl Bad {
+    ///     fn on_fit_begin(&mut self) {
+    ///         panic!("nothing works");
+    ///     }
+    /// }
+    ///
+    /// let trouble = Run::new().fire(&Mounted::new(Bad), Hook::FitBegin).unwrap_err();
+    /// assert_eq!(trouble.to_string(), "Bad panicked: nothing works");
+    /// ```
     pub fn fire<T: Callback>(&mut self, callback: &Mounted<T>, hook: Hook) -> Result<(), Trouble> {
         if !callback.foreign.hooks.contains(&hook) {
             return Ok(());

@@ -119,6 +119,14 @@ impl Property {
     }
 }
 
+impl Torch {
+    /// Whether an object is of torch's own classes, and of none that was made of them.
+    fn is_exact(&self, object: &Bound<'_, PyAny>) -> bool {
+        let kind = object.get_type_ptr().cast();
+        kind == self.tensor.as_ptr() || kind == self.parameter.as_ptr()
+    }
+}
+
 static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
 
 fn torch(py: Python<'_>) -> PyResult<&Torch> {
@@ -205,12 +213,34 @@ pub fn lend(object: &Bound<'_, PyAny>) -> PyResult<Option<layout::Tensor>> {
     }))
 }
 
+/// What an object is, for messages. Runs no code of a user's, whatever it is.
+pub fn describe(object: &Bound<'_, PyAny>) -> String {
+    let kind = object.get_type();
+    let kind = kind
+        .name()
+        .map_or_else(|_| "?".into(), |name| name.to_string());
+    let is_exact = torch(object.py()).is_ok_and(|torch| torch.is_exact(object));
+    if !is_exact {
+        return format!("a {kind}");
+    }
+    let told = |attribute| {
+        let value = object.getattr(attribute).and_then(|value| value.str());
+        value.map_or_else(|_| "?".to_owned(), |value| value.to_string())
+    };
+    let (layout, dtype, device) = (told("layout"), told("dtype"), told("device"));
+    let layout = if layout == "torch.strided" {
+        String::new()
+    } else {
+        format!("{layout} ")
+    };
+    format!("a {layout}{kind} of {dtype} on {device}")
+}
+
 /// Have torch say where a tensor lies; false when its memory cannot be read as it is.
 fn plain(object: &Bound<'_, PyAny>, tensor: &mut DlTensor) -> PyResult<bool> {
     let py = object.py();
     let torch = torch(py)?;
-    let kind = object.get_type_ptr().cast::<c_void>();
-    if kind != torch.tensor.as_ptr().cast() && kind != torch.parameter.as_ptr().cast() {
+    if !torch.is_exact(object) {
         return Ok(false);
     }
     // SAFETY: torch's function for torch's exact class, called with the interpreter attached; it

@@ -219,37 +219,8 @@ impl Lent<'_> {
         };
         match tensor::lend(&object).map_err(carry)? {
             Some(tensor) => Ok(Some(tensor)),
-            None => Err(self.not_lent(which, &object)),
+            None => Err(not_lent(which, &object)),
         }
-    }
-
-    #[cold]
-    fn not_lent(&self, which: u32, object: &Bound<'_, PyAny>) -> Error {
-        let name = match which {
-            which::INPUT => "input",
-            which::TARGET => "target",
-            _ => "prediction",
-        };
-        let told = |attribute| {
-            let value = object.getattr(attribute).and_then(|value| value.str());
-            value.map_or_else(|_| "?".to_owned(), |value| value.to_string())
-        };
-        let kind = object.get_type();
-        let kind = kind
-            .name()
-            .map_or_else(|_| "?".into(), |name| name.to_string());
-        let is_tensor = tensor::is_tensor(object).unwrap_or(false);
-        let got = if is_tensor {
-            format!("a {kind} of {} on {}", told("dtype"), told("device"))
-        } else {
-            format!("a {kind}")
-        };
-        // To describe it has run Python.
-        self.forget_batch();
-        Error::Extension(format!(
-            "The {name} cannot be lent to a callback in Rust: it is {got}. Plain tensors in the CPU's \
-             memory can; with `Ctx::python` it reaches the others too."
-        ))
     }
 
     fn set(&self, number: u32) -> Result<Set> {
@@ -274,6 +245,20 @@ impl Lent<'_> {
             None => Ok(None),
         }
     }
+}
+
+#[cold]
+fn not_lent(which: u32, object: &Bound<'_, PyAny>) -> Error {
+    let name = match which {
+        which::INPUT => "input",
+        which::TARGET => "target",
+        _ => "prediction",
+    };
+    Error::Extension(format!(
+        "The {name} cannot be lent to a callback in Rust: it is {}. Plain tensors in the CPU's memory \
+         can; the others are reached through `Ctx::python`.",
+        tensor::describe(object)
+    ))
 }
 
 fn some(object: Bound<'_, PyAny>) -> Option<Py<PyAny>> {
