@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,44 @@ def ends(tmp_path: Path) -> Any:
             return path.read_text().split() if path.exists() else []
 
     return Ends()
+
+
+# --- what the garbage collector sees --------------------------------------------------------------
+
+
+def cycle() -> tuple[Any, "weakref.ref[Any]"]:
+    """A callback that holds a function that holds the callback."""
+    held: list[Any] = []
+
+    def function(ctx: Any) -> None:
+        seen.append(len(held))
+
+    seen: list[int] = []
+    function.seen = seen  # type: ignore[attr-defined]
+    callback = ext.Calls(function)
+    held.append(callback)
+    return callback, weakref.ref(function)
+
+
+def test_a_cycle_through_a_callback_is_collected() -> None:
+    callback, function = cycle()
+    assert gc.is_tracked(callback)
+    del callback
+    gc.collect()
+    assert function() is None
+
+
+def test_what_a_run_still_calls_is_not_collected() -> None:
+    callback, function = cycle()
+    capsule = callback.__lumbre_callback__()
+    del callback
+    gc.collect()
+    fit(Scale, capsule, epochs=1)
+    assert function() is not None
+    assert function().seen  # type: ignore[union-attr]
+    del capsule
+    gc.collect()
+    assert function() is None
 
 
 # --- drops --------------------------------------------------------------------------------------

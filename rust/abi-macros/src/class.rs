@@ -17,6 +17,7 @@ pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Toke
         .filter(|attribute| attribute.path().is_ident("doc"));
     let new = constructor(block);
     let state = block.keeps_state.then(state);
+    let collected = block.is_traversed.then(|| collected(ty));
     let class = hidden("Class");
     quote! {
         #[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, unused_qualifications)]
@@ -54,6 +55,8 @@ pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Toke
                 }
 
                 #state
+
+                #collected
             }
         };
     }
@@ -113,6 +116,22 @@ fn state() -> Tokens {
         /// Take up a state that `state_dict` gave.
         fn load_state_dict(&self, state: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<()> {
             ::lumbre_abi::python::load_state_dict(&self.exported, state)
+        }
+    }
+}
+
+fn collected(ty: &Ident) -> Tokens {
+    quote! {
+        fn __traverse__(
+            &self,
+            visit: pyo3::gc::PyVisit<'_>,
+        ) -> ::core::result::Result<(), pyo3::gc::PyTraverseError> {
+            let seen = self.exported.alone(|callback| #ty::traverse(callback, visit));
+            seen.unwrap_or(::core::result::Result::Ok(()))
+        }
+
+        fn __clear__(&self) {
+            self.exported.alone(|callback| #ty::clear(callback));
         }
     }
 }

@@ -22,6 +22,8 @@ use attributes::{Defaults, Filter, Options};
 ///   `#[defaults(factor = 3.0)]` over it gives defaults for its arguments.
 /// - `fn save(&self)` and `fn load(&mut self, state)` are the state for checkpoints: `Vec<u8>` and
 ///   `&[u8]`, or, for JSON, `String` and `&str`.
+/// - `fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError>` and `fn clear(&mut self)` are for
+///   callbacks that hold Python objects: they show the garbage collector what these are, and let go of them.
 /// - All other methods are left as they are.
 ///
 /// Options, all of them optional: `#[callback(weight = 10, name = "Spike", after("EarlyStopping"),
@@ -48,6 +50,8 @@ struct Block {
     hooks: Vec<HookMethod>,
     constructor: Option<Constructor>,
     keeps_state: bool,
+    /// Whether it shows Python's garbage collector what it holds.
+    is_traversed: bool,
 }
 
 struct HookMethod {
@@ -106,8 +110,10 @@ fn read(item: &mut ItemImpl) -> Result<Block> {
         hooks: Vec::new(),
         constructor: None,
         keeps_state: false,
+        is_traversed: false,
     };
     let (mut save, mut load) = (None, None);
+    let (mut traverse, mut clear) = (None, None);
     for member in &mut item.items {
         let ImplItem::Fn(method) = member else {
             continue;
@@ -139,9 +145,17 @@ fn read(item: &mut ItemImpl) -> Result<Block> {
             }
             "save" if method.sig.receiver().is_some() => save = Some(method.sig.ident.span()),
             "load" if method.sig.receiver().is_some() => load = Some(method.sig.ident.span()),
+            "traverse" if takes_visit(method) => traverse = Some(method.sig.ident.span()),
+            "clear" if method.sig.receiver().is_some() => clear = Some(()),
             _ => {}
         }
     }
+    if let (Some(span), None) = (traverse, clear) {
+        let message = "what the garbage collector is shown it must be able to cut: add `fn clear(&mut self)`, \
+                       which lets go of it";
+        return Err(Error::new(span, message));
+    }
+    block.is_traversed = traverse.is_some();
     block.keeps_state = match (save, load) {
         (Some(_), Some(_)) => true,
         (None, None) => false,
@@ -157,6 +171,22 @@ fn read(item: &mut ItemImpl) -> Result<Block> {
         }
     };
     Ok(block)
+}
+
+/// `fn traverse(&self, visit: PyVisit<'_>)`, and no other method of that name.
+fn takes_visit(method: &ImplItemFn) -> bool {
+    let last = match method.sig.inputs.last() {
+        Some(FnArg::Typed(argument)) => &*argument.ty,
+        _ => return false,
+    };
+    match last {
+        Type::Path(path) => path
+            .path
+            .segments
+            .last()
+            .is_some_and(|segment| segment.ident == "PyVisit"),
+        _ => false,
+    }
 }
 
 fn read_hook(method: &ImplItemFn, filters: Vec<Filter>) -> Result<HookMethod> {

@@ -219,6 +219,17 @@ impl<T: Callback> Exported<T> {
         try_lock(&self.0).map(|mut state| with(&mut state.callback))
     }
 
+    /// Look at the callback if nobody else has a hold on it, no capsule and no call.
+    ///
+    /// What only this object keeps may be collected with it; what a run keeps may not.
+    #[doc(hidden)]
+    pub fn alone<R>(&self, with: impl FnOnce(&mut T) -> R) -> Option<R> {
+        if Arc::strong_count(&self.0) > 1 {
+            return None;
+        }
+        self.with(with)
+    }
+
     /// Its state, as a host would save it.
     ///
     /// # Errors

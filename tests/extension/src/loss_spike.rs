@@ -18,6 +18,8 @@ pub struct LossSpike {
     action: Action,
     /// The last losses that were no spikes, none longer ago than `window`; all finite.
     seen: VecDeque<f64>,
+    /// The same, in order.
+    sorted: Vec<f64>,
     /// The largest ratio of a loss to the median in this epoch.
     ratio: f64,
 }
@@ -50,6 +52,7 @@ impl LossSpike {
             window,
             action,
             seen: VecDeque::with_capacity(window.min(4096)),
+            sorted: Vec::with_capacity(window.min(4096)),
             ratio: 0.0,
         })
     }
@@ -67,10 +70,7 @@ impl LossSpike {
             self.ratio = self.ratio.max(loss / median);
         }
         if !self.is_spike(loss, median) {
-            self.seen.push_back(loss);
-            if self.seen.len() > self.window {
-                self.seen.pop_front();
-            }
+            self.see(loss);
             return Ok(());
         }
         ctx.skip_batch();
@@ -102,10 +102,29 @@ impl LossSpike {
             .split(',')
             .map(str::trim)
             .filter(|loss| !loss.is_empty());
-        self.seen = losses.map(str::parse).collect::<Result<_, _>>()?;
-        let surplus = self.seen.len().saturating_sub(self.window);
-        self.seen.drain(..surplus);
+        let losses: Vec<f64> = losses.map(str::parse).collect::<Result<_, _>>()?;
+        self.seen.clear();
+        self.sorted.clear();
+        for loss in losses {
+            self.see(loss);
+        }
         Ok(())
+    }
+
+    /// Count a loss in, and the oldest one out.
+    fn see(&mut self, loss: f64) {
+        if self.seen.len() >= self.window
+            && let Some(oldest) = self.seen.pop_front()
+        {
+            self.sorted.remove(self.place(oldest));
+        }
+        self.seen.push_back(loss);
+        self.sorted.insert(self.place(loss), loss);
+    }
+
+    fn place(&self, loss: f64) -> usize {
+        self.sorted
+            .partition_point(|known| known.total_cmp(&loss).is_lt())
     }
 
     fn is_spike(&self, loss: f64, median: Option<f64>) -> bool {
@@ -117,10 +136,8 @@ impl LossSpike {
         if self.seen.len() < self.window {
             return None;
         }
-        let mut sorted: Vec<f64> = self.seen.iter().copied().collect();
-        sorted.sort_unstable_by(f64::total_cmp);
         let (lower, upper) = ((self.window - 1) / 2, self.window / 2);
-        Some(f64::midpoint(sorted[lower], sorted[upper]))
+        Some(f64::midpoint(self.sorted[lower], self.sorted[upper]))
     }
 }
 
