@@ -32,8 +32,9 @@ from lumbre.errors import ABIError, ExtensionError
 from runs import Scale, at, fit
 
 EPOCH_END = 17
-OK, FAILED, PANICKED, BUSY, PYTHON, HOST = range(6)
-NONE, GIVEN, WRONG = range(3)
+OK, FAILED, PANICKED, BUSY, PYTHON, BROKEN, GONE = range(7)
+HOST = 0x100
+NONE, GIVEN, WRONG = 0, 1, 0x100
 
 
 def forged(act: Callable[[Call], int | None] = lambda call: None, **fields: Any) -> object:
@@ -100,13 +101,13 @@ FORGERIES: dict[str, tuple[Callable[[], object], str]] = {
     # Texts.
     "no name's text": (lambda: forged(name=Text(None, 6)), "its name is not there"),
     "an empty callback's name": (lambda: forged(name=Text.of("")), "its name is empty"),
-    "an absurd length": (lambda: forged(name=Text(8, 2**62)), "its name is not there"),
-    "a negative length": (lambda: forged(name=Text(8, FOREVER)), "its name is not there"),
+    "an absurd length": (lambda: forged(name=Text(8, 2**62)), "its name is longer than 1024"),
+    "a negative length": (lambda: forged(name=Text(8, FOREVER)), "its name is longer than 1024"),
     "a name not in UTF-8": (lambda: forged(name=Text.of(b"\xc3")), "its name is not UTF-8"),
     "no crate": (lambda: forged(crate_name=Text(None, 1)), "its crate's name is not there"),
     "no version": (lambda: forged(crate_version=Text(None, 0)), "its crate's version is empty"),
     "after nowhere": (lambda: forged(after=List(None, 1)), "its `after` is not there"),
-    "before without end": (lambda: forged(before=List(8, 2**40)), "its `before` is not there"),
+    "before without end": (lambda: forged(before=List(8, 2**40)), "its `before` is longer"),
     "after an empty name": (lambda: forged(after=List.of(Text.of(""))), "its `after` is empty"),
     "logs not in UTF-8": (
         lambda: forged(logs=List.of(Text.of("good"), Text.of(b"\xff"))),
@@ -236,7 +237,7 @@ def test_who_saves_without_loading_keeps_no_state() -> None:
         native.load(b"")
 
 
-@pytest.mark.parametrize("status", [FAILED, PANICKED, BUSY, PYTHON, HOST, 6, 99, 2**32 - 1])
+@pytest.mark.parametrize("status", [FAILED, PANICKED, BUSY, PYTHON, BROKEN, GONE, HOST, 99, 2**32 - 1])
 def test_every_status_but_0_is_an_error(status: int) -> None:
     """Even when nothing was said, no exception is set, and the host knows of nothing."""
     with pytest.raises(ExtensionError, match="Forged") as caught:
@@ -290,8 +291,9 @@ def test_a_set_that_this_version_has_not_is_an_error_that_says_so() -> None:
     def act(call: Call) -> int:
         number = c.c_double()
         assert call.metric(call, 3, Text.of("loss"), 0, number) == WRONG
-        assert call.log(call, 7, Text.of("mine"), 1.0) == WRONG
-        return HOST
+        # The errors of a call are numbered, and the status says which one it gives up for.
+        assert call.log(call, 7, Text.of("mine"), 1.0) == WRONG + 1
+        return HOST + 1
 
     with pytest.raises(ExtensionError, match=r"set of records number 7: .*needs a newer lumbre"):
         fit(Scale, forged(act))

@@ -80,19 +80,19 @@ def test_a_handler_may_take_it() -> None:
 
 def test_after_a_panic_it_is_not_called_again() -> None:
     panics = ext.Panics("on_train_batch_end")
-    for message in (
-        "the fuse blew in on_train_batch_end",
-        "it panicked earlier",
-        "panicked earlier",
-    ):
-        with pytest.raises(ExtensionError, match=message) as caught:
-            fit(Scale, panics)
-        # What on_exception might add is not there, and hides nothing.
-        assert caught.value.__context__ is None
-    with pytest.raises(RuntimeError, match="panicked earlier"):
-        panics.state_dict()
+    capsule = panics.__lumbre_callback__()
+    with pytest.raises(ExtensionError, match="the fuse blew in on_train_batch_end") as caught:
+        fit(Scale, panics)
+    # What on_exception might add is not there, and hides nothing.
+    assert caught.value.__context__ is None
+    for refused in (lambda: fit(Scale, panics), panics.__lumbre_callback__, panics.state_dict):
+        with pytest.raises(RuntimeError, match="panicked earlier"):
+            refused()
+    with pytest.raises(ExtensionError, match=r"^Panics panicked earlier") as caught:
+        fit(Scale, capsule)
+    assert caught.value.__context__ is None
     with pytest.raises(ExtensionError, match="panicked earlier"):
-        NativeCallback.foreign(panics).save()
+        NativeCallback.foreign(capsule).save()
 
 
 def test_after_an_error_it_is_called_again() -> None:
@@ -126,10 +126,11 @@ def test_what_goes_wrong_with_the_state_is_told() -> None:
         (ext.Panics("save"), "Panics panicked: the fuse blew in save"),
         (ext.Fails("save"), "the settings cannot be read: invalid digit found in string"),
     ]:
+        native = NativeCallback.foreign(broken)
         with pytest.raises(RuntimeError, match=message):
             broken.state_dict()
         with pytest.raises(ExtensionError, match="cannot be saved: "):
-            NativeCallback.foreign(broken).save()
+            native.save()
     for broken, state in [(ext.Panics("load"), b""), (ext.Fails("load"), "{}")]:
         with pytest.raises(ExtensionError, match="cannot be loaded: "):
             NativeCallback.foreign(broken).load(state)

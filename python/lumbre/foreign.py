@@ -99,6 +99,8 @@ class Given:
         own = vars(kind).get("__lumbre_callback__")
         if not given and own is not None and not inspect.isfunction(own):
             given = self.native and self.native.name
+        if given is not None and not isinstance(given, str):
+            raise ArgumentTypeError(f"{kind.__name__}.name is a text; got {given!r}.")
         return given or kind.__name__
 
     def attribute(self, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -49,6 +50,8 @@ def compile_schedule(callbacks: list[Any]) -> Schedule:
     given = [Given(each) for each in callbacks]
     custom = _custom_breakpoints(given)
     names = unique_names([each.name for each in given])
+    for each in given:
+        _names(each, "logs")
     specs = [_describe(each, name, custom) for each, name in zip(given, names, strict=True)]
     return Schedule(specs, custom)
 
@@ -77,12 +80,9 @@ def _describe(given: Given, name: str, custom: list[str]) -> Spec:
     for attribute in dir(callback):
         if attribute.startswith("on_") and attribute not in known:
             _refuse(given.name, attribute, known)
-    weight = given.attribute("weight")
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise ArgumentTypeError(f"{kind}.weight is a number; got {weight!r}.")
     return Spec(
         name=name,
-        weight=float(weight),
+        weight=_weight(given),
         after=_names(given, "after"),
         before=_names(given, "before"),
         methods=methods,
@@ -90,13 +90,24 @@ def _describe(given: Given, name: str, custom: list[str]) -> Spec:
     )
 
 
+def _weight(given: Given) -> float:
+    weight = given.attribute("weight")
+    wrong = ArgumentTypeError(f"{given.name}.weight is a number; got {weight!r}.")
+    if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
+        raise wrong
+    try:
+        return float(weight)
+    except OverflowError:
+        raise wrong from None
+
+
 def _names(given: Given, attribute: str) -> list[str]:
     names = _as_list(given.attribute(attribute))
+    holds = "metrics" if attribute == "logs" else 'callbacks, such as "Progress"'
     for name in names:
         if not isinstance(name, str):
             raise ArgumentTypeError(
-                f'{given.name}.{attribute} holds names of callbacks, such as "Progress"; '
-                f"got {name!r}."
+                f"{given.name}.{attribute} holds names of {holds}; got {name!r}."
             )
     return names
 

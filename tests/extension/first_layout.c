@@ -68,7 +68,7 @@ struct counter {
 };
 
 enum { TRAIN_BATCH_END = 9 };
-enum { OK = 0, FAILED = 1, HOST = 5 };
+enum { OK = 0, FAILED = 1, HOST = 0x100 };
 enum { GIVEN = 1 };
 
 _Static_assert(sizeof(struct table) == 144, "the first table");

@@ -57,6 +57,8 @@ impl Parse for Options {
 
 fn text(value: &Expr) -> Result<String> {
     match value {
+        // As `macro_rules!` hands it on.
+        Expr::Group(group) => text(&group.expr),
         Expr::Lit(ExprLit {
             lit: Lit::Str(text),
             ..
@@ -114,10 +116,10 @@ pub fn take_filters(method: &mut ImplItemFn) -> Result<Vec<Filter>> {
     let mut filters = Vec::new();
     for attribute in take(method, &["every", "once", "epochs"]) {
         let mut filter = Filter::new(attribute.span());
-        if attribute.path().is_ident("once") {
+        if is(&attribute, "once") {
             attribute.meta.require_path_only()?;
             filter.once = true;
-        } else if attribute.path().is_ident("every") {
+        } else if is(&attribute, "every") {
             let number = attribute.parse_args::<LitInt>().map_err(|error| {
                 Error::new(
                     error.span(),
@@ -131,6 +133,12 @@ pub fn take_filters(method: &mut ImplItemFn) -> Result<Vec<Filter>> {
             (filter.first, filter.last) = epochs(&attribute, &ends)?;
         }
         filters.push(filter);
+    }
+    let first = filters.iter().map(|filter| filter.first).max();
+    let last = filters.iter().map(|filter| filter.last).min();
+    if let (true, Some(filter)) = (first > last, filters.last()) {
+        let message = "these filters on one hook never hold together";
+        return Err(Error::new(filter.span, message));
     }
     Ok(filters)
 }
@@ -195,9 +203,14 @@ impl Defaults {
 
 /// Take the defaults off a constructor.
 pub fn take_defaults(method: &mut ImplItemFn) -> Result<Option<Defaults>> {
-    let Some(attribute) = take(method, &["defaults"]).into_iter().next() else {
+    let mut taken = take(method, &["defaults"]).into_iter();
+    let Some(attribute) = taken.next() else {
         return Ok(None);
     };
+    if let Some(second) = taken.next() {
+        let message = "one #[defaults(...)] holds them all";
+        return Err(Error::new(second.span(), message));
+    }
     let pairs =
         attribute.parse_args_with(Punctuated::<MetaNameValue, Token![,]>::parse_terminated)?;
     let mut defaults = Defaults {
@@ -206,16 +219,26 @@ pub fn take_defaults(method: &mut ImplItemFn) -> Result<Option<Defaults>> {
     };
     for pair in pairs {
         let name = pair.path.require_ident()?.clone();
+        if defaults.value(&name).is_some() {
+            return Err(Error::new(name.span(), format!("`{name}` is given twice")));
+        }
         defaults.values.push((name, pair.value));
     }
     Ok(Some(defaults))
 }
 
 fn take(method: &mut ImplItemFn, names: &[&str]) -> Vec<Attribute> {
-    let ours = |attribute: &Attribute| names.iter().any(|name| attribute.path().is_ident(name));
+    let ours = |attribute: &Attribute| names.iter().any(|name| is(attribute, name));
     let (taken, left) = std::mem::take(&mut method.attrs)
         .into_iter()
         .partition(ours);
     method.attrs = left;
     taken
+}
+
+/// Whether it is that attribute, with or without the crate's name before it.
+fn is(attribute: &Attribute, name: &str) -> bool {
+    let mut path = attribute.path().segments.iter().rev();
+    path.next().is_some_and(|last| last.ident == name)
+        && path.all(|segment| segment.ident == "lumbre_abi")
 }

@@ -2,15 +2,16 @@
 
 use proc_macro2::TokenStream as Tokens;
 use quote::quote;
-use syn::{Attribute, Expr, ExprLit, Ident, Lit};
+use syn::ext::IdentExt;
+use syn::{Attribute, Ident};
 
 use crate::attributes::Options;
-use crate::{Block, Constructor, crate_name, hidden};
+use crate::{Block, crate_name, defaults, hidden};
 
 /// A `#[pyclass]` that is named like the struct.
 pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Tokens {
     let ty = &block.name;
-    let name = ty.to_string();
+    let name = ty.unraw().to_string();
     let module = options.module.clone().unwrap_or_else(crate_name);
     let docs = attributes
         .iter()
@@ -30,7 +31,7 @@ pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Toke
                 dict, weakref, subclass, frozen
             )]
             pub struct #class {
-                exported: ::lumbre_abi::Exported<#ty>,
+                exported: ::lumbre_abi::python::Held<#ty>,
                 shown: ::std::string::String,
             }
 
@@ -64,14 +65,14 @@ pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Toke
 
 fn constructor(block: &Block) -> Tokens {
     let ty = &block.name;
-    let name = ty.to_string();
+    let name = ty.unraw().to_string();
     let Some(constructor) = &block.constructor else {
         return quote! {
             #[new]
-            fn new() -> pyo3::PyResult<Self> {
+            fn new(py: pyo3::Python<'_>) -> pyo3::PyResult<Self> {
                 ::core::result::Result::Ok(Self {
                     exported: ::lumbre_abi::python::make(
-                        <#ty as ::core::default::Default>::default
+                        py, <#ty as ::core::default::Default>::default
                     )?,
                     shown: ::lumbre_abi::python::shown(#name, &[]),
                 })
@@ -80,24 +81,25 @@ fn constructor(block: &Block) -> Tokens {
     };
     let names: Vec<&Ident> = constructor.arguments.iter().map(|(name, _)| name).collect();
     let types = constructor.arguments.iter().map(|(_, ty)| ty);
-    let texts = names.iter().map(ToString::to_string);
-    let signature = names
-        .iter()
-        .map(|name| match constructor.defaults.value(name) {
-            // A text in quotes is good for a `String` too.
-            Some(value) if is_text(value) => quote!(#name = ::core::convert::Into::into(#value)),
-            Some(value) => quote!(#name = #value),
-            None => quote!(#name),
-        });
-    let signature_text = signature_text(constructor);
+    let texts = names.iter().map(|name| name.unraw().to_string());
+    let signature = constructor.arguments.iter().map(|(name, kind)| {
+        let value = constructor.defaults.value(name)?;
+        let value = defaults::value(value, kind, ty);
+        Some(quote!(#name = #value))
+    });
+    let signature = signature
+        .zip(&names)
+        .map(|(default, name)| default.unwrap_or_else(|| quote!(#name)));
+    let signature_text = defaults::signature(constructor);
+    let (py, shown) = (hidden("py"), hidden("shown"));
     quote! {
         #[new]
         #[pyo3(signature = (#(#signature),*), text_signature = #signature_text)]
-        fn new(#(#names: #types),*) -> pyo3::PyResult<Self> {
-            let shown = ::lumbre_abi::python::shown(#name, &[#((#texts, &#names)),*]);
+        fn new(#py: pyo3::Python<'_>, #(#names: #types),*) -> pyo3::PyResult<Self> {
+            let #shown = ::lumbre_abi::python::shown(#name, &[#((#texts, &#names)),*]);
             ::core::result::Result::Ok(Self {
-                exported: ::lumbre_abi::python::make(move || #ty::new(#(#names),*))?,
-                shown,
+                exported: ::lumbre_abi::python::make(#py, move || #ty::new(#(#names),*))?,
+                shown: #shown,
             })
         }
     }
@@ -133,41 +135,5 @@ fn collected(ty: &Ident) -> Tokens {
         fn __clear__(&self) {
             self.exported.alone(|callback| #ty::clear(callback));
         }
-    }
-}
-
-fn is_text(value: &Expr) -> bool {
-    matches!(
-        value,
-        Expr::Lit(ExprLit {
-            lit: Lit::Str(_),
-            ..
-        })
-    )
-}
-
-/// The signature as Python's `help` shows it.
-fn signature_text(constructor: &Constructor) -> String {
-    let argument = |(name, _): &(Ident, _)| match constructor.defaults.value(name) {
-        Some(value) => format!("{name}={}", as_python(value)),
-        None => name.to_string(),
-    };
-    let arguments: Vec<String> = constructor.arguments.iter().map(argument).collect();
-    format!("({})", arguments.join(", "))
-}
-
-fn as_python(value: &Expr) -> String {
-    let text = quote!(#value).to_string();
-    match value {
-        Expr::Lit(ExprLit { lit, .. }) => match lit {
-            Lit::Bool(value) if value.value => "True".into(),
-            Lit::Bool(_) => "False".into(),
-            Lit::Int(number) => number.base10_digits().into(),
-            Lit::Float(number) => number.base10_digits().into(),
-            _ => text,
-        },
-        Expr::Unary(_) => text.replace(' ', ""),
-        Expr::Path(path) if path.path.is_ident("None") => text,
-        _ => "...".into(),
     }
 }

@@ -2,13 +2,18 @@
 
 mod attributes;
 mod class;
+mod defaults;
 mod hooks;
 
 use proc_macro::TokenStream;
 use proc_macro2::{Span, TokenStream as Tokens};
 use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, Result, Type};
+use syn::{
+    Attribute, Error, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, Receiver, ReceiverKind, Result,
+    Safety, Signature, Type,
+};
 
 use attributes::{Defaults, Filter, Options};
 
@@ -50,6 +55,8 @@ struct Block {
     hooks: Vec<HookMethod>,
     constructor: Option<Constructor>,
     keeps_state: bool,
+    /// When these two methods are there at all.
+    state_cfg: Vec<Attribute>,
     /// Whether it shows Python's garbage collector what it holds.
     is_traversed: bool,
 }
@@ -59,6 +66,8 @@ struct HookMethod {
     variant: Ident,
     takes_ctx: bool,
     filters: Vec<Filter>,
+    /// When the method is there at all.
+    cfg: Vec<Attribute>,
 }
 
 struct Constructor {
@@ -110,6 +119,7 @@ fn read(item: &mut ItemImpl) -> Result<Block> {
         hooks: Vec::new(),
         constructor: None,
         keeps_state: false,
+        state_cfg: Vec::new(),
         is_traversed: false,
     };
     let (mut save, mut load) = (None, None);
@@ -120,7 +130,7 @@ fn read(item: &mut ItemImpl) -> Result<Block> {
         };
         let filters = attributes::take_filters(method)?;
         let defaults = attributes::take_defaults(method)?;
-        let called = method.sig.ident.to_string();
+        let called = method.sig.ident.unraw().to_string();
         let is_new = called == "new" && method.sig.receiver().is_none();
         if let Some(defaults) = defaults.as_ref().filter(|_| !is_new) {
             return Err(Error::new(
@@ -143,10 +153,21 @@ fn read(item: &mut ItemImpl) -> Result<Block> {
             "new" if is_new => {
                 block.constructor = Some(read_constructor(method, defaults.unwrap_or_default())?);
             }
-            "save" if method.sig.receiver().is_some() => save = Some(method.sig.ident.span()),
-            "load" if method.sig.receiver().is_some() => load = Some(method.sig.ident.span()),
+            "save" if method.sig.inputs.len() == 1 && takes(method, false) => {
+                save = Some(method.sig.ident.span());
+                block.state_cfg = cfg_of(method);
+            }
+            "load" if method.sig.inputs.len() == 2 && takes(method, true) => {
+                load = Some(method.sig.ident.span());
+            }
+            "save" | "load" => {
+                let message = "`save` and `load` are the state for checkpoints: `fn save(&self)` and \
+                               `fn load(&mut self, state: &[u8])`; a method for something else needs another \
+                               name here, or an impl block of its own";
+                return Err(Error::new(method.sig.ident.span(), message));
+            }
             "traverse" if takes_visit(method) => traverse = Some(method.sig.ident.span()),
-            "clear" if method.sig.receiver().is_some() => clear = Some(()),
+            "clear" if takes(method, true) => clear = Some(()),
             _ => {}
         }
     }
@@ -173,6 +194,31 @@ fn read(item: &mut ItemImpl) -> Result<Block> {
     Ok(block)
 }
 
+/// Whether a method takes `&self`, or where it may change it `&mut self`; and can be called as it is.
+fn takes(method: &ImplItemFn, may_change: bool) -> bool {
+    let signature = &method.sig;
+    let plain = |receiver: &Receiver| match &receiver.kind {
+        ReceiverKind::Reference(_, _, changes) => may_change || changes.is_none(),
+        _ => false,
+    };
+    signature.receiver().is_some_and(plain) && is_plain(signature)
+}
+
+fn is_plain(signature: &Signature) -> bool {
+    signature.generics.params.is_empty()
+        && signature.asyncness.is_none()
+        && matches!(signature.safety, Safety::Default)
+        && signature.variadic.is_none()
+}
+
+fn cfg_of(method: &ImplItemFn) -> Vec<Attribute> {
+    let attributes = method.attrs.iter();
+    attributes
+        .filter(|attribute| attribute.path().is_ident("cfg"))
+        .cloned()
+        .collect()
+}
+
 /// `fn traverse(&self, visit: PyVisit<'_>)`, and no other method of that name.
 fn takes_visit(method: &ImplItemFn) -> bool {
     let last = match method.sig.inputs.last() {
@@ -192,13 +238,9 @@ fn takes_visit(method: &ImplItemFn) -> bool {
 fn read_hook(method: &ImplItemFn, filters: Vec<Filter>) -> Result<HookMethod> {
     let signature = &method.sig;
     let name = signature.ident.clone();
-    let variant =
-        hooks::variant(&name.to_string()).map_err(|message| Error::new(name.span(), message))?;
-    let fits = signature.receiver().is_some()
-        && signature.inputs.len() <= 2
-        && signature.generics.params.is_empty()
-        && signature.asyncness.is_none();
-    if !fits {
+    let variant = hooks::variant(&name.unraw().to_string())
+        .map_err(|message| Error::new(name.span(), message))?;
+    if !takes(method, true) || signature.inputs.len() > 2 {
         let message = format!(
             "a hook is `fn {name}(&mut self, ctx: &mut Ctx<'_>)`, and gives nothing or a `Result`"
         );
@@ -209,6 +251,7 @@ fn read_hook(method: &ImplItemFn, filters: Vec<Filter>) -> Result<HookMethod> {
         name,
         takes_ctx: signature.inputs.len() == 2,
         filters,
+        cfg: cfg_of(method),
     })
 }
 
@@ -246,30 +289,39 @@ fn read_constructor(method: &ImplItemFn, defaults: Defaults) -> Result<Construct
 /// The impl of `lumbre_abi::Callback`.
 fn implement(block: &Block, options: &Options) -> Tokens {
     let ty = &block.name;
-    let name = options.name.clone().unwrap_or_else(|| ty.to_string());
-    let variants = block.hooks.iter().map(|hook| &hook.variant);
+    let name = options
+        .name
+        .clone()
+        .unwrap_or_else(|| ty.unraw().to_string());
+    let variants = block.hooks.iter().map(|hook| {
+        let (variant, cfg) = (&hook.variant, &hook.cfg);
+        quote!(#(#cfg)* ::lumbre_abi::Hook::#variant)
+    });
     let filters = block.hooks.iter().flat_map(|hook| {
-        let variant = &hook.variant;
-        hook.filters
-            .iter()
-            .map(move |filter| filter.tokens(variant))
+        let HookMethod { variant, cfg, .. } = hook;
+        let tokens = hook.filters.iter().map(|filter| filter.tokens(variant));
+        tokens.map(move |filter| quote!(#(#cfg)* #filter))
     });
     let arms = block.hooks.iter().map(|hook| {
-        let (method, variant) = (&hook.name, &hook.variant);
+        let (method, variant, cfg) = (&hook.name, &hook.variant, &hook.cfg);
         let ctx = hook.takes_ctx.then(|| quote!(ctx));
         // Located at the method for the messages, but of our own hygiene: a `macro_rules!` may have
         // written the method's name, and `self` is not its own.
         let span = Span::call_site().located_at(method.span());
         quote_spanned! {span=>
+            #(#cfg)*
             ::lumbre_abi::Hook::#variant =>
                 ::lumbre_abi::Outcome::outcome(#ty::#method(self, #ctx)),
         }
     });
+    let state_cfg = &block.state_cfg;
     let state = block.keeps_state.then(|| {
         quote! {
+            #(#state_cfg)*
             fn save(&self) -> ::lumbre_abi::Result<::lumbre_abi::Saved> {
                 ::lumbre_abi::IntoSaved::into_saved(#ty::save(self))
             }
+            #(#state_cfg)*
             fn load(&mut self, saved: &::lumbre_abi::Saved) -> ::lumbre_abi::Result<()> {
                 let state = ::lumbre_abi::FromSaved::from_saved(saved)?;
                 ::lumbre_abi::Outcome::outcome(#ty::load(self, state))
@@ -280,13 +332,23 @@ fn implement(block: &Block, options: &Options) -> Tokens {
         .weight
         .as_ref()
         .map(|weight| quote_spanned!(weight.span()=> weight: (#weight) as f64,));
-    let texts = |texts: &[String]| quote!(&[#(::lumbre_abi::layout::Text::of(#texts)),*]);
+    let texts = |texts: &[String]| quote!(&[#(::lumbre_abi::Name::of(#texts)),*]);
     let (after, before) = (texts(&options.after), texts(&options.before));
     let logs = texts(&options.logs);
     let keeps_state = block.keeps_state;
+    // As the attribute would have it, written where only an expression can stand.
+    let keeps_state = state_cfg.iter().fold(quote!(#keeps_state), |all, cfg| {
+        match cfg.meta.require_list() {
+            Ok(list) => {
+                let when = &list.tokens;
+                quote!(#all && ::core::cfg!(#when))
+            }
+            Err(_) => all,
+        }
+    });
     quote! {
         #[automatically_derived]
-        #[allow(clippy::all, clippy::pedantic, unused_variables)]
+        #[allow(clippy::all, clippy::pedantic, trivial_numeric_casts, unused_variables)]
         impl ::lumbre_abi::Callback for #ty {
             const ABOUT: ::lumbre_abi::About = ::lumbre_abi::About {
                 crate_name: ::core::env!("CARGO_PKG_NAME"),
@@ -297,7 +359,7 @@ fn implement(block: &Block, options: &Options) -> Tokens {
                 before: #before,
                 logs: #logs,
                 keeps_state: #keeps_state,
-                ..::lumbre_abi::About::new(#name, &[#(::lumbre_abi::Hook::#variants),*])
+                ..::lumbre_abi::About::new(#name, &[#(#variants),*])
             };
 
             fn call(

@@ -367,7 +367,7 @@ impl Ctx<'_> {
         match answer {
             answer::GIVEN => Ok(Some(value)),
             answer::NONE => Ok(None),
-            _ => Err(Error::HOST),
+            answer => Err(Error::of_host(answer.saturating_sub(answer::FAILED))),
         }
     }
 }

@@ -24,18 +24,21 @@ pub struct Error(Kind);
 
 enum Kind {
     Own(Box<dyn StdError + Send + Sync>),
-    /// The host could not do what it was asked for, and knows why.
-    Host,
+    /// The host could not do what it was asked for, and keeps the reason under this number.
+    Host(u32),
 }
 
 impl Error {
-    pub(crate) const HOST: Self = Self(Kind::Host);
+    /// The host's error of that number.
+    pub(crate) fn of_host(number: u32) -> Self {
+        Self(Kind::Host(number))
+    }
 
-    /// The error inside; `None` when it is the host's.
-    pub(crate) fn into_inner(self) -> Option<Box<dyn StdError + Send + Sync>> {
+    /// The error inside, or the number of one that is the host's.
+    pub(crate) fn into_inner(self) -> Result<Box<dyn StdError + Send + Sync>, u32> {
         match self.0 {
-            Kind::Own(error) => Some(error),
-            Kind::Host => None,
+            Kind::Own(error) => Ok(error),
+            Kind::Host(number) => Err(number),
         }
     }
 }
@@ -50,7 +53,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Own(error) => error.fmt(f),
-            Kind::Host => f.write_str("lumbre could not do what it was asked for"),
+            Kind::Host(_) => f.write_str("lumbre could not do what it was asked for"),
         }
     }
 }

@@ -85,11 +85,11 @@ pub struct About {
     /// When it is called there.
     pub filters: &'static [Filter],
     /// Names of callbacks that have to come earlier.
-    pub after: &'static [Text],
+    pub after: &'static [Name],
     /// Names of callbacks that have to come later.
-    pub before: &'static [Text],
+    pub before: &'static [Name],
     /// Names of the values that it logs.
-    pub logs: &'static [Text],
+    pub logs: &'static [Name],
     /// Whether it can be saved and loaded.
     pub keeps_state: bool,
 }
@@ -114,8 +114,28 @@ impl About {
 }
 
 /// What a callback says that is not to be called any more.
-const PANICKED: &str =
-    "it panicked earlier, so that what it remembers cannot be relied on; make a new one";
+pub(crate) const PANICKED: &str =
+    "panicked earlier, so that what it remembers cannot be relied on; make a new one";
+
+/// A name that a table lends: always text that is there.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Name(Text);
+
+impl Name {
+    /// The name.
+    #[must_use]
+    pub const fn of(name: &'static str) -> Self {
+        Self(Text::of(name))
+    }
+
+    const fn lend(names: &'static [Self]) -> Texts {
+        Texts {
+            start: names.as_ptr().cast(),
+            length: names.len(),
+        }
+    }
+}
 
 struct State<T> {
     callback: T,
@@ -177,11 +197,11 @@ impl<T: Callback> Exported<T> {
         crate_name: Text::of(T::ABOUT.crate_name),
         crate_version: Text::of(T::ABOUT.crate_version),
         filters: Filters::of(T::ABOUT.filters),
-        after: Texts::of(T::ABOUT.after),
-        before: Texts::of(T::ABOUT.before),
+        after: Name::lend(T::ABOUT.after),
+        before: Name::lend(T::ABOUT.before),
         call: Some(call::<T>),
         drop: Some(drop_state::<T>),
-        logs: Texts::of(T::ABOUT.logs),
+        logs: Name::lend(T::ABOUT.logs),
         save: if T::ABOUT.keeps_state {
             Some(save::<T>)
         } else {
@@ -230,6 +250,12 @@ impl<T: Callback> Exported<T> {
         self.with(with)
     }
 
+    /// Whether it has panicked.
+    #[cfg(feature = "pyo3")]
+    pub(crate) fn has_panicked(&self) -> bool {
+        try_lock(&self.0).is_some_and(|state| state.panicked)
+    }
+
     /// Its state, as a host would save it.
     ///
     /// # Errors
@@ -251,7 +277,7 @@ impl<T: Callback> Exported<T> {
             return Err("it is being called just now".into());
         };
         if state.panicked {
-            return Err(PANICKED.into());
+            return Err(format!("it {PANICKED}").into());
         }
         act(&mut state.callback)
     }
@@ -315,10 +341,6 @@ unsafe extern "C" fn call<T: Callback>(state: *mut c_void, call: *const Call) ->
     let tell = |message: &str| unsafe { ((*call).fail)(call, Text::of(message)) };
     // SAFETY: the state of a handle with this table, which nobody drops during a call.
     let state = unsafe { &*state.cast::<Mutex<State<T>>>() };
-    if hook == Hook::Exception && state.try_lock().is_ok_and(|state| state.panicked) {
-        // The panic itself is leaving: there is nothing to add.
-        return status::OK;
-    }
     enter(state, tell, |callback| callback.call(hook, &mut ctx))
 }
 
@@ -393,14 +415,13 @@ fn enter<T: Callback>(
         return status::BUSY;
     };
     if state.panicked {
-        tell(PANICKED);
-        return status::PANICKED;
+        return status::BROKEN;
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| match act(&mut state.callback) {
         Ok(()) => status::OK,
         Err(error) => match error.into_inner() {
-            None => status::HOST,
-            Some(error) => give_up(error, &tell),
+            Err(number) => status::HOST.saturating_add(number),
+            Ok(error) => give_up(error, &tell),
         },
     }));
     outcome.unwrap_or_else(|panic| {

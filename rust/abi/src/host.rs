@@ -8,6 +8,7 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
 
+use crate::export::PANICKED;
 use crate::hook::Hook;
 use crate::layout::{
     Call, FIRST_TABLE, Filter, Filters, Handle, LARGEST, MAJOR, MINOR, Store, Table, Text, Texts,
@@ -79,6 +80,7 @@ impl fmt::Display for Trouble {
                 "{name} panicked: {}",
                 message.unwrap_or("without a text")
             ),
+            status::BROKEN => write!(f, "{name} {PANICKED}"),
             status::GONE => write!(f, "{name} has been dropped, and cannot be called any more"),
             status::BUSY => write!(
                 f,
@@ -417,11 +419,19 @@ unsafe fn filters(filters: Filters, hooks: &[Hook]) -> Result<Vec<(Hook, Filter)
 unsafe fn texts(texts: Texts, what: &str) -> Result<Vec<String>, Refused> {
     // SAFETY: as the caller says.
     let Some(texts) = (unsafe { slice(texts.start, texts.length) }) else {
-        return Err(broken(format!("its {what} is not there")));
+        return Err(broken(missing(what, texts.length)));
     };
     // SAFETY: as the caller says.
     let text = |&each: &Text| unsafe { text(each, what) };
     texts.iter().map(text).collect()
+}
+
+fn missing(what: &str, length: usize) -> String {
+    if length > MOST {
+        format!("its {what} is longer than {MOST}: {length}")
+    } else {
+        format!("its {what} is not there")
+    }
 }
 
 /// # Safety
@@ -429,7 +439,7 @@ unsafe fn texts(texts: Texts, what: &str) -> Result<Vec<String>, Refused> {
 unsafe fn text(text: Text, what: &str) -> Result<String, Refused> {
     // SAFETY: as the caller says.
     let Some(bytes) = (unsafe { slice(text.start, text.length) }) else {
-        return Err(broken(format!("its {what} is not there")));
+        return Err(broken(missing(what, text.length)));
     };
     match str::from_utf8(bytes) {
         Ok("") => Err(broken(format!("its {what} is empty"))),

@@ -274,10 +274,13 @@ pub mod status {
     pub const BUSY: u32 = 3;
     /// A Python exception is set.
     pub const PYTHON: u32 = 4;
-    /// The host said [`super::answer::FAILED`], and the callback gives up; the host knows why.
-    pub const HOST: u32 = 5;
+    /// It panicked in an earlier call, and does nothing any more.
+    pub const BROKEN: u32 = 5;
     /// It has been dropped, and was not called at all: the host's own word.
     pub const GONE: u32 = 6;
+    /// From here on: the host said [`super::answer::FAILED`], or as much above it as this is above
+    /// here, and the callback gives up for it; the host knows why.
+    pub const HOST: u32 = 0x100;
 }
 
 /// What a function of the host comes back with.
@@ -286,8 +289,8 @@ pub mod answer {
     pub const NONE: u32 = 0;
     /// Here it is.
     pub const GIVEN: u32 = 1;
-    /// It went wrong; the host keeps the error, for [`super::status::HOST`].
-    pub const FAILED: u32 = 2;
+    /// From here on: it went wrong. The host keeps the errors of a call, and this numbers them.
+    pub const FAILED: u32 = 0x100;
 }
 
 /// The sets of records.

@@ -85,7 +85,7 @@ compile_error!(
 
 pub use ctx::{Ctx, Set};
 pub use error::{Error, Result};
-pub use export::{About, Callback, Exported, OwnedHandle};
+pub use export::{About, Callback, Exported, Name, OwnedHandle};
 pub use hook::Hook;
 /// # Examples
 ///

@@ -1,6 +1,8 @@
 //! The Python side of a callback: its class, and the capsule that lumbre asks for.
 
 use std::fmt::Debug;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
@@ -10,7 +12,7 @@ use pyo3::types::{PyBytes, PyCapsule, PyString};
 use pyo3::{PyClass, ffi};
 
 use crate::error::{Error, Result, with_causes};
-use crate::export::{Callback, Exported, OwnedHandle, said_by};
+use crate::export::{Callback, Exported, OwnedHandle, PANICKED, said_by};
 use crate::layout::{CAPSULE, Handle};
 use crate::saved::Saved;
 
@@ -28,14 +30,69 @@ pub fn add<T: HasClass>(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<T::Class>()
 }
 
+/// The callback in its Python object.
+///
+/// When it ends with the object it may run Python, and an exception may be under way: that one is put
+/// aside for as long.
+pub struct Held<T: Callback>(ManuallyDrop<Exported<T>>);
+
+impl<T: Callback> Deref for Held<T> {
+    type Target = Exported<T>;
+
+    fn deref(&self) -> &Exported<T> {
+        &self.0
+    }
+}
+
+impl<T: Callback> Drop for Held<T> {
+    fn drop(&mut self) {
+        aside(|| {
+            // SAFETY: it is dropped here and nowhere else, and never used again.
+            unsafe { ManuallyDrop::drop(&mut self.0) }
+        });
+    }
+}
+
+/// Do something while the exception under way, if there is one, waits.
+fn aside(act: impl FnOnce()) {
+    let mut act = Some(|| {
+        // A panic would leave a destructor of Python's.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(act)) {
+            drop(said_by(panic));
+        }
+    });
+    let attached = Python::try_attach(|py| {
+        let under_way = PyErr::take(py);
+        if let Some(act) = act.take() {
+            act();
+        }
+        if let Some(raised) = PyErr::take(py) {
+            raised.write_unraisable(py, None);
+        }
+        if let Some(error) = under_way {
+            error.restore(py);
+        }
+    });
+    if let (None, Some(act)) = (attached, act) {
+        // The interpreter is ending: nothing of it may be touched any more.
+        act();
+    }
+}
+
 /// The capsule that `__lumbre_callback__` gives: it keeps the callback alive.
 ///
 /// # Errors
-/// Python has no memory for it.
+/// The callback has panicked, or Python has no memory for a capsule.
 pub fn capsule<'py, T: Callback>(
     py: Python<'py>,
     exported: &Exported<T>,
 ) -> PyResult<Bound<'py, PyCapsule>> {
+    if exported.has_panicked() {
+        return Err(PyRuntimeError::new_err(format!(
+            "{} {PANICKED}",
+            T::ABOUT.name
+        )));
+    }
     let handle = exported.handle().into_raw();
     // A handle is in a box: its address is none but NULL's opposite.
     let pointer =
@@ -53,11 +110,13 @@ pub fn capsule<'py, T: Callback>(
 }
 
 unsafe extern "C" fn end_of_capsule(capsule: *mut ffi::PyObject) {
-    // SAFETY: Python calls this once, on a capsule that `capsule` has made, with its pointer.
-    unsafe {
-        let handle = ffi::PyCapsule_GetPointer(capsule, CAPSULE.as_ptr()).cast::<Handle>();
-        drop(OwnedHandle::from_raw(handle));
-    }
+    aside(|| {
+        // SAFETY: Python calls this once, on a capsule that `capsule` has made, with its pointer.
+        unsafe {
+            let handle = ffi::PyCapsule_GetPointer(capsule, CAPSULE.as_ptr()).cast::<Handle>();
+            drop(OwnedHandle::from_raw(handle));
+        }
+    });
 }
 
 /// What a constructor may give: the callback, or a `Result` of it.
@@ -85,25 +144,33 @@ impl<T, E: Into<Error>> Made<T> for Result<T, E> {
 ///
 /// # Errors
 /// As it says.
-pub fn make<T: Callback, M: Made<T>>(constructor: impl FnOnce() -> M) -> PyResult<Exported<T>> {
-    match quiet(T::ABOUT.name, || constructor().made())? {
-        Ok(callback) => Ok(Exported::new(callback)),
-        Err(error) => Err(raise(error, PyValueError::new_err)),
-    }
+pub fn make<T: Callback, M: Made<T>>(
+    py: Python<'_>,
+    constructor: impl FnOnce() -> M,
+) -> PyResult<Held<T>> {
+    let made = quiet::<T, _>(py, PyValueError::new_err, || constructor().made())?;
+    Ok(Held(ManuallyDrop::new(Exported::new(made))))
 }
 
 /// The state, as `state_dict` gives it: bytes, or what the JSON says.
 ///
 /// # Errors
-/// What the callback's `save` says.
+/// What the callback's `save` says, or that it gave no JSON.
 pub fn state_dict<'py, T: Callback>(
     py: Python<'py>,
     exported: &Exported<T>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    match quiet(T::ABOUT.name, || exported.save())? {
-        Ok(Saved::Bytes(bytes)) => Ok(PyBytes::new(py, &bytes).into_any()),
-        Ok(Saved::Json(text)) => py.import("json")?.call_method1("loads", (text,)),
-        Err(error) => Err(raise(error, PyRuntimeError::new_err)),
+    match quiet::<T, _>(py, PyRuntimeError::new_err, || exported.save())? {
+        Saved::Bytes(bytes) => Ok(PyBytes::new(py, &bytes).into_any()),
+        Saved::Json(text) => {
+            let read = py.import("json")?.call_method1("loads", (&text,));
+            read.map_err(|error| {
+                let name = T::ABOUT.name;
+                PyValueError::new_err(format!(
+                    "{name}: its `save` gave no JSON: {error}; got {text:?}"
+                ))
+            })
+        }
     }
 }
 
@@ -122,8 +189,7 @@ pub fn load_state_dict<T: Callback>(
         let text = json.call_method1("dumps", (state,))?;
         Saved::Json(text.cast::<PyString>()?.to_str()?.to_owned())
     };
-    quiet(T::ABOUT.name, || exported.load(&saved))?
-        .map_err(|error| raise(error, PyValueError::new_err))
+    quiet::<T, _>(state.py(), PyValueError::new_err, || exported.load(&saved))
 }
 
 /// `LossSpike(factor=3.0, window=50)`, from the arguments as they were given.
@@ -150,15 +216,29 @@ fn as_python(value: &dyn Debug) -> String {
     }
 }
 
-/// No panic reaches Python's own machinery, where it would be an exception that nobody catches.
-fn quiet<T>(name: &str, act: impl FnOnce() -> T) -> PyResult<T> {
-    catch_unwind(AssertUnwindSafe(act))
-        .map_err(|panic| PyRuntimeError::new_err(format!("{name} panicked: {}", said_by(panic))))
+/// Call the callback's own code: what it says becomes an exception, and so does a panic, which in
+/// Python's own machinery would be one that nobody catches.
+fn quiet<T: Callback, R>(
+    py: Python<'_>,
+    class: fn(String) -> PyErr,
+    act: impl FnOnce() -> Result<R>,
+) -> PyResult<R> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        act().map_err(|error| raise(error, class))
+    }));
+    if let Some(left) = PyErr::take(py) {
+        // It has set an exception by itself, and not said so.
+        return Err(left);
+    }
+    outcome.unwrap_or_else(|panic| {
+        let message = format!("{} panicked: {}", T::ABOUT.name, said_by(panic));
+        Err(PyRuntimeError::new_err(message))
+    })
 }
 
 fn raise(error: Error, class: fn(String) -> PyErr) -> PyErr {
-    let Some(inner) = error.into_inner() else {
-        return PyTypeError::new_err("there is no run here");
+    let Ok(inner) = error.into_inner() else {
+        return PyTypeError::new_err("this is an error of a run, and there is no run here");
     };
     match inner.downcast::<PyErr>() {
         Ok(error) => *error,

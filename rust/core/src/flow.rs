@@ -3,7 +3,7 @@
 //!
 //! One thread writes; the fields are atomics so that a signal handler and other threads may look.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::hook::{Edge, Hook, HookId, Scope};
@@ -56,6 +56,10 @@ const SKIP_EPOCH: u32 = 2;
 const STOP: u32 = 4;
 const INTERRUPT: u32 = 8;
 
+/// How far a batch has come: there is a prediction, there is a loss.
+const PREDICTED: u8 = 1;
+const COMPARED: u8 = 2;
+
 const BATCHES: u32 = Scope::TrainBatch.bit() | Scope::ValidBatch.bit() | Scope::PredictBatch.bit();
 
 /// Counters, wishes and open scopes of one run.
@@ -74,6 +78,7 @@ pub struct State {
     closing: AtomicU32,
     wishes: AtomicU32,
     reason: Mutex<Option<String>>,
+    stage: AtomicU8,
     early_stop: AtomicBool,
     non_finite: AtomicBool,
 }
@@ -187,8 +192,43 @@ impl State {
         (self.open.load(Relaxed) | self.closing.load(Relaxed)) & BATCHES != 0
     }
 
+    /// Whether the model has answered to the batch under way.
+    pub fn has_pred(&self) -> bool {
+        self.in_batch() && self.stage.load(Relaxed) >= PREDICTED
+    }
+
+    /// Whether the batch under way has a loss.
+    pub fn has_loss(&self) -> bool {
+        self.in_batch() && self.stage.load(Relaxed) >= COMPARED
+    }
+
+    /// Note how far the batch under way has come, where no breakpoint has told it.
+    fn reach(&self, hook: Hook) {
+        match hook {
+            Hook::TrainBatchBegin | Hook::ValidBatchBegin | Hook::PredictBatchBegin => {
+                self.stage.store(0, Relaxed);
+            }
+            Hook::TrainBatchAfterPred | Hook::ValidBatchAfterPred => {
+                self.stage.store(PREDICTED, Relaxed);
+            }
+            Hook::TrainBatchAfterLoss | Hook::ValidBatchAfterLoss => {
+                self.stage.store(COMPARED, Relaxed);
+            }
+            // A step in which nobody is called tells of nothing in between; one that was left has told
+            // how far it came.
+            Hook::TrainBatchEnd | Hook::ValidBatchEnd if !self.batch_is_skipped() => {
+                self.stage.store(COMPARED, Relaxed);
+            }
+            Hook::PredictBatchEnd if !self.batch_is_skipped() => {
+                self.stage.store(PREDICTED, Relaxed);
+            }
+            _ => {}
+        }
+    }
+
     /// Note that a breakpoint is reached: its scope opens or closes.
     pub fn enter(&self, hook: Hook) {
+        self.reach(hook);
         let open = self.open.load(Relaxed);
         match hook.edge() {
             Edge::Begin(scope) => {

@@ -2,19 +2,21 @@
 
 mod lent;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use lumbre_abi::host::{Foreign, Refused, Trouble};
-use lumbre_abi::layout::{CAPSULE, MAJOR, status};
+use lumbre_abi::layout::{CAPSULE, MAJOR};
 use lumbre_core::callback::Callback;
 use lumbre_core::filter::Filter;
 use lumbre_core::flow::Flow;
-use lumbre_core::hook::{Hook, HookId, HookSet};
+use lumbre_core::hook::{Edge, Hook, HookId, HookSet};
 use lumbre_core::saved::Saved;
 use lumbre_core::{Error, Result};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyCapsuleMethods};
 
-use crate::error::{carry, exception, raise};
+use crate::error::{carry, exception};
 use crate::frame::{Frame, PyHost};
 
 /// A callback that came in a capsule.
@@ -25,6 +27,8 @@ pub struct Extension {
     hooks: HookSet,
     /// The ABI's number of each of our breakpoints.
     numbers: [u32; Hook::ALL.len()],
+    /// Whether it has panicked in this run.
+    panicked: AtomicBool,
 }
 
 impl Extension {
@@ -53,6 +57,7 @@ impl Extension {
             _capsule: capsule.unbind(),
             hooks,
             numbers,
+            panicked: AtomicBool::new(false),
         })
     }
 
@@ -67,38 +72,37 @@ impl Extension {
     }
 
     /// Its filters, by breakpoint.
-    pub fn filters(&self) -> PyResult<Vec<(HookId, Filter)>> {
-        let filter = |(hook, filter): &(lumbre_abi::Hook, lumbre_abi::layout::Filter)| {
+    pub fn filters(&self) -> Result<Vec<(HookId, Filter)>> {
+        let mut filters: Vec<(HookId, Filter)> = Vec::new();
+        for (hook, filter) in &self.foreign.filters {
             let last = (filter.last_epoch != u64::MAX).then_some(filter.last_epoch);
-            let mut made =
+            let mut all =
                 Filter::epochs(filter.first_epoch, last)?.and(Filter::every(filter.every)?)?;
             if filter.once == 1 {
-                made = made.and(Filter::once())?;
+                all = all.and(Filter::once())?;
             }
-            Ok(Hook::from_name(hook.name()).map(|hook| (hook.into(), made)))
-        };
-        let mut filters: Vec<(HookId, Filter)> = Vec::new();
-        for each in &self.foreign.filters {
-            let Some((hook, filter)) = filter(each).map_err(raise)? else {
+            let Some(hook) = Hook::from_name(hook.name()) else {
                 continue;
             };
-            match filters.iter_mut().find(|(known, _)| *known == hook) {
-                Some((_, known)) => *known = known.and(filter).map_err(raise)?,
-                None => filters.push((hook, filter)),
+            match filters.iter_mut().find(|(known, _)| *known == hook.into()) {
+                Some((_, known)) => *known = known.and(all)?,
+                None => filters.push((hook.into(), all)),
             }
         }
         Ok(filters)
     }
 
-    /// An error for what went wrong outside of a run.
-    fn trouble(&self, doing: &str, trouble: &Trouble) -> Error {
-        let error = (trouble.status == status::PYTHON).then(|| Python::attach(PyErr::take));
-        match error.flatten() {
-            Some(error) => carry(error),
-            None => Error::Extension(format!(
+    /// What came of a question outside of a run.
+    fn asked<T>(&self, doing: &str, outcome: std::result::Result<T, Trouble>) -> Result<T> {
+        // Whatever it says: no exception may stay set behind our back.
+        let raised = Python::attach(|py| PyErr::occurred(py).then(|| PyErr::take(py)).flatten());
+        match (outcome, raised) {
+            (Ok(value), None) => Ok(value),
+            (_, Some(error)) => Err(carry(error)),
+            (Err(trouble), None) => Err(Error::Extension(format!(
                 "{} cannot be {doing}: {trouble}",
                 self.foreign.name
-            )),
+            ))),
         }
     }
 }
@@ -111,7 +115,20 @@ impl Callback<PyHost> for Extension {
 
     fn on(&self, hook: HookId, ctx: &Frame<'_>) -> Result<Flow> {
         let number = self.numbers.get(hook.index()).copied().unwrap_or(u32::MAX);
-        lent::call(&self.foreign, number, hook, ctx)
+        let Err(trouble) = lent::call(&self.foreign, number, hook, ctx) else {
+            return Ok(Flow::Continue);
+        };
+        match trouble {
+            lent::Trouble::Panicked(error) => {
+                self.panicked.store(true, Relaxed);
+                Err(error)
+            }
+            // Where the run closes what its panic has left open there is nothing to add.
+            lent::Trouble::Broken(_) if self.panicked.load(Relaxed) && closes(hook) => {
+                Ok(Flow::Continue)
+            }
+            lent::Trouble::Broken(error) | lent::Trouble::Error(error) => Err(error),
+        }
     }
 
     fn logs(&self) -> &[String] {
@@ -120,7 +137,7 @@ impl Callback<PyHost> for Extension {
 
     fn save(&self) -> Result<Option<Saved>> {
         let saved = self.foreign.save();
-        let saved = saved.map_err(|trouble| self.trouble("saved", &trouble))?;
+        let saved = self.asked("saved", saved)?;
         Ok(saved.map(|saved| match saved {
             lumbre_abi::Saved::Bytes(bytes) => Saved::Bytes(bytes),
             lumbre_abi::Saved::Json(text) => Saved::Json(text),
@@ -133,8 +150,14 @@ impl Callback<PyHost> for Extension {
             Saved::Json(text) => lumbre_abi::Saved::Json(text.clone()),
         };
         let loaded = self.foreign.load(&saved);
-        loaded.map_err(|trouble| self.trouble("loaded", &trouble))
+        self.asked("loaded", loaded)
     }
+}
+
+/// Whether a breakpoint closes something, or tells how a run ends.
+fn closes(hook: HookId) -> bool {
+    let edge = hook.hook().map(Hook::edge);
+    matches!(edge, Some(Edge::End(_) | Edge::Anywhere))
 }
 
 /// The capsule, and what to call its owner in messages.

@@ -13,7 +13,7 @@ use lumbre_core::schedule::Part;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use crate::error::raise;
+use crate::error::{exception, raise};
 use crate::foreign::Extension;
 use crate::frame::PyHost;
 
@@ -100,7 +100,14 @@ impl NativeCallback {
         let extension = Arc::new(Extension::open(object)?);
         Ok(Self {
             kind: extension.kind(),
-            filters: extension.filters()?,
+            filters: extension.filters().map_err(|error| {
+                let name = &extension.about().name;
+                exception(
+                    object.py(),
+                    "ABIError",
+                    format!("{name} cannot be called: {error}"),
+                )
+            })?,
             callback: Arc::clone(&extension) as Arc<dyn Callback<PyHost>>,
             extension: Some(extension),
         })

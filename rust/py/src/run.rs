@@ -121,6 +121,19 @@ impl Run {
         }
     }
 
+    /// A batch that is left early has no prediction or no loss: those that are there are of an earlier
+    /// one.
+    fn forget_batch_before(&self, py: Python<'_>, bound: &Binding) -> PyResult<()> {
+        let now = bound.now.bind(py);
+        if !self.state.has_pred() {
+            now.setattr(intern!(py, "pred"), py.None())?;
+        }
+        if !self.state.has_loss() {
+            now.setattr(intern!(py, "loss_grad"), py.None())?;
+        }
+        Ok(())
+    }
+
     /// Feed the batch under way to a set's meter, unless that has been done by hand.
     fn count(&self, ctx: &Bound<'_, Self>, bound: &Binding, set: Set) -> PyResult<()> {
         if self.counted.load(Relaxed) {
@@ -248,12 +261,8 @@ impl Run {
         };
         this.fire(slf, &bound, id)?;
         let skipped = this.state.batch_is_skipped();
-        if skipped && id.hook().is_some_and(begins_batch) {
-            // What is there is of the batch before.
-            let now = bound.now.bind(slf.py());
-            for name in [intern!(slf.py(), "pred"), intern!(slf.py(), "loss_grad")] {
-                now.setattr(name, slf.py().None())?;
-            }
+        if skipped {
+            this.forget_batch_before(slf.py(), &bound)?;
         }
         if let Some(set) = batch_end_of(id) {
             if !skipped {

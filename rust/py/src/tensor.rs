@@ -169,10 +169,10 @@ pub fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// `with` gets the tensor's view and must not run Python code: that could free or resize it.
 pub fn read<T>(object: &Bound<'_, PyAny>, with: impl FnOnce(View<'_>) -> T) -> PyResult<Option<T>> {
     let mut tensor = DlTensor::UNREAD;
-    if !plain(object, &mut tensor)? {
+    if look(object, &mut tensor)?.is_none() {
         return Ok(None);
     }
-    // SAFETY: `plain` has filled it from a live tensor that the caller's `Bound` keeps, and no Python
+    // SAFETY: `look` has filled it from a live tensor that the caller's `Bound` keeps, and no Python
     // code runs until `with` returns, so that memory, shape and strides stay.
     unsafe { view(&tensor, with) }
 }
@@ -184,36 +184,73 @@ pub fn read_pair<T>(
     with: impl FnOnce(View<'_>, View<'_>) -> T,
 ) -> PyResult<Option<T>> {
     let (mut one, mut two) = (DlTensor::UNREAD, DlTensor::UNREAD);
-    if !plain(first, &mut one)? || !plain(second, &mut two)? {
+    if look(first, &mut one)?.is_none() {
         return Ok(None);
     }
-    // SAFETY: as in `read`; looking at the second one has run no Python code either.
+    match look(second, &mut two)? {
+        Some(Asked::No) => {}
+        // What the first one told may hold no more.
+        Some(Asked::Yes) if exchange(first, torch(first.py())?, &mut one) => {}
+        _ => return Ok(None),
+    }
+    // SAFETY: as in `read`; both were filled in with no Python code after them.
     let both = unsafe { view(&one, |first| view(&two, |second| with(first, second))) };
     both?.unwrap_or(Ok(None))
 }
 
-/// A tensor to lend to a foreign callback, which reads it as [`read`] does; `None` when that is not
-/// to be had. What it points at belongs to the tensor: that has to be held, and not to be resized.
-pub fn lend(object: &Bound<'_, PyAny>) -> PyResult<Option<layout::Tensor>> {
-    let mut tensor = DlTensor::UNREAD;
-    if !plain(object, &mut tensor)? {
-        return Ok(None);
+/// A tensor to lend, or what to say of an object that cannot be lent.
+pub type Lent = Result<layout::Tensor, String>;
+
+/// Tensors to lend to a foreign callback, which reads them as [`read`] does. What they point at
+/// belongs to the objects: these have to be held, and not to be resized.
+pub fn lend(py: Python<'_>, objects: &[Option<Py<PyAny>>; 3]) -> PyResult<[Option<Lent>; 3]> {
+    let torch = torch(py)?;
+    let mut lent = [const { None }; 3];
+    // Questions first, as they may run Python; then nothing but torch's exchange.
+    for (object, place) in objects.iter().zip(&mut lent) {
+        if let Some(object) = object.as_ref().map(|object| object.bind(py)) {
+            let mut tensor = DlTensor::UNREAD;
+            let plain = look(object, &mut tensor)?.is_some();
+            *place = Some(if plain && is_readable(&tensor) {
+                Ok(tensor)
+            } else {
+                Err(describe(object))
+            });
+        }
     }
-    // SAFETY: as in `read`; the view is only made to see that it can be.
-    let is_readable = unsafe { view(&tensor, |_| ()) }?.is_some();
-    let offset = usize::try_from(tensor.byte_offset)?;
-    Ok(is_readable.then(|| layout::Tensor {
-        data: tensor.data.cast::<u8>().wrapping_add(offset).cast(),
-        shape: tensor.shape,
-        strides: tensor.strides,
-        dimensions: u32::try_from(tensor.ndim).unwrap_or(0),
-        code: tensor.dtype.code,
-        bits: tensor.dtype.bits,
-        lanes: tensor.dtype.lanes,
-    }))
+    let mut stayed = true;
+    for (object, place) in objects.iter().zip(&mut lent) {
+        if let (Some(object), Some(Ok(tensor))) = (object, place) {
+            stayed &= exchange(object.bind(py), torch, tensor);
+        }
+    }
+    Ok(lent.map(|each| each.map(|told| told.and_then(|tensor| shown(&tensor, stayed)))))
 }
 
-/// What an object is, for messages. Runs no code of a user's, whatever it is.
+/// A tensor that was exchanged just now, as the ABI has it.
+fn shown(tensor: &DlTensor, stayed: bool) -> Lent {
+    let offset = usize::try_from(tensor.byte_offset).ok();
+    match offset.filter(|_| stayed && is_readable(tensor)) {
+        Some(offset) => Ok(layout::Tensor {
+            data: tensor.data.cast::<u8>().wrapping_add(offset).cast(),
+            shape: tensor.shape,
+            strides: tensor.strides,
+            dimensions: u32::try_from(tensor.ndim).unwrap_or(0),
+            code: tensor.dtype.code,
+            bits: tensor.dtype.bits,
+            lanes: tensor.dtype.lanes,
+        }),
+        None => Err("a tensor that was changed while it was looked at".into()),
+    }
+}
+
+/// Whether there is memory behind a tensor that was exchanged just now, of a type that is known.
+fn is_readable(tensor: &DlTensor) -> bool {
+    // SAFETY: as in `read`; the view is only made to see that it can be.
+    unsafe { view(tensor, |_| ()) }.is_ok_and(|view| view.is_some())
+}
+
+/// What an object is, for messages.
 pub fn describe(object: &Bound<'_, PyAny>) -> String {
     let kind = object.get_type();
     let kind = kind
@@ -236,52 +273,78 @@ pub fn describe(object: &Bound<'_, PyAny>) -> String {
     format!("a {layout}{kind} of {dtype} on {device}")
 }
 
-/// Have torch say where a tensor lies; false when its memory cannot be read as it is.
-fn plain(object: &Bound<'_, PyAny>, tensor: &mut DlTensor) -> PyResult<bool> {
-    let py = object.py();
-    let torch = torch(py)?;
+/// Whether anything was asked about a tensor that may have run Python code: with a torch-function mode
+/// on, torch asks that even for a property.
+#[derive(Clone, Copy, PartialEq)]
+enum Asked {
+    No,
+    Yes,
+}
+
+/// Have torch say where a tensor lies; `None` when its memory cannot be read as it is. What is told
+/// is true until the next Python code runs.
+fn look(object: &Bound<'_, PyAny>, tensor: &mut DlTensor) -> PyResult<Option<Asked>> {
+    let torch = torch(object.py())?;
+    if !exchange(object, torch, tensor) {
+        return Ok(None);
+    }
+    let asked = match is_negated(object, torch, tensor)? {
+        (true, _) => return Ok(None),
+        (false, asked) => asked,
+    };
+    let still = asked == Asked::No || exchange(object, torch, tensor);
+    Ok(still.then_some(asked))
+}
+
+/// Fill in what torch says of a tensor; false when it is no plain one in the CPU's memory.
+fn exchange(object: &Bound<'_, PyAny>, torch: &Torch, tensor: &mut DlTensor) -> bool {
     if !torch.is_exact(object) {
-        return Ok(false);
+        return false;
     }
     // SAFETY: torch's function for torch's exact class, called with the interpreter attached; it
     // fills the struct with what it borrows from the tensor, or reports an error.
     let status = unsafe { (torch.read)(object.as_ptr().cast(), tensor) };
     if status != 0 {
         // Sparse, quantized, wrapped: torch ops know better. The error is only how it says so.
-        drop(PyErr::take(py));
-        return Ok(false);
+        drop(PyErr::take(object.py()));
+        return false;
     }
-    if tensor.device.kind != CPU {
-        return Ok(false);
-    }
-    // The exchange ignores the negative bit.
-    let asked = may_be_negated(object, torch, tensor)?;
-    Ok(!(asked && torch.is_neg.bind(py).call1((object,))?.is_truthy()?))
+    tensor.device.kind == CPU
 }
 
-/// Whether torch has to be asked for the negative bit, which costs as much as a small metric.
+/// Whether a tensor has the negative bit, which the exchange ignores; to ask torch for it costs as
+/// much as a small metric.
 ///
 /// Integers are not asked: what torch's public functions make of a negated float is resolved. A
 /// negated float is a view of a complex tensor, with gaps between its elements unless it has but
 /// one. What is no view cannot be one; only, in inference mode torch does not say what is a view.
-fn may_be_negated(object: &Bound<'_, PyAny>, torch: &Torch, tensor: &DlTensor) -> PyResult<bool> {
+fn is_negated(
+    object: &Bound<'_, PyAny>,
+    torch: &Torch,
+    tensor: &DlTensor,
+) -> PyResult<(bool, Asked)> {
     if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
-        return Ok(false);
+        return Ok((false, Asked::No));
     }
     // SAFETY: torch has filled it in a moment ago, and nothing has run since.
     let (shape, strides) = unsafe { dims(tensor) };
     let mut expected = 1;
+    let mut has_gaps = false;
     for (&size, &stride) in shape.iter().zip(strides).rev() {
-        if size != 1 && stride != expected {
-            return Ok(true);
-        }
+        has_gaps |= size != 1 && stride != expected;
         expected *= size;
     }
-    if !torch.base.of(object)?.is_none() {
-        return Ok(true);
-    }
-    // What needs a gradient was not made in inference mode: most losses.
-    Ok(expected <= 1 && !torch.requires_grad.of(object)?.is_truthy()?)
+    let may_be = has_gaps
+        || !torch.base.of(object)?.is_none()
+        // What needs a gradient was not made in inference mode: most losses.
+        || (expected <= 1 && !torch.requires_grad.of(object)?.is_truthy()?);
+    let negated = may_be
+        && torch
+            .is_neg
+            .bind(object.py())
+            .call1((object,))?
+            .is_truthy()?;
+    Ok((negated, Asked::Yes))
 }
 
 const INT: u8 = 0;

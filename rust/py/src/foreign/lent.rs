@@ -5,11 +5,11 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use lumbre_abi::host::{Foreign, Trouble, lossy};
+use lumbre_abi::host::{self, Foreign, lossy};
 use lumbre_abi::layout::{Call, MAJOR, MINOR, Tensor, Text, answer, set, status, which};
 use lumbre_core::callback::Context;
-use lumbre_core::flow::{Flow, Set};
-use lumbre_core::hook::{Edge, Hook, HookId, Scope};
+use lumbre_core::flow::Set;
+use lumbre_core::hook::{Hook, HookId};
 use lumbre_core::records::Value;
 use lumbre_core::{Error, Result};
 use pyo3::intern;
@@ -29,15 +29,20 @@ struct Lent<'a> {
     frame: &'a Frame<'a>,
     /// What the callback said with `fail`.
     message: Cell<Option<String>>,
-    /// What went wrong on our side, for a callback that gives up for it.
-    error: Cell<Option<Error>>,
+    /// What went wrong on our side, for a callback that gives up for it. Kept until the call is over:
+    /// to drop an exception may run Python, and views of the batch may be about.
+    errors: RefCell<Vec<Error>>,
     /// Input, target and prediction: held as long as views of them may be.
     batch: RefCell<Option<Batch>>,
     /// Gradients were switched off for Python code, and have to be switched on again.
     grad: Cell<bool>,
 }
 
-type Batch = [Option<Py<PyAny>>; 3];
+/// What a batch has, and how it is lent once somebody has asked for a tensor.
+struct Batch {
+    objects: [Option<Py<PyAny>>; 3],
+    lent: Option<[Option<tensor::Lent>; 3]>,
+}
 
 /// The place of an answer that says nothing but that all went well.
 const NOWHERE: *mut () = std::ptr::dangling_mut();
@@ -65,7 +70,12 @@ const CALL: Call = Call {
 
 /// Call a foreign callback at a breakpoint, which is `number` in the ABI.
 #[inline]
-pub fn call(foreign: &Foreign, number: u32, hook: HookId, frame: &Frame<'_>) -> Result<Flow> {
+pub fn call(
+    foreign: &Foreign,
+    number: u32,
+    hook: HookId,
+    frame: &Frame<'_>,
+) -> std::result::Result<(), Trouble> {
     let state = frame.state();
     let lent = Lent {
         call: Call {
@@ -79,75 +89,61 @@ pub fn call(foreign: &Foreign, number: u32, hook: HookId, frame: &Frame<'_>) -> 
         hook,
         frame,
         message: Cell::new(None),
-        error: Cell::new(None),
+        errors: RefCell::new(Vec::new()),
         batch: RefCell::new(None),
         grad: Cell::new(false),
     };
     // SAFETY: a whole call of this version, and its functions know that it is the head of a `Lent`.
     let status = unsafe { foreign.call((&raw const lent).cast()) };
-    let outcome = match status {
-        status::OK => Ok(Flow::Continue),
-        // Before any more Python runs: an exception may be set.
-        status => Err(lent.outcome(&foreign.name, status)),
-    };
+    let py = frame.run.py();
+    // Before any more Python runs: an exception may be set, whatever the callback says.
+    let raised = PyErr::occurred(py).then(|| PyErr::take(py)).flatten();
     if lent.grad.get() {
-        switch_on(frame.run.py()).map_err(carry)?;
+        switch_on(py).map_err(|error| Trouble::Error(carry(error)))?;
     }
-    outcome
+    match (status, raised) {
+        (status::OK, None) => Ok(()),
+        (status, raised) => Err(lent.trouble(&foreign.name, status, raised)),
+    }
+}
+
+/// Why a call came to nothing.
+pub enum Trouble {
+    /// It panicked just now.
+    Panicked(Error),
+    /// It panicked earlier, and does nothing any more.
+    Broken(Error),
+    /// Anything else.
+    Error(Error),
 }
 
 impl Lent<'_> {
     #[cold]
-    fn outcome(&self, name: &str, status: u32) -> Error {
-        // Whatever the callback says: no exception may stay set behind our back.
-        let raised = PyErr::take(self.frame.run.py());
-        let error = match status {
-            status::PYTHON => raised.map(carry),
-            status::HOST => self.error.take(),
-            _ => None,
-        };
-        error.unwrap_or_else(|| {
-            let trouble = Trouble {
+    fn trouble(&self, name: &str, status: u32, raised: Option<PyErr>) -> Trouble {
+        let told = || {
+            let trouble = host::Trouble {
                 name: name.to_owned(),
                 status,
                 message: self.message.take(),
             };
             Error::Extension(trouble.to_string())
-        })
+        };
+        match (status, raised) {
+            (status::PANICKED, _) => Trouble::Panicked(told()),
+            (status::BROKEN, _) => Trouble::Broken(told()),
+            (status::OK | status::PYTHON, Some(error)) => Trouble::Error(carry(error)),
+            (status::HOST.., _) => {
+                let number = usize::try_from(status - status::HOST).unwrap_or(usize::MAX);
+                let mut errors = self.errors.borrow_mut();
+                let kept = (number < errors.len()).then(|| errors.swap_remove(number));
+                Trouble::Error(kept.unwrap_or_else(told))
+            }
+            _ => Trouble::Error(told()),
+        }
     }
 
     fn hook(&self) -> Option<Hook> {
         self.hook.hook()
-    }
-
-    /// Whether the tensors of a batch are those of the batch under way.
-    fn in_batch(&self) -> bool {
-        self.frame.state().in_batch()
-    }
-
-    /// Whether the model has answered; before that the run still holds its last answer.
-    fn has_pred(&self) -> bool {
-        let begins = self.hook().map(Hook::edge);
-        self.in_batch()
-            && !matches!(
-                begins,
-                Some(Edge::Begin(
-                    Scope::TrainBatch | Scope::ValidBatch | Scope::PredictBatch
-                ))
-            )
-    }
-
-    fn has_loss(&self) -> bool {
-        let early = matches!(
-            self.hook(),
-            Some(
-                Hook::TrainBatchAfterPred
-                    | Hook::ValidBatchAfterPred
-                    | Hook::PredictBatchBegin
-                    | Hook::PredictBatchEnd
-            )
-        );
-        self.has_pred() && !early
     }
 
     /// Python may run from here on: no view may count on what it holds.
@@ -161,50 +157,64 @@ impl Lent<'_> {
         if self.batch.borrow().is_some() {
             return Ok(());
         }
-        let mut batch: Batch = [None, None, None];
+        let mut objects = [None, None, None];
         let (run, py) = (self.frame.run, self.frame.run.py());
-        if let Some(bound) = run.get().bound().filter(|_| self.in_batch()) {
+        let state = self.frame.state();
+        if let Some(bound) = run.get().bound().filter(|_| state.in_batch()) {
             let now = bound.now.bind(py);
-            let items = now.getattr(intern!(py, "batch"))?;
-            let (input, target) = input_and_target(run, &items)?;
-            batch[0] = some(input);
-            batch[1] = target.and_then(some);
-            if self.has_pred() {
-                batch[2] = some(now.getattr(intern!(py, "pred"))?);
+            let batch = now.getattr(intern!(py, "batch"))?;
+            let (input, target) = input_and_target(run, &batch)?;
+            objects[0] = some(input);
+            objects[1] = some(target);
+            if state.has_pred() {
+                objects[2] = some(now.getattr(intern!(py, "pred"))?);
             }
         }
-        *self.batch.borrow_mut() = Some(batch);
+        let lent = None;
+        *self.batch.borrow_mut() = Some(Batch { objects, lent });
         Ok(())
     }
 
-    /// One of them.
-    fn held<'py>(&self, py: Python<'py>, which: u32) -> PyResult<Option<Bound<'py, PyAny>>> {
+    /// How the three are lent. Only the first time may run Python code.
+    fn lend_batch(&self) -> PyResult<()> {
         self.hold_batch()?;
-        let batch = self.batch.borrow();
-        let place = match which {
-            which::INPUT => 0,
-            which::TARGET => 1,
-            which::PRED => 2,
-            _ => return Ok(None),
+        let objects = match self.batch.borrow().as_ref() {
+            Some(Batch {
+                objects,
+                lent: None,
+            }) => {
+                let py = self.frame.run.py();
+                objects
+                    .each_ref()
+                    .map(|each| each.as_ref().map(|each| each.clone_ref(py)))
+            }
+            _ => return Ok(()),
         };
-        let object = batch.as_ref().and_then(|batch| batch[place].as_ref());
-        Ok(object.map(|object| object.bind(py).clone()))
+        let lent = tensor::lend(self.frame.run.py(), &objects)?;
+        if let Some(batch) = self.batch.borrow_mut().as_mut() {
+            batch.lent = Some(lent);
+        }
+        Ok(())
     }
 
     fn batch_size(&self) -> PyResult<Option<u64>> {
         let (run, py) = (self.frame.run, self.frame.run.py());
-        if !self.in_batch() {
+        if !self.frame.state().in_batch() {
             return Ok(None);
         }
         if let Some(size) = self.frame.state().batch_size() {
             return Ok(Some(size));
         }
-        let first = match self.held(py, which::TARGET)? {
-            Some(target) => Some(target),
-            None => self.held(py, which::INPUT)?,
-        };
+        self.hold_batch()?;
+        let first = self.batch.borrow().as_ref().and_then(|batch| {
+            let [input, target, _] = &batch.objects;
+            target
+                .as_ref()
+                .or(input.as_ref())
+                .map(|first| first.clone_ref(py))
+        });
         if let Some(first) = first {
-            let read = tensor::read(&first, |view| view.shape().first().copied())?;
+            let read = tensor::read(first.bind(py), |view| view.shape().first().copied())?;
             if let Some(Some(size)) = read {
                 return Ok(u64::try_from(size).ok());
             }
@@ -213,13 +223,22 @@ impl Lent<'_> {
     }
 
     fn lend(&self, which: u32) -> Result<Option<Tensor>> {
-        let object = self.held(self.frame.run.py(), which).map_err(carry)?;
-        let Some(object) = object else {
-            return Ok(None);
+        let (place, name) = match which {
+            which::INPUT => (0, "input"),
+            which::TARGET => (1, "target"),
+            which::PRED => (2, "prediction"),
+            _ => return Ok(None),
         };
-        match tensor::lend(&object).map_err(carry)? {
-            Some(tensor) => Ok(Some(tensor)),
-            None => Err(not_lent(which, &object)),
+        self.lend_batch().map_err(carry)?;
+        let batch = self.batch.borrow();
+        let lent = batch.as_ref().and_then(|batch| batch.lent.as_ref());
+        match lent.and_then(|lent| lent[place].as_ref()) {
+            None => Ok(None),
+            Some(Ok(tensor)) => Ok(Some(*tensor)),
+            Some(Err(what)) => Err(Error::Extension(format!(
+                "The {name} cannot be lent to a callback in Rust: it is {what}. Plain tensors in the \
+                 CPU's memory can; the others are reached through `Ctx::python`."
+            ))),
         }
     }
 
@@ -247,20 +266,6 @@ impl Lent<'_> {
     }
 }
 
-#[cold]
-fn not_lent(which: u32, object: &Bound<'_, PyAny>) -> Error {
-    let name = match which {
-        which::INPUT => "input",
-        which::TARGET => "target",
-        _ => "prediction",
-    };
-    Error::Extension(format!(
-        "The {name} cannot be lent to a callback in Rust: it is {}. Plain tensors in the CPU's memory \
-         can; the others are reached through `Ctx::python`.",
-        tensor::describe(object)
-    ))
-}
-
 fn some(object: Bound<'_, PyAny>) -> Option<Py<PyAny>> {
     (!object.is_none()).then(|| object.unbind())
 }
@@ -269,19 +274,19 @@ fn some(object: Bound<'_, PyAny>) -> Option<Py<PyAny>> {
 fn input_and_target<'py>(
     ctx: &Bound<'py, crate::run::Run>,
     batch: &Bound<'py, PyAny>,
-) -> PyResult<(Bound<'py, PyAny>, Option<Bound<'py, PyAny>>)> {
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     if let Ok(items) = batch.cast_exact::<PyTuple>()
         && items.len() > 1
     {
-        return Ok((items.get_item(0)?, Some(items.get_item(1)?)));
+        return Ok((items.get_item(0)?, items.get_item(1)?));
     }
     if let Ok(items) = batch.cast_exact::<PyList>()
         && items.len() > 1
     {
-        return Ok((items.get_item(0)?, Some(items.get_item(1)?)));
+        return Ok((items.get_item(0)?, items.get_item(1)?));
     }
     let input = ctx.getattr(intern!(ctx.py(), "input"))?;
-    Ok((input, Some(ctx.getattr(intern!(ctx.py(), "target"))?)))
+    Ok((input, ctx.getattr(intern!(ctx.py(), "target"))?))
 }
 
 /// Answer a foreign callback: what goes wrong is kept for it, and no panic crosses the border.
@@ -304,8 +309,9 @@ unsafe fn give<T>(
         }
         Ok(Ok(None)) => answer::NONE,
         Ok(Err(error)) => {
-            lent.error.set(Some(error));
-            answer::FAILED
+            let mut errors = lent.errors.borrow_mut();
+            errors.push(error);
+            u32::try_from(errors.len() - 1).map_or(answer::FAILED, |n| answer::FAILED + n)
         }
         Err(_) => answer::FAILED,
     }
@@ -327,7 +333,7 @@ unsafe extern "C" fn loss(call: *const Call, value: *mut f64) -> u32 {
     unsafe {
         give(call, value, |lent| {
             lent.forget_batch();
-            if lent.has_loss() {
+            if lent.frame.state().has_loss() {
                 lent.frame.loss()
             } else {
                 Ok(None)
@@ -384,10 +390,9 @@ unsafe extern "C" fn stop(call: *const Call, reason: Text) {
 unsafe extern "C" fn skip_batch(call: *const Call) {
     // SAFETY: as in `batch_size`.
     unsafe {
-        wish(call, |lent| {
-            if let Err(error) = lent.frame.run.get().skip_batch(lent.frame.run.py()) {
-                lent.error.set(Some(carry(error)));
-            }
+        give(call, NOWHERE, |lent| {
+            let run = lent.frame.run;
+            run.get().skip_batch(run.py()).map(Some).map_err(carry)
         });
     }
 }
