@@ -30,7 +30,8 @@ impl Set {
 /// The run under way, lent to a hook.
 ///
 /// Counters begin at 1, as in Python. Methods that take `&mut self` may run Python code, which can
-/// change or free the batch's tensors: the compiler sees to it that no view of them is held then.
+/// change or free the batch's tensors: the compiler sees to it that no view of them is held then. It
+/// cannot see Python that is run by another door: see [`Tensor`].
 ///
 /// ```
 /// use lumbre_abi::{Ctx, Result, callback};

@@ -217,6 +217,11 @@ elements! {
 ///
 /// [`Tensor::for_each`] reads any dtype as numbers; [`Tensor::typed`] gives the elements as they are.
 ///
+/// As with every view of torch's memory (`tensor.numpy()` too), nobody may resize the tensor while it
+/// is held. The methods of [`Ctx`](crate::Ctx) see to that. What else runs Python, or lets it run, does
+/// not: hold no tensor, view or slice over `pyo3::Python::attach` or `detach` in a hook; copy what you
+/// need first.
+///
 /// ```
 /// use lumbre_abi::{Result, Tensor};
 ///

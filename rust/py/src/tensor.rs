@@ -125,6 +125,21 @@ impl Torch {
         let kind = object.get_type_ptr().cast();
         kind == self.tensor.as_ptr() || kind == self.parameter.as_ptr()
     }
+
+    // Of exact tensors only.
+
+    fn is_view(&self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(!self.base.of(tensor)?.is_none())
+    }
+
+    fn needs_grad(&self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.requires_grad.of(tensor)?.is_truthy()
+    }
+
+    fn is_negated(&self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let negated = self.is_neg.bind(tensor.py()).call1((tensor,))?;
+        negated.is_truthy()
+    }
 }
 
 static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
@@ -169,7 +184,17 @@ pub fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// `with` gets the tensor's view and must not run Python code: that could free or resize it.
 pub fn read<T>(object: &Bound<'_, PyAny>, with: impl FnOnce(View<'_>) -> T) -> PyResult<Option<T>> {
     let mut tensor = DlTensor::UNREAD;
-    if look(object, &mut tensor)?.is_none() {
+    let torch = torch(object.py())?;
+    if !torch.is_exact(object) {
+        return Ok(None);
+    }
+    // Most of what is read alone is a loss, of which both will be asked: here that costs no second
+    // exchange.
+    let known = Known {
+        is_view: Some(torch.is_view(object)?),
+        needs_grad: Some(torch.needs_grad(object)?),
+    };
+    if look(object, torch, &mut tensor, known)?.is_none() {
         return Ok(None);
     }
     // SAFETY: `look` has filled it from a live tensor that the caller's `Bound` keeps, and no Python
@@ -177,20 +202,28 @@ pub fn read<T>(object: &Bound<'_, PyAny>, with: impl FnOnce(View<'_>) -> T) -> P
     unsafe { view(&tensor, with) }
 }
 
-/// The same for two tensors at once.
+/// The same for two tensors at once, of which the first is a float as a rule.
 pub fn read_pair<T>(
     first: &Bound<'_, PyAny>,
     second: &Bound<'_, PyAny>,
     with: impl FnOnce(View<'_>, View<'_>) -> T,
 ) -> PyResult<Option<T>> {
     let (mut one, mut two) = (DlTensor::UNREAD, DlTensor::UNREAD);
-    if look(first, &mut one)?.is_none() {
+    let torch = torch(first.py())?;
+    if !torch.is_exact(first) {
         return Ok(None);
     }
-    match look(second, &mut two)? {
+    let known = Known {
+        is_view: Some(torch.is_view(first)?),
+        needs_grad: None,
+    };
+    if look(second, torch, &mut two, Known::default())?.is_none() {
+        return Ok(None);
+    }
+    match look(first, torch, &mut one, known)? {
         Some(Asked::No) => {}
-        // What the first one told may hold no more.
-        Some(Asked::Yes) if exchange(first, torch(first.py())?, &mut one) => {}
+        // What the second one told may hold no more.
+        Some(Asked::Yes) if exchange(second, torch, &mut two) => {}
         _ => return Ok(None),
     }
     // SAFETY: as in `read`; both were filled in with no Python code after them.
@@ -210,7 +243,7 @@ pub fn lend(py: Python<'_>, objects: &[Option<Py<PyAny>>; 3]) -> PyResult<[Optio
     for (object, place) in objects.iter().zip(&mut lent) {
         if let Some(object) = object.as_ref().map(|object| object.bind(py)) {
             let mut tensor = DlTensor::UNREAD;
-            let plain = look(object, &mut tensor)?.is_some();
+            let plain = look(object, torch, &mut tensor, Known::default())?.is_some();
             *place = Some(if plain && is_readable(&tensor) {
                 Ok(tensor)
             } else {
@@ -281,17 +314,56 @@ enum Asked {
     Yes,
 }
 
+/// What was asked about a tensor before the exchange.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    is_view: Option<bool>,
+    needs_grad: Option<bool>,
+}
+
 /// Have torch say where a tensor lies; `None` when its memory cannot be read as it is. What is told
 /// is true until the next Python code runs.
-fn look(object: &Bound<'_, PyAny>, tensor: &mut DlTensor) -> PyResult<Option<Asked>> {
-    let torch = torch(object.py())?;
+///
+/// The exchange ignores the negative bit, and to ask torch for it costs as much as a small metric.
+/// Integers are not asked: what torch's public functions make of a negated float is resolved. A
+/// negated float is a view of a complex tensor, with gaps between its elements unless it has but
+/// one. What is no view cannot be one; only, in inference mode torch does not say what is a view.
+fn look(
+    object: &Bound<'_, PyAny>,
+    torch: &Torch,
+    tensor: &mut DlTensor,
+    known: Known,
+) -> PyResult<Option<Asked>> {
     if !exchange(object, torch, tensor) {
         return Ok(None);
     }
-    let asked = match is_negated(object, torch, tensor)? {
-        (true, _) => return Ok(None),
-        (false, asked) => asked,
+    if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
+        return Ok(Some(Asked::No));
+    }
+    // SAFETY: torch has filled it in a moment ago, and nothing has run since.
+    let (shape, strides) = unsafe { dims(tensor) };
+    let (mut expected, mut has_gaps) = (1, false);
+    for (&size, &stride) in shape.iter().zip(strides).rev() {
+        has_gaps |= size != 1 && stride != expected;
+        expected *= size;
+    }
+    let mut asked = Asked::No;
+    let mut ask = |known: Option<bool>, ask: fn(&Torch, &Bound<'_, PyAny>) -> PyResult<bool>| {
+        known.map_or_else(
+            || {
+                asked = Asked::Yes;
+                ask(torch, object)
+            },
+            Ok,
+        )
     };
+    let may_be_negated = has_gaps
+        || ask(known.is_view, Torch::is_view)?
+        // What needs a gradient was not made in inference mode: most losses.
+        || (expected <= 1 && !ask(known.needs_grad, Torch::needs_grad)?);
+    if may_be_negated && ask(None, Torch::is_negated)? {
+        return Ok(None);
+    }
     let still = asked == Asked::No || exchange(object, torch, tensor);
     Ok(still.then_some(asked))
 }
@@ -310,41 +382,6 @@ fn exchange(object: &Bound<'_, PyAny>, torch: &Torch, tensor: &mut DlTensor) -> 
         return false;
     }
     tensor.device.kind == CPU
-}
-
-/// Whether a tensor has the negative bit, which the exchange ignores; to ask torch for it costs as
-/// much as a small metric.
-///
-/// Integers are not asked: what torch's public functions make of a negated float is resolved. A
-/// negated float is a view of a complex tensor, with gaps between its elements unless it has but
-/// one. What is no view cannot be one; only, in inference mode torch does not say what is a view.
-fn is_negated(
-    object: &Bound<'_, PyAny>,
-    torch: &Torch,
-    tensor: &DlTensor,
-) -> PyResult<(bool, Asked)> {
-    if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
-        return Ok((false, Asked::No));
-    }
-    // SAFETY: torch has filled it in a moment ago, and nothing has run since.
-    let (shape, strides) = unsafe { dims(tensor) };
-    let mut expected = 1;
-    let mut has_gaps = false;
-    for (&size, &stride) in shape.iter().zip(strides).rev() {
-        has_gaps |= size != 1 && stride != expected;
-        expected *= size;
-    }
-    let may_be = has_gaps
-        || !torch.base.of(object)?.is_none()
-        // What needs a gradient was not made in inference mode: most losses.
-        || (expected <= 1 && !torch.requires_grad.of(object)?.is_truthy()?);
-    let negated = may_be
-        && torch
-            .is_neg
-            .bind(object.py())
-            .call1((object,))?
-            .is_truthy()?;
-    Ok((negated, Asked::Yes))
 }
 
 const INT: u8 = 0;
