@@ -6,7 +6,8 @@ use syn::ext::IdentExt;
 use syn::{Attribute, Ident};
 
 use crate::attributes::Options;
-use crate::{Block, crate_name, defaults, hidden};
+use crate::block::Block;
+use crate::{crate_name, defaults, hidden};
 
 /// A `#[pyclass]` that is named like the struct.
 pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Tokens {

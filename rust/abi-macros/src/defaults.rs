@@ -5,7 +5,7 @@ use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 use syn::{Expr, ExprLit, Ident, Lit, Type, UnOp};
 
-use crate::Constructor;
+use crate::block::Constructor;
 
 /// A default, as an argument of that type takes it: a text is good for a `String`, a whole number for
 /// a float, and both for an `Option` of these.

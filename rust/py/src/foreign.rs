@@ -1,5 +1,6 @@
 //! Callbacks of foreign libraries: the host's side of the ABI.
 
+mod answers;
 mod lent;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

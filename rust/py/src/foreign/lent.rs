@@ -1,12 +1,9 @@
 //! The run, as it is lent to a foreign callback for one call.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_void;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
-use lumbre_abi::host::{self, Foreign, lossy};
-use lumbre_abi::layout::{Call, MAJOR, MINOR, Tensor, Text, answer, set, status, which};
+use lumbre_abi::host::{self, Foreign};
+use lumbre_abi::layout::{Call, Tensor, set, status, which};
 use lumbre_core::callback::Context;
 use lumbre_core::flow::Set;
 use lumbre_core::hook::{Hook, HookId};
@@ -18,24 +15,26 @@ use pyo3::types::{PyList, PyTuple};
 
 use crate::error::carry;
 use crate::frame::Frame;
-use crate::grad::{switch_off, switch_on};
+use crate::grad::switch_on;
 use crate::tensor;
+
+use super::answers::CALL;
 
 /// The call, and what its functions work on. They are handed the address of the first field.
 #[repr(C)]
-struct Lent<'a> {
+pub struct Lent<'a> {
     call: Call,
     hook: HookId,
-    frame: &'a Frame<'a>,
+    pub frame: &'a Frame<'a>,
     /// What the callback said with `fail`.
-    message: Cell<Option<String>>,
+    pub message: Cell<Option<String>>,
     /// What went wrong on our side, for a callback that gives up for it. Kept until the call is over:
     /// to drop an exception may run Python, and views of the batch may be about.
-    errors: RefCell<Vec<Error>>,
+    pub errors: RefCell<Vec<Error>>,
     /// Input, target and prediction: held as long as views of them may be.
     batch: RefCell<Option<Batch>>,
     /// Gradients were switched off for Python code, and have to be switched on again.
-    grad: Cell<bool>,
+    pub grad: Cell<bool>,
 }
 
 /// What a batch has, and how it is lent once somebody has asked for a tensor.
@@ -43,30 +42,6 @@ struct Batch {
     objects: [Option<Py<PyAny>>; 3],
     lent: Option<[Option<tensor::Lent>; 3]>,
 }
-
-/// The place of an answer that says nothing but that all went well.
-const NOWHERE: *mut () = std::ptr::dangling_mut();
-
-const CALL: Call = Call {
-    abi_major: MAJOR,
-    abi_minor: MINOR,
-    size: size_of::<Call>(),
-    hook: 0,
-    training: 0,
-    epoch: 0,
-    iter: 0,
-    step_count: 0,
-    batch_size,
-    loss,
-    metric,
-    tensor,
-    log,
-    stop,
-    skip_batch,
-    skip_epoch,
-    fail,
-    python,
-};
 
 /// Call a foreign callback at a breakpoint, which is `number` in the ABI.
 #[inline]
@@ -142,12 +117,12 @@ impl Lent<'_> {
         }
     }
 
-    fn hook(&self) -> Option<Hook> {
+    pub fn hook(&self) -> Option<Hook> {
         self.hook.hook()
     }
 
     /// Python may run from here on: no view may count on what it holds.
-    fn forget_batch(&self) {
+    pub fn forget_batch(&self) {
         let batch = self.batch.take();
         drop(batch);
     }
@@ -197,7 +172,7 @@ impl Lent<'_> {
         Ok(())
     }
 
-    fn batch_size(&self) -> PyResult<Option<u64>> {
+    pub fn batch_size(&self) -> PyResult<Option<u64>> {
         let (run, py) = (self.frame.run, self.frame.run.py());
         if !self.frame.state().in_batch() {
             return Ok(None);
@@ -222,7 +197,7 @@ impl Lent<'_> {
         run.getattr(intern!(py, "batch_size"))?.extract().map(Some)
     }
 
-    fn lend(&self, which: u32) -> Result<Option<Tensor>> {
+    pub fn lend(&self, which: u32) -> Result<Option<Tensor>> {
         let (place, name) = match which {
             which::INPUT => (0, "input"),
             which::TARGET => (1, "target"),
@@ -242,7 +217,7 @@ impl Lent<'_> {
         }
     }
 
-    fn set(&self, number: u32) -> Result<Set> {
+    pub fn set(&self, number: u32) -> Result<Set> {
         match number {
             set::CURRENT => Ok(self.frame.state().pass().unwrap_or(Set::Train)),
             set::TRAIN => Ok(Set::Train),
@@ -253,7 +228,7 @@ impl Lent<'_> {
         }
     }
 
-    fn metric(&self, set: u32, name: &str, epoch: u64) -> Result<Option<f64>> {
+    pub fn metric(&self, set: u32, name: &str, epoch: u64) -> Result<Option<f64>> {
         let epoch = (epoch > 0).then_some(epoch);
         match self.frame.metric(self.set(set)?, name, epoch)? {
             Some(Value::Number(number)) => Ok(Some(number)),
@@ -287,154 +262,4 @@ fn input_and_target<'py>(
     }
     let input = ctx.getattr(intern!(ctx.py(), "input"))?;
     Ok((input, ctx.getattr(intern!(ctx.py(), "target"))?))
-}
-
-/// Answer a foreign callback: what goes wrong is kept for it, and no panic crosses the border.
-///
-/// # Safety
-/// The call must be one that [`call`] lends, and `place` writable.
-unsafe fn give<T>(
-    call: *const Call,
-    place: *mut T,
-    ask: impl FnOnce(&Lent<'_>) -> Result<Option<T>>,
-) -> u32 {
-    // SAFETY: as the caller says.
-    let lent = unsafe { &*call.cast::<Lent<'_>>() };
-    let asked = catch_unwind(AssertUnwindSafe(|| ask(lent)));
-    match asked {
-        Ok(Ok(Some(value))) => {
-            // SAFETY: as the caller says.
-            unsafe { place.write(value) };
-            answer::GIVEN
-        }
-        Ok(Ok(None)) => answer::NONE,
-        Ok(Err(error)) => {
-            let mut errors = lent.errors.borrow_mut();
-            errors.push(error);
-            u32::try_from(errors.len() - 1).map_or(answer::FAILED, |n| answer::FAILED + n)
-        }
-        Err(_) => answer::FAILED,
-    }
-}
-
-unsafe extern "C" fn batch_size(call: *const Call, value: *mut u64) -> u32 {
-    // SAFETY: the call is ours, as every callback has to hand back what it was lent; the place is the
-    // callback's own. So below.
-    unsafe {
-        give(call, value, |lent| {
-            lent.forget_batch();
-            lent.batch_size().map_err(carry)
-        })
-    }
-}
-
-unsafe extern "C" fn loss(call: *const Call, value: *mut f64) -> u32 {
-    // SAFETY: as in `batch_size`.
-    unsafe {
-        give(call, value, |lent| {
-            lent.forget_batch();
-            if lent.frame.state().has_loss() {
-                lent.frame.loss()
-            } else {
-                Ok(None)
-            }
-        })
-    }
-}
-
-unsafe extern "C" fn metric(
-    call: *const Call,
-    set: u32,
-    name: Text,
-    epoch: u64,
-    value: *mut f64,
-) -> u32 {
-    // SAFETY: as in `batch_size`; the name is there until we return.
-    unsafe {
-        let name = lossy(name);
-        give(call, value, |lent| {
-            lent.forget_batch();
-            lent.metric(set, &name, epoch)
-        })
-    }
-}
-
-unsafe extern "C" fn tensor(call: *const Call, which: u32, tensor: *mut Tensor) -> u32 {
-    // SAFETY: as in `batch_size`.
-    unsafe { give(call, tensor, |lent| lent.lend(which)) }
-}
-
-unsafe extern "C" fn log(call: *const Call, set: u32, name: Text, value: f64) -> u32 {
-    // SAFETY: as in `metric`.
-    unsafe {
-        let name: Arc<str> = lossy(name).into();
-        give(call, NOWHERE, |lent| {
-            let (set, epoch) = (lent.set(set)?, lent.frame.state().epoch());
-            let log = |records: &mut lumbre_core::records::Records| {
-                records.log(set, epoch, &name, value.into());
-            };
-            lent.frame.records(log);
-            Ok(Some(()))
-        })
-    }
-}
-
-unsafe extern "C" fn stop(call: *const Call, reason: Text) {
-    // SAFETY: as in `metric`.
-    unsafe {
-        let reason = lossy(reason);
-        wish(call, |lent| lent.frame.run.get().stop(&reason));
-    }
-}
-
-unsafe extern "C" fn skip_batch(call: *const Call) {
-    // SAFETY: as in `batch_size`.
-    unsafe {
-        give(call, NOWHERE, |lent| {
-            let run = lent.frame.run;
-            run.get().skip_batch(run.py()).map(Some).map_err(carry)
-        });
-    }
-}
-
-unsafe extern "C" fn skip_epoch(call: *const Call) {
-    // SAFETY: as in `batch_size`.
-    unsafe { wish(call, |lent| lent.frame.run.get().skip_epoch()) }
-}
-
-unsafe extern "C" fn fail(call: *const Call, message: Text) {
-    // SAFETY: as in `metric`.
-    unsafe {
-        let message = lossy(message);
-        wish(call, |lent| lent.message.set(Some(message)));
-    }
-}
-
-unsafe extern "C" fn python(call: *const Call) -> *mut c_void {
-    let mut ctx = std::ptr::null_mut();
-    // SAFETY: as in `batch_size`; the run lives as long as the call.
-    unsafe {
-        give(call, &raw mut ctx, |lent| {
-            lent.forget_batch();
-            let wants_grad = lent.hook().is_some_and(Hook::has_grad);
-            if !wants_grad && !lent.grad.get() {
-                let was_on = switch_off(lent.frame.run.py()).map_err(carry)?;
-                lent.grad.set(was_on);
-            }
-            Ok(Some(lent.frame.run.as_ptr().cast()))
-        });
-    }
-    ctx
-}
-
-/// # Safety
-/// As of [`give`].
-unsafe fn wish(call: *const Call, record: impl FnOnce(&Lent<'_>)) {
-    // SAFETY: as the caller says; there is no place to write to.
-    unsafe {
-        give(call, NOWHERE, |lent| {
-            record(lent);
-            Ok(Some(()))
-        });
-    }
 }
