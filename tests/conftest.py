@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+# `make wheel` runs it, where the wheel is installed and the source is not.
+collect_ignore = ["smoke.py"]
+
 # For the processes that tests start, and for matplotlib, which nothing has imported yet.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"

@@ -145,6 +145,14 @@ fn takes(method: &ImplItemFn, may_change: bool) -> bool {
     let signature = &method.sig;
     let plain = |receiver: &Receiver| match &receiver.kind {
         ReceiverKind::Reference(_, _, changes) => may_change || changes.is_none(),
+        // `self: &mut Self` says the same.
+        ReceiverKind::Typed(_, kind) => match &**kind {
+            Type::Reference(to) => {
+                matches!(&*to.elem, Type::Path(path) if path.path.is_ident("Self"))
+                    && (may_change || to.mutability.is_none())
+            }
+            _ => false,
+        },
         _ => false,
     };
     signature.receiver().is_some_and(plain) && is_plain(signature)

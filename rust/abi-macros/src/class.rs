@@ -18,7 +18,7 @@ pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Toke
         .iter()
         .filter(|attribute| attribute.path().is_ident("doc"));
     let new = constructor(block);
-    let state = block.keeps_state.then(state);
+    let state = block.keeps_state.then(|| state(&block.state_cfg));
     let collected = block.is_traversed.then(|| collected(ty));
     let class = hidden("Class");
     quote! {
@@ -106,8 +106,9 @@ fn constructor(block: &Block) -> Tokens {
     }
 }
 
-fn state() -> Tokens {
+fn state(cfg: &[Attribute]) -> Tokens {
     quote! {
+        #(#cfg)*
         /// The state for a checkpoint: bytes, or what JSON can hold.
         fn state_dict<'py>(
             &self,
@@ -116,6 +117,7 @@ fn state() -> Tokens {
             ::lumbre_abi::python::state_dict(py, &self.exported)
         }
 
+        #(#cfg)*
         /// Take up a state that `state_dict` gave.
         fn load_state_dict(&self, state: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<()> {
             ::lumbre_abi::python::load_state_dict(&self.exported, state)

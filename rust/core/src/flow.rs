@@ -3,7 +3,7 @@
 //!
 //! One thread writes; the fields are atomics so that a signal handler and other threads may look.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::hook::{Edge, Hook, HookId, Scope};

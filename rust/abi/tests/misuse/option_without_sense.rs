@@ -1,0 +1,18 @@
+use lumbre_abi::callback;
+
+struct Twice;
+
+#[callback(weight = 1, weight = 2)]
+impl Twice {}
+
+struct Nameless;
+
+#[callback(name = "")]
+impl Nameless {}
+
+struct AfterNobody;
+
+#[callback(after(""))]
+impl AfterNobody {}
+
+fn main() {}
