@@ -109,7 +109,8 @@ _Asked = c.POINTER(Call)
 
 
 def _function(*arguments: Any, result: Any = c.c_uint32) -> Any:
-    return c.CFUNCTYPE(result, _Asked, *arguments)
+    # Not CFUNCTYPE, which lets go of the interpreter: the host answers with it in its hands.
+    return c.PYFUNCTYPE(result, _Asked, *arguments)
 
 
 Call._fields_ = (

@@ -237,7 +237,9 @@ def test_who_saves_without_loading_keeps_no_state() -> None:
         native.load(b"")
 
 
-@pytest.mark.parametrize("status", [FAILED, PANICKED, BUSY, PYTHON, BROKEN, GONE, HOST, 99, 2**32 - 1])
+@pytest.mark.parametrize(
+    "status", [FAILED, PANICKED, BUSY, PYTHON, BROKEN, GONE, HOST, 99, 2**32 - 1]
+)
 def test_every_status_but_0_is_an_error(status: int) -> None:
     """Even when nothing was said, no exception is set, and the host knows of nothing."""
     with pytest.raises(ExtensionError, match="Forged") as caught:

@@ -3,14 +3,14 @@
 mod answers;
 mod lent;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use lumbre_abi::host::{Foreign, Refused, Trouble};
 use lumbre_abi::layout::{CAPSULE, MAJOR};
-use lumbre_core::callback::Callback;
+use lumbre_core::callback::{Callback, Context};
 use lumbre_core::filter::Filter;
 use lumbre_core::flow::Flow;
-use lumbre_core::hook::{Edge, Hook, HookId, HookSet};
+use lumbre_core::hook::{Edge, Hook, HookId, HookSet, Scope};
 use lumbre_core::saved::Saved;
 use lumbre_core::{Error, Result};
 use pyo3::intern;
@@ -28,8 +28,8 @@ pub struct Extension {
     hooks: HookSet,
     /// The ABI's number of each of our breakpoints.
     numbers: [u32; Hook::ALL.len()],
-    /// Whether it has panicked in this run.
-    panicked: AtomicBool,
+    /// The epoch in which this run was told that it has panicked, one up; 0 for never.
+    told: AtomicU64,
 }
 
 impl Extension {
@@ -58,7 +58,7 @@ impl Extension {
             _capsule: capsule.unbind(),
             hooks,
             numbers,
-            panicked: AtomicBool::new(false),
+            told: AtomicU64::new(0),
         })
     }
 
@@ -93,6 +93,18 @@ impl Extension {
         Ok(filters)
     }
 
+    /// Whether a breakpoint closes what its panic has left open, or tells of something else that is told
+    /// anyway. An epoch after that one is not closed but gone through without it, which is to be told.
+    fn has_nothing_to_add(&self, hook: HookId, epoch: u64) -> bool {
+        let told = self.told.load(Relaxed);
+        match hook.hook().map(Hook::edge) {
+            Some(Edge::Anywhere) => true,
+            Some(Edge::End(Scope::Fit | Scope::Predict)) => told > 0,
+            Some(Edge::End(_)) => told == epoch.saturating_add(1),
+            _ => false,
+        }
+    }
+
     /// What came of a question outside of a run.
     fn asked<T>(&self, doing: &str, outcome: std::result::Result<T, Trouble>) -> Result<T> {
         // Whatever it says: no exception may stay set behind our back.
@@ -119,16 +131,14 @@ impl Callback<PyHost> for Extension {
         let Err(trouble) = lent::call(&self.foreign, number, hook, ctx) else {
             return Ok(Flow::Continue);
         };
+        let epoch = ctx.state().epoch();
         match trouble {
-            lent::Trouble::Panicked(error) => {
-                self.panicked.store(true, Relaxed);
+            lent::Trouble::Error(error) => Err(error),
+            lent::Trouble::Broken(_) if self.has_nothing_to_add(hook, epoch) => Ok(Flow::Continue),
+            lent::Trouble::Panicked(error) | lent::Trouble::Broken(error) => {
+                self.told.store(epoch.saturating_add(1), Relaxed);
                 Err(error)
             }
-            // Where the run closes what its panic has left open there is nothing to add.
-            lent::Trouble::Broken(_) if self.panicked.load(Relaxed) && closes(hook) => {
-                Ok(Flow::Continue)
-            }
-            lent::Trouble::Broken(error) | lent::Trouble::Error(error) => Err(error),
         }
     }
 
@@ -153,12 +163,6 @@ impl Callback<PyHost> for Extension {
         let loaded = self.foreign.load(&saved);
         self.asked("loaded", loaded)
     }
-}
-
-/// Whether a breakpoint closes something, or tells how a run ends.
-fn closes(hook: HookId) -> bool {
-    let edge = hook.hook().map(Hook::edge);
-    matches!(edge, Some(Edge::End(_) | Edge::Anywhere))
 }
 
 /// The capsule, and what to call its owner in messages.

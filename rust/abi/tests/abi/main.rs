@@ -26,3 +26,4 @@ mod lent;
 mod misuse;
 mod panics;
 mod state;
+mod written;
