@@ -67,7 +67,7 @@ lint: dev package ## check formatting, lints, types, the stub, rustdoc, and that
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p lumbre-abi -p lumbre-abi-macros --features lumbre-abi/pyo3 --all-targets -- -D warnings
 	CARGO_TARGET_DIR=$(EXTENSION_TARGET) cargo clippy --locked \
-	  --manifest-path $(TEST_EXTENSION)/Cargo.toml --workspace --all-targets -- -D warnings
+	  --manifest-path $(TEST_EXTENSION)/Cargo.toml --all-targets -- -D warnings
 	CARGO_TARGET_DIR=$(EXTENSION_TARGET) cargo clippy --locked --no-default-features \
 	  --manifest-path $(TEST_EXTENSION)/Cargo.toml --workspace --all-targets -- -D warnings
 	CARGO_TARGET_DIR=$(EXTENSION_TARGET) cargo clippy --locked --all-features \
