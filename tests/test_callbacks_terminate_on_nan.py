@@ -160,6 +160,17 @@ def test_a_callback_that_mends_the_loss_keeps_the_run_going() -> None:
     assert fit(Bad, TerminateOnNaN(), mends, epochs=4).stop_reason is None
 
 
+def test_a_batch_that_another_has_left_out_is_spared() -> None:
+    def leave(ctx: Any) -> None:
+        ctx.skip_batch()
+
+    data = [*batches(3, math.nan), *batches(2)]
+    leaves = at("on_train_batch_after_loss", leave, nth=3)
+    guarded = trained(data, TerminateOnNaN(), leaves)
+    assert guarded[0].stop_reason is None
+    assert_same(guarded, trained([*data[:2], *data[3:]]))
+
+
 def test_the_first_reason_to_stop_is_the_one_that_is_told() -> None:
     stops = at("on_train_batch_after_loss", lambda ctx: ctx.stop("enough"), nth=4, name="Mine")
     with pytest.warns(NonFiniteLossWarning):

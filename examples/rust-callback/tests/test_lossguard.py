@@ -1,5 +1,7 @@
 """A run with lumbre: what LossSpike does to a small network, and how it is told."""
 
+from typing import Self
+
 import lumbre as lb
 import pytest
 import torch
@@ -51,3 +53,18 @@ def test_the_plan_shows_where_it_comes_from() -> None:
 def test_a_bad_factor_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="factor has to be above 1; got 0.5"):
         lossguard.LossSpike(factor=0.5)
+
+
+class Named(lossguard.LossSpike):
+    def __new__(cls, label: str, factor: float = 3.0) -> Self:
+        return super().__new__(cls, factor)
+
+    def __init__(self, label: str, factor: float = 3.0) -> None:
+        self.label = label
+
+
+def test_a_subclass_has_arguments_of_its_own() -> None:
+    named = Named("mine", factor=2.0)
+    assert (named.label, repr(named)) == ("mine", "Named(factor=2.0)")
+    x, y = data()
+    assert fit(x, y, [named]).stop_reason is None

@@ -146,7 +146,7 @@ pub fn take_filters(method: &mut ImplItemFn) -> Result<Vec<Filter>> {
 fn epochs(attribute: &Attribute, ends: &Punctuated<Expr, Token![,]>) -> Result<(u64, u64)> {
     let wrong = || {
         let message = "#[epochs(first, last)] takes the first epoch, from 1, and the last one, included, or \
-                       None: #[epochs(2, 10)], #[epochs(2, None)]";
+                       None: #[epochs(2, 10)], #[epochs(2, None)], #[epochs(2)]";
         Error::new(attribute.span(), message)
     };
     let number = |end: &Expr| match end {

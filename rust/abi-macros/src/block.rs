@@ -1,5 +1,7 @@
 //! What the impl block says: hooks, constructor, state.
 
+use proc_macro2::{Span, TokenStream as Tokens, TokenTree};
+use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
@@ -68,7 +70,7 @@ pub fn read(item: &mut ItemImpl) -> Result<Block> {
         state_cfg: Vec::new(),
         is_traversed: false,
     };
-    let (mut save, mut load) = (None, None);
+    let mut state = State::default();
     let (mut traverse, mut clear) = (None, None);
     for member in &mut item.items {
         let ImplItem::Fn(method) = member else {
@@ -99,19 +101,7 @@ pub fn read(item: &mut ItemImpl) -> Result<Block> {
             "new" if is_new => {
                 block.constructor = Some(read_constructor(method, defaults.unwrap_or_default())?);
             }
-            "save" if method.sig.inputs.len() == 1 && takes(method, false) => {
-                save = Some(method.sig.ident.span());
-                block.state_cfg = cfg_of(method);
-            }
-            "load" if method.sig.inputs.len() == 2 && takes(method, true) => {
-                load = Some(method.sig.ident.span());
-            }
-            "save" | "load" => {
-                let message = "`save` and `load` are the state for checkpoints: `fn save(&self)` and \
-                               `fn load(&mut self, state: &[u8])`; a method for something else needs another \
-                               name here, or an impl block of its own";
-                return Err(Error::new(method.sig.ident.span(), message));
-            }
+            "save" | "load" => state.note(method, &called)?,
             "traverse" if takes_visit(method) => traverse = Some(method.sig.ident.span()),
             "clear" if takes(method, true) => clear = Some(()),
             _ => {}
@@ -123,21 +113,80 @@ pub fn read(item: &mut ItemImpl) -> Result<Block> {
         return Err(Error::new(span, message));
     }
     block.is_traversed = traverse.is_some();
-    block.keeps_state = match (save, load) {
-        (Some(_), Some(_)) => true,
-        (None, None) => false,
-        (Some(span), None) => {
-            let message = "a state that is saved must be loaded: add `fn load(&mut self, state: &[u8])` \
-                           (`&str` where `save` gives a `String`)";
-            return Err(Error::new(span, message));
-        }
-        (None, Some(span)) => {
-            let message = "a state that is loaded must be saved: add `fn save(&self) -> Vec<u8>` \
-                           (`String` where `load` takes `&str`)";
-            return Err(Error::new(span, message));
-        }
-    };
+    (block.keeps_state, block.state_cfg) = state.finish()?;
     Ok(block)
+}
+
+/// What was read of `save` and `load`.
+#[derive(Default)]
+struct State {
+    save: Option<Span>,
+    load: Option<Span>,
+    cfg: Vec<Attribute>,
+    gives: (bool, bool),
+    takes: (bool, bool),
+}
+
+impl State {
+    fn note(&mut self, method: &ImplItemFn, called: &str) -> Result<()> {
+        let (signature, span) = (&method.sig, method.sig.ident.span());
+        if called == "save" && signature.inputs.len() == 1 && takes(method, false) {
+            self.save = Some(span);
+            self.cfg = cfg_of(method);
+            let output = &signature.output;
+            self.gives = (speaks_of(output, "Vec"), speaks_of(output, "String"));
+            return Ok(());
+        }
+        if called == "load" && signature.inputs.len() == 2 && takes(method, true) {
+            self.load = Some(span);
+            let input = signature.inputs.last();
+            self.takes = (speaks_of(input, "u8"), speaks_of(input, "str"));
+            return Ok(());
+        }
+        let message = "`save` and `load` are the state for checkpoints: `fn save(&self)` and \
+                       `fn load(&mut self, state: &[u8])`; a method for something else needs another \
+                       name here, or an impl block of its own";
+        Err(Error::new(span, message))
+    }
+
+    /// Whether there is a state, and when.
+    fn finish(self) -> Result<(bool, Vec<Attribute>)> {
+        let (span, message) = match (self.save, self.load) {
+            (None, None) => return Ok((false, Vec::new())),
+            (Some(_), Some(span)) => {
+                let (bytes, text) = self.gives;
+                if !(bytes && self.takes == (false, true) || text && self.takes == (true, false)) {
+                    return Ok((true, self.cfg));
+                }
+                let message = "`load` takes what `save` gives: `&[u8]` where that is `Vec<u8>`, and `&str` \
+                               where it is a `String` of JSON";
+                (span, message)
+            }
+            (Some(span), None) => {
+                let message = "a state that is saved must be loaded: add `fn load(&mut self, state: &[u8])` \
+                               (`&str` where `save` gives a `String`)";
+                (span, message)
+            }
+            (None, Some(span)) => {
+                let message = "a state that is loaded must be saved: add `fn save(&self) -> Vec<u8>` \
+                               (`String` where `load` takes `&str`)";
+                (span, message)
+            }
+        };
+        Err(Error::new(span, message))
+    }
+}
+
+/// Whether a type is written with that name in it, and not as `Saved`, which is either form.
+fn speaks_of(tokens: impl ToTokens, name: &str) -> bool {
+    fn any(tokens: Tokens, name: &str) -> bool {
+        tokens.into_iter().any(|token| match token {
+            TokenTree::Ident(ident) => ident == name,
+            TokenTree::Group(group) => any(group.stream(), name),
+            _ => false,
+        })
+    }
+    any(tokens.to_token_stream(), name)
 }
 
 /// Whether a method takes `&self`, or where it may change it `&mut self`; and can be called as it is.

@@ -52,8 +52,10 @@ pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Toke
                     ::lumbre_abi::python::capsule(py, &self.exported)
                 }
 
-                fn __repr__(&self) -> &str {
-                    &self.shown
+                fn __repr__(
+                    slf: &pyo3::Bound<'_, Self>,
+                ) -> pyo3::PyResult<::std::string::String> {
+                    ::lumbre_abi::python::repr(slf, &slf.get().shown)
                 }
 
                 #state
@@ -66,7 +68,6 @@ pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Toke
 
 fn constructor(block: &Block) -> Tokens {
     let ty = &block.name;
-    let name = ty.unraw().to_string();
     let Some(constructor) = &block.constructor else {
         return quote! {
             #[new]
@@ -75,7 +76,7 @@ fn constructor(block: &Block) -> Tokens {
                     exported: ::lumbre_abi::python::make(
                         py, <#ty as ::core::default::Default>::default
                     )?,
-                    shown: ::lumbre_abi::python::shown(#name, &[]),
+                    shown: ::lumbre_abi::python::shown(&[]),
                 })
             }
         };
@@ -97,7 +98,7 @@ fn constructor(block: &Block) -> Tokens {
         #[new]
         #[pyo3(signature = (#(#signature),*), text_signature = #signature_text)]
         fn new(#py: pyo3::Python<'_>, #(#names: #types),*) -> pyo3::PyResult<Self> {
-            let #shown = ::lumbre_abi::python::shown(#name, &[#((#texts, &#names)),*]);
+            let #shown = ::lumbre_abi::python::shown(&[#((#texts, &#names)),*]);
             ::core::result::Result::Ok(Self {
                 exported: ::lumbre_abi::python::make(#py, move || #ty::new(#(#names),*))?,
                 shown: #shown,

@@ -277,7 +277,7 @@ impl<T: Callback> Exported<T> {
             return Err("it is being called just now".into());
         };
         if state.panicked {
-            return Err(format!("it {PANICKED}").into());
+            return Err(format!("{} {PANICKED}", T::ABOUT.name).into());
         }
         act(&mut state.callback)
     }

@@ -7,12 +7,12 @@
 //! ```
 //! use lumbre_abi::{Ctx, Result, callback};
 //!
-//! /// Ends the run when the loss has grown far beyond the smallest one.
 //! pub struct Explosion {
 //!     factor: f64,
 //!     smallest: f64,
 //! }
 //!
+//! /// Ends the run when the loss has grown far beyond the smallest one.
 //! #[callback(weight = 10)]
 //! impl Explosion {
 //!     #[defaults(factor = 100.0)]
@@ -87,6 +87,8 @@ pub use ctx::{Ctx, Set};
 pub use error::{Error, Result};
 pub use export::{About, Callback, Exported, Name, OwnedHandle};
 pub use hook::Hook;
+/// Makes a callback of a struct: put it over one `impl` block.
+///
 /// # Examples
 ///
 /// ```

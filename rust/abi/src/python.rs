@@ -192,12 +192,23 @@ pub fn load_state_dict<T: Callback>(
     quiet::<T, _>(state.py(), PyValueError::new_err, || exported.load(&saved))
 }
 
-/// `LossSpike(factor=3.0, window=50)`, from the arguments as they were given.
+/// `factor=3.0, window=50`, from the arguments as they were given.
 #[must_use]
-pub fn shown(name: &str, arguments: &[(&str, &dyn Debug)]) -> String {
+pub fn shown(arguments: &[(&str, &dyn Debug)]) -> String {
     let argument = |(name, value): &(&str, &dyn Debug)| format!("{name}={}", as_python(value));
     let arguments: Vec<String> = arguments.iter().map(argument).collect();
-    format!("{name}({})", arguments.join(", "))
+    arguments.join(", ")
+}
+
+/// `LossSpike(factor=3.0, window=50)`, by the name of the object's own class.
+///
+/// # Errors
+/// The class has no name.
+pub fn repr<T>(object: &Bound<'_, T>, arguments: &str) -> PyResult<String> {
+    Ok(format!(
+        "{}({arguments})",
+        object.as_any().get_type().name()?
+    ))
 }
 
 /// The text of a value, as Python would write it where that is easy.

@@ -19,12 +19,12 @@ use crate::error::{Error, Result};
 ///         ctx.log("smoothed", self.loss)
 ///     }
 ///
-///     fn save(&self) -> String {
-///         self.loss.to_string()
+///     fn save(&self) -> Vec<u8> {
+///         self.loss.to_le_bytes().to_vec()
 ///     }
 ///
-///     fn load(&mut self, state: &str) -> Result {
-///         self.loss = state.parse()?;
+///     fn load(&mut self, state: &[u8]) -> Result {
+///         self.loss = f64::from_le_bytes(state.try_into()?);
 ///         Ok(())
 ///     }
 /// }
@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 /// use lumbre_abi::{Saved, testing::Mounted};
 ///
 /// let saved = Mounted::new(Smoothed { loss: 0.25 }).save().unwrap();
-/// assert_eq!(saved, Some(Saved::Json("0.25".into())));
+/// assert_eq!(saved, Some(Saved::Bytes(0.25_f64.to_le_bytes().to_vec())));
 ///
 /// let resumed = Mounted::new(Smoothed::default());
 /// resumed.load(&saved.unwrap()).unwrap();
@@ -42,7 +42,8 @@ use crate::error::{Error, Result};
 pub enum Saved {
     /// Bytes that nobody but the callback understands.
     Bytes(Vec<u8>),
-    /// JSON, which can be read in the checkpoint.
+    /// JSON, which can be read in the checkpoint. Python may have read it and written it anew: numbers and
+    /// spaces may look otherwise, and infinity and NaN are no JSON.
     Json(String),
 }
 

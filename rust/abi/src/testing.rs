@@ -193,7 +193,7 @@ pub struct Run {
     pub batch_size: Option<u64>,
     /// The loss of the batch.
     pub loss: Option<f64>,
-    /// Values of this epoch, by set and name: `valid_loss`.
+    /// Values of this epoch, by set and name: `valid_loss`. Of other epochs there are none here.
     pub metrics: HashMap<String, f64>,
     /// What the model gets.
     pub input: Option<Values>,
@@ -294,12 +294,14 @@ impl Run {
         }
     }
 
-    fn set(&self, number: u32) -> &'static str {
+    /// As lumbre: the pass under way, and training outside of one.
+    fn set(number: u32, hook: u32) -> &'static str {
+        let name = Hook::from_number(hook).map_or("", Hook::name);
         match number {
             set::TRAIN => "train",
             set::VALID => "valid",
-            _ if self.training => "train",
-            _ => "valid",
+            _ if name.starts_with("on_valid_") => "valid",
+            _ => "train",
         }
     }
 }
@@ -354,7 +356,7 @@ unsafe extern "C" fn metric(
     // SAFETY: as in `batch_size`; the name is there until we return.
     unsafe {
         let run = lent(call).run.borrow();
-        let name = format!("{}_{}", run.set(set), lossy(name));
+        let name = format!("{}_{}", Run::set(set, (*call).hook), lossy(name));
         let is_now = epoch == 0 || epoch == run.epoch;
         give(run.metrics.get(&name).copied().filter(|_| is_now), value)
     }
@@ -377,7 +379,7 @@ unsafe extern "C" fn log(call: *const Call, set: u32, name: Text, value: f64) ->
     // SAFETY: as in `metric`.
     unsafe {
         let mut run = lent(call).run.borrow_mut();
-        let name = format!("{}_{}", run.set(set), lossy(name));
+        let name = format!("{}_{}", Run::set(set, (*call).hook), lossy(name));
         run.logged.push((name, value));
     }
     answer::GIVEN

@@ -13,6 +13,7 @@ use lumbre_core::flow::Flow;
 use lumbre_core::hook::{Edge, Hook, HookId, HookSet, Scope};
 use lumbre_core::saved::Saved;
 use lumbre_core::{Error, Result};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyCapsuleMethods};
@@ -172,7 +173,15 @@ fn capsule_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyCapsule
     }
     let py = object.py();
     let kind = object.get_type().fully_qualified_name()?.to_string();
-    let given = object.call_method0(intern!(py, "__lumbre_callback__"))?;
+    let given = object
+        .call_method0(intern!(py, "__lumbre_callback__"))
+        .map_err(|error| {
+            if !error.get_type(py).is(py.get_type::<PyRuntimeError>()) {
+                return error;
+            }
+            // It is how lumbre-abi says that the callback has panicked.
+            exception(py, "ExtensionError", error.value(py).to_string())
+        })?;
     match given.cast_into::<PyCapsule>() {
         Ok(capsule) => Ok((capsule, kind)),
         Err(error) => {

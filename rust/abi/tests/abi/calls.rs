@@ -204,3 +204,27 @@ fn a_call_from_a_second_thread_is_refused_while_the_first_is_under_way() {
     may_leave.send(()).unwrap();
     assert_eq!(fire(), Ok(()), "it is free again");
 }
+
+/// Logs at the end of a pass and of an epoch.
+struct Ends;
+
+#[callback]
+impl Ends {
+    fn on_valid_end(&mut self, ctx: &mut Ctx<'_>) -> Result {
+        ctx.log("end", 1.0)
+    }
+
+    fn on_epoch_end(&mut self, ctx: &mut Ctx<'_>) -> Result {
+        ctx.log("end", 2.0)
+    }
+}
+
+#[test]
+fn outside_of_a_pass_what_is_logged_is_of_training_as_in_lumbre() {
+    let (mut run, ends) = (Run::new(), Mounted::new(Ends));
+    run.training = false;
+    run.fire(&ends, Hook::ValidEnd).unwrap();
+    run.fire(&ends, Hook::EpochEnd).unwrap();
+    let logged = [("valid_end".to_owned(), 1.0), ("train_end".to_owned(), 2.0)];
+    assert_eq!(run.logged, logged);
+}

@@ -115,7 +115,8 @@ fn its_own_side_refuses_too() {
     // SAFETY: a handle of this library's, which lives longer than what is opened.
     let foreign = unsafe { Foreign::open(handle.as_ptr()) }.unwrap();
     panicked(foreign.save());
-    let told = "it panicked earlier, so that what it remembers cannot be relied on; make a new one";
+    let told =
+        "Panics panicked earlier, so that what it remembers cannot be relied on; make a new one";
     assert_eq!(own.save().unwrap_err().to_string(), told);
     let good = Saved::Json("good".into());
     assert_eq!(own.load(&good).unwrap_err().to_string(), told);

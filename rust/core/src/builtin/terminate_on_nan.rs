@@ -22,6 +22,10 @@ pub struct TerminateOnNaN {
 impl TerminateOnNaN {
     fn look(&self, ctx: &impl Context) -> Result<Flow> {
         self.looked.store(ctx.state().step_count(), Relaxed);
+        if ctx.state().batch_is_skipped() {
+            // Somebody has left it out already: nothing comes of its loss.
+            return Ok(Flow::Continue);
+        }
         match ctx.loss()? {
             Some(loss) if !loss.is_finite() => end(ctx),
             _ => Ok(Flow::Continue),
