@@ -8,5 +8,6 @@ class LossSpike:
     after: tuple[str, ...]
     before: tuple[str, ...]
     logs: tuple[str, ...]
+
     def __new__(cls, factor: float = 3.0) -> Self: ...
     def __lumbre_callback__(self) -> object: ...
