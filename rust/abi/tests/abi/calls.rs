@@ -206,6 +206,7 @@ fn a_call_from_a_second_thread_is_refused_while_the_first_is_under_way() {
 }
 
 /// Logs at the end of a pass and of an epoch.
+#[derive(Default)]
 struct Ends;
 
 #[callback]
