@@ -1,6 +1,7 @@
 """What every test runs under: one torch thread, a known seed, no window and no deadline."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 # The tests share the cores among themselves; threads of torch would only be in their way.
 torch.set_num_threads(1)
+
+# What a shell starts in the background ignores Ctrl-C, which tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says something about the machine, not about lumbre.
 settings.register_profile(
