@@ -194,46 +194,29 @@ impl State {
 
     /// Whether the model has answered to the batch under way.
     pub fn has_pred(&self) -> bool {
-        self.in_batch() && self.stage.load(Relaxed) >= PREDICTED
+        self.in_batch() && (self.stage.load(Relaxed) >= PREDICTED || self.is_through(BATCHES))
     }
 
     /// Whether the batch under way has a loss.
     pub fn has_loss(&self) -> bool {
-        self.in_batch() && self.stage.load(Relaxed) >= COMPARED
+        let compared = Scope::TrainBatch.bit() | Scope::ValidBatch.bit();
+        self.in_batch() && (self.stage.load(Relaxed) >= COMPARED || self.is_through(compared))
     }
 
-    /// Note how far the batch under way has come, where no breakpoint has told it.
-    fn reach(&self, hook: Hook) {
-        match hook {
-            Hook::TrainBatchBegin | Hook::ValidBatchBegin | Hook::PredictBatchBegin => {
-                self.stage.store(0, Relaxed);
-            }
-            Hook::TrainBatchAfterPred | Hook::ValidBatchAfterPred => {
-                self.stage.store(PREDICTED, Relaxed);
-            }
-            Hook::TrainBatchAfterLoss | Hook::ValidBatchAfterLoss => {
-                self.stage.store(COMPARED, Relaxed);
-            }
-            // A step in which nobody is called tells of nothing in between; one that was left has told
-            // how far it came.
-            Hook::TrainBatchEnd | Hook::ValidBatchEnd if !self.batch_is_skipped() => {
-                self.stage.store(COMPARED, Relaxed);
-            }
-            Hook::PredictBatchEnd if !self.batch_is_skipped() => {
-                self.stage.store(PREDICTED, Relaxed);
-            }
-            _ => {}
-        }
+    /// Whether a batch of these has come to its end and was not left. A step in which nobody is called
+    /// tells of nothing in between; one that was left has told how far it came.
+    fn is_through(&self, scopes: u32) -> bool {
+        self.closing.load(Relaxed) & scopes != 0 && !self.batch_is_skipped()
     }
 
     /// Note that a breakpoint is reached: its scope opens or closes.
     pub fn enter(&self, hook: Hook) {
-        self.reach(hook);
         let open = self.open.load(Relaxed);
         match hook.edge() {
             Edge::Begin(scope) => {
                 self.open.store(open | scope.bit(), Relaxed);
                 self.closing.store(0, Relaxed);
+                self.stage.store(0, Relaxed);
             }
             Edge::End(scope) => {
                 self.closing.store(scope.bit(), Relaxed);
@@ -242,7 +225,16 @@ impl State {
                     self.completed.store(self.epoch(), Relaxed);
                 }
             }
-            Edge::Inside(_) | Edge::Anywhere => {}
+            Edge::Inside(_) => match hook {
+                Hook::TrainBatchAfterPred | Hook::ValidBatchAfterPred => {
+                    self.stage.store(PREDICTED, Relaxed);
+                }
+                Hook::TrainBatchAfterLoss | Hook::ValidBatchAfterLoss => {
+                    self.stage.store(COMPARED, Relaxed);
+                }
+                _ => {}
+            },
+            Edge::Anywhere => {}
         }
     }
 
