@@ -16,7 +16,15 @@ from sklearn import metrics as sklearn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lumbre as lb
-from lumbre.errors import DTypeError, MetricError, ShapeError, ShapeWarning, TargetError
+from lumbre._core import NativeMetric
+from lumbre.errors import (
+    ArgumentTypeError,
+    DTypeError,
+    MetricError,
+    ShapeError,
+    ShapeWarning,
+    TargetError,
+)
 from lumbre.metrics import MAE, MSE, RMSE, Accuracy, BinaryAccuracy, BinaryAccuracyWithLogits
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -307,6 +315,37 @@ def test_a_copy_keeps_the_threshold():
     twin = pickle.loads(pickle.dumps(BinaryAccuracy(0.9)))  # noqa: S301
     twin.update(torch.tensor([0.8]), torch.tensor([1]))
     assert twin.compute() == 0
+
+
+@pytest.mark.parametrize("kind", BUILT_IN)
+def test_the_last_batch_can_be_taken_back_once(kind, measured):
+    preds, target = example(kind)
+    metric = kind()
+    before = measured(metric, (preds[:20], target[:20]))
+    metric = kind()
+    for road in ROADS.values():
+        road(metric, preds[:20], target[:20])
+        road(metric, preds[20:], target[20:])
+        metric.retract()
+        metric.retract()
+    assert metric.compute() == pytest.approx(before)
+
+
+def test_the_state_of_another_is_refused_when_it_is_no_state():
+    native = NativeMetric("MAE")
+    with pytest.raises(MetricError, match="8 bytes each, got 9 bytes; pass what `state` returned"):
+        native.add_state(bytes(9))
+    with pytest.raises(MetricError, match="MAE is 3 numbers, got 1"):
+        NativeMetric("MAE", {}, bytes(8))
+
+
+def test_an_option_that_a_metric_does_not_have_is_refused():
+    with pytest.raises(MetricError, match="MAE has no threshold, leave it out"):
+        NativeMetric("MAE", {"threshold": 0.5})
+    with pytest.raises(MetricError, match="threshold is a number; got True"):
+        NativeMetric("BinaryAccuracy", {"threshold": True})
+    with pytest.raises(ArgumentTypeError, match="a word, True or False; got threshold=<object"):
+        NativeMetric("BinaryAccuracy", {"threshold": object()})
 
 
 # What they cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, ClassVar
 
 import torch
@@ -23,9 +24,9 @@ class Native(Metric):
 
     _kind: ClassVar[str]
 
-    def __init__(self, *, name: str | None = None, threshold: float | None = None) -> None:
+    def __init__(self, *, name: str | None = None, **options: Any) -> None:
         self.name = name
-        self._native = NativeMetric(self._kind, threshold)
+        self._native = NativeMetric(self._kind, options)
         self._on_device: Tensor | None = None
         self._before: Tensor | None = None
 
@@ -44,7 +45,7 @@ class Native(Metric):
         if not self._native.update(preds, target):
             self.update_with_torch(preds, target)
 
-    def compute(self) -> float:
+    def compute(self) -> Any:
         """The value over all batches since `reset`; NaN when there was none."""
         self._fetch()
         return self._native.compute()
@@ -68,10 +69,12 @@ class Native(Metric):
             state, before = self._measure(_dense(preds), _dense(target)), self._on_device
             self._on_device = state if before is None else before + state.to(before.device)
             self._before = before
+        self._native.leave()
 
     def retract(self) -> None:
-        """Take the last batch of `update_with_torch` back out, unless its value has been read."""
-        self._on_device = self._before
+        """Take the last batch back out, once; on a device unless its value has been read."""
+        if not self._native.retract():
+            self._on_device = self._before
 
     def _checked(self, name: str, tensor: Any) -> Tensor:
         if not isinstance(tensor, Tensor):
@@ -87,19 +90,21 @@ class Native(Metric):
         return tensor.detach()
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        """A batch as the tensor (sum, count, how many targets were out of range)."""
+        """A batch as a vector that adds up: the state, then how many targets were out of range."""
         raise NotImplementedError
 
     def _fetch(self) -> None:
         if self._on_device is None:
             return
-        total, count, outside = self._on_device.tolist()
+        *state, outside = self._on_device.tolist()
         self._on_device = self._before = None
         if outside:
             raise TargetError(self._out_of_range(int(outside)))
-        # What further parts a state has, such as what rounding has lost, a device leaves 0.
-        rest = [0.0] * (len(self._native.state) - 2)
-        self._native.add_state([total, count, *rest])
+        self._native.add_state(array("d", self._state_of(state)).tobytes())
+
+    def _state_of(self, sums: list[float]) -> list[float]:
+        """What was summed up on the device, as the state of `NativeMetric`."""
+        return sums
 
     def _out_of_range(self, number: int) -> str:
         return f"{type(self).__name__}: {number} targets were out of range."

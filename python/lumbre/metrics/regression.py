@@ -35,6 +35,10 @@ class MSE(Native):
         target = _fitting(self, preds, target).to(device=preds.device, dtype=dtype)
         return triple(self._error(preds.to(dtype) - target).sum(), target.numel())
 
+    def _state_of(self, sums: list[float]) -> list[float]:
+        # Sum, count, and what rounding the sum has lost, which a device does not keep.
+        return [*sums, 0.0]
+
     @staticmethod
     def _error(difference: Tensor) -> Tensor:
         return difference.square()

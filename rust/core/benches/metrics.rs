@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use lumbre_core::metrics::{Data, Mean, Metric, Native, View};
+use lumbre_core::metrics::{Data, Mean, Metric, Native, Options, View};
 use std::hint::black_box;
 
 /// Numbers without a pattern that a branch predictor could learn, the same in every run.
@@ -34,7 +34,7 @@ fn accuracy(c: &mut Criterion) {
         let target: Vec<i64> = noise(numel(&target_shape))
             .map(|x| i64::from(x >> 1) % shape[1])
             .collect();
-        let mut metric = Native::new("Accuracy", None).unwrap();
+        let mut metric = Native::new("Accuracy", Options::default()).unwrap();
         group.throughput(Throughput::Elements(preds.len() as u64));
         group.bench_function(BenchmarkId::from_parameter(format!("{shape:?}")), |b| {
             b.iter(|| {
@@ -57,7 +57,7 @@ fn elementwise(c: &mut Criterion) {
             let strides = contiguous(&shape);
             let preds = scores(numel(&shape));
             let target: Vec<f32> = preds.iter().rev().map(|x| x.round()).collect();
-            let mut metric = Native::new(name, None).unwrap();
+            let mut metric = Native::new(name, Options::default()).unwrap();
             group.throughput(Throughput::Elements(preds.len() as u64));
             group.bench_function(BenchmarkId::from_parameter(format!("{shape:?}")), |b| {
                 b.iter(|| {

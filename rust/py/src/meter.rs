@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lumbre_core::callback::Warning;
 use lumbre_core::loss::non_finite;
-use lumbre_core::metrics::{Fit, Mean, Metric, Native, View};
+use lumbre_core::metrics::{Fit, Mean, View};
 use lumbre_core::records::Value;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -38,8 +38,6 @@ struct Slot {
     name: Arc<str>,
     metric: Py<PyAny>,
     native: Option<Py<NativeMetric>>,
-    /// What `native` was before the batch under way; None when torch ops have counted it.
-    before: Mutex<Option<Native>>,
 }
 
 /// The loss and the metrics of one set: fed once a batch, read when its pass ends.
@@ -75,7 +73,6 @@ impl Meter {
             name: name.into(),
             metric,
             native,
-            before: Mutex::default(),
         };
         Self {
             losses: losses.into_iter().map(loss).collect(),
@@ -155,10 +152,7 @@ impl Meter {
         }
         for slot in &self.slots {
             let Some(native) = &slot.native else { continue };
-            let before = *lock(&slot.before);
-            if let Some(before) = before {
-                *native.bind(py).get().lock() = before;
-            } else {
+            if !native.bind(py).get().retract() {
                 drop(slot.metric.call_method0(py, intern!(py, "retract")));
             }
         }
@@ -236,12 +230,8 @@ impl Meter {
                 size = size.or(target.shape().first().and_then(|&n| u64::try_from(n).ok()));
                 for slot in &self.slots {
                     if let Some(native) = &slot.native {
-                        let state = &mut *native.bind(py).get().lock();
-                        let before = *state;
-                        let fit = state
-                            .update(&pred, &target)
-                            .map_err(|error| (slot, error))?;
-                        *lock(&slot.before) = Some(before);
+                        let fit = native.bind(py).get().count(&pred, &target);
+                        let fit = fit.map_err(|error| (slot, error))?;
                         if fit == Fit::Squeezed {
                             squeezed = squeezed.or(Some(native));
                         }
@@ -266,7 +256,6 @@ impl Meter {
             .iter()
             .filter(|slot| !counted || slot.native.is_none())
         {
-            *lock(&slot.before) = None;
             let update = intern!(py, "update");
             let metric = slot.metric.bind(py);
             let result = without_grad(py, || metric.call_method1(update, (pred, target)));

@@ -3,25 +3,37 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lumbre_core::metrics::{Fit, Metric, Native, View};
+use lumbre_core::error::{Error, Result};
+use lumbre_core::metrics::{Fit, Metric, Native, Options, Setting, View};
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict};
 
-use crate::error::{raise, warn};
+use crate::error::{exception, raise, warn};
 use crate::tensor;
+use crate::value;
 
 /// The state of a built-in metric, and how a batch is counted in.
 #[pyclass(module = "lumbre._core", frozen)]
 pub struct NativeMetric {
     name: String,
-    threshold: Option<f64>,
+    options: Options,
     state: Mutex<Native>,
     told: AtomicBool,
+    /// Whether the last batch was counted elsewhere, by torch ops.
+    left: AtomicBool,
 }
 
 impl NativeMetric {
     /// The numbers behind the metric. Never held while Python runs.
-    pub fn lock(&self) -> MutexGuard<'_, Native> {
+    fn lock(&self) -> MutexGuard<'_, Native> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Count a batch that is plain CPU memory.
+    pub fn count(&self, preds: &View<'_>, target: &View<'_>) -> Result<Fit> {
+        let fit = self.lock().update(preds, target)?;
+        self.left.store(false, Relaxed);
+        Ok(fit)
     }
 
     /// Warn, the first time, that shapes fit only without their dimensions of size 1.
@@ -45,23 +57,32 @@ impl NativeMetric {
 #[pymethods]
 impl NativeMetric {
     #[new]
-    #[pyo3(signature = (name, threshold=None, state=None))]
-    fn new(name: String, threshold: Option<f64>, state: Option<Vec<f64>>) -> PyResult<Self> {
-        let mut native = Native::new(&name, threshold).map_err(raise)?;
+    #[pyo3(signature = (name, options=None, state=None))]
+    fn new(
+        name: String,
+        options: Option<&Bound<'_, PyDict>>,
+        state: Option<&[u8]>,
+    ) -> PyResult<Self> {
+        let options = match options {
+            Some(options) => settings(options)?,
+            None => Options::default(),
+        };
+        let mut native = Native::new(&name, options.clone()).map_err(raise)?;
         if let Some(state) = state {
-            native.load(&state).map_err(raise)?;
+            native.load(&numbers(state)?).map_err(raise)?;
         }
         Ok(Self {
             name,
-            threshold,
+            options,
             state: Mutex::new(native),
             told: AtomicBool::new(false),
+            left: AtomicBool::new(false),
         })
     }
 
     /// Count a batch; False, with nothing counted, when its tensors are not plain CPU memory.
     fn update(&self, preds: &Bound<'_, PyAny>, target: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let count = |preds: View<'_>, target: View<'_>| self.lock().update(&preds, &target);
+        let count = |preds: View<'_>, target: View<'_>| self.count(&preds, &target);
         let Some(fit) = tensor::read_pair(preds, target, count)? else {
             return Ok(false);
         };
@@ -74,9 +95,24 @@ impl NativeMetric {
         self.tell(py, Fit::Squeezed)
     }
 
+    /// Say that the last batch was counted elsewhere.
+    fn leave(&self) {
+        self.left.store(true, Relaxed);
+    }
+
+    /// Take the last batch back out, once; False when it was counted elsewhere.
+    pub fn retract(&self) -> bool {
+        let here = !self.left.load(Relaxed);
+        if here {
+            self.lock().retract();
+        }
+        here
+    }
+
     /// The value over everything since the last reset; NaN when there was nothing.
-    fn compute(&self) -> f64 {
-        self.lock().compute()
+    fn compute<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let value = self.lock().compute();
+        value::to_python(py, &value)
     }
 
     /// Forget every batch.
@@ -86,14 +122,28 @@ impl NativeMetric {
 
     /// Take in what another metric of the same kind has seen.
     fn merge(&self, other: &Self) -> PyResult<()> {
-        let other = *other.lock();
-        self.lock().merge(&other).map_err(raise)
+        if std::ptr::eq(self, other) {
+            let twin = self.lock().clone();
+            return self.lock().merge(&twin).map_err(raise);
+        }
+        // Two threads may merge the same two into each other: each locks them in one order.
+        let (mut state, taken);
+        if std::ptr::from_ref(self) < std::ptr::from_ref(other) {
+            state = self.lock();
+            taken = other.lock();
+        } else {
+            taken = other.lock();
+            state = self.lock();
+        }
+        state.merge(&taken).map_err(raise)
     }
 
-    /// All it has seen, as numbers that add up over devices and processes.
+    /// All it has seen, as float64 numbers in the order of bytes that this machine has.
     #[getter]
-    fn state(&self) -> Vec<f64> {
-        self.lock().state()
+    fn state<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let state = self.lock().state();
+        let bytes: Vec<u8> = state.into_iter().flat_map(f64::to_ne_bytes).collect();
+        PyBytes::new(py, &bytes)
     }
 
     /// Where a score counts as class 1, on the scale of the scores; None for other metrics.
@@ -103,21 +153,69 @@ impl NativeMetric {
     }
 
     /// Take in what another metric has seen, from its state.
-    fn add_state(&self, state: Vec<f64>) -> PyResult<()> {
-        self.lock().add_state(&state).map_err(raise)
+    fn add_state(&self, state: &[u8]) -> PyResult<()> {
+        self.lock().add_state(&numbers(state)?).map_err(raise)
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> Reduced<'py> {
-        let this = slf.get();
-        (
-            slf.get_type().into_any(),
-            (this.name.clone(), this.threshold, this.state()),
-        )
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let (py, this) = (slf.py(), slf.get());
+        let options = PyDict::new(py);
+        for (name, setting) in this.options.given() {
+            match setting {
+                Setting::Flag(flag) => options.set_item(name, flag)?,
+                Setting::Number(number) => options.set_item(name, number)?,
+                Setting::Text(text) => options.set_item(name, text)?,
+                Setting::Numbers(numbers) => options.set_item(name, numbers)?,
+            }
+        }
+        let made_with = (this.name.clone(), options, this.state(py));
+        Ok((slf.get_type().into_any(), made_with))
     }
 
     fn __repr__(&self) -> String {
-        format!("NativeMetric({:?}, {:?})", self.name, self.lock().compute())
+        format!("NativeMetric({:?})", self.name)
     }
 }
 
-type Reduced<'py> = (Bound<'py, PyAny>, (String, Option<f64>, Vec<f64>));
+type Reduced<'py> = (
+    Bound<'py, PyAny>,
+    (String, Bound<'py, PyDict>, Bound<'py, PyBytes>),
+);
+
+/// Options from a dict; None means that an option is not given.
+fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
+    let mut options = Options::default();
+    for (name, value) in given {
+        let setting = if value.is_none() {
+            continue;
+        } else if let Ok(flag) = value.cast_exact::<PyBool>() {
+            Setting::Flag(flag.is_true())
+        } else if let Ok(number) = value.extract() {
+            Setting::Number(number)
+        } else if let Ok(text) = value.extract() {
+            Setting::Text(text)
+        } else if let Ok(numbers) = value.extract() {
+            Setting::Numbers(numbers)
+        } else {
+            let message = format!(
+                "an option of a metric is a number, a list of numbers, a word, True or False; got {name}={}",
+                value.repr()?
+            );
+            return Err(exception(given.py(), "ArgumentTypeError", message));
+        };
+        options = options.with(&name.extract::<String>()?, setting);
+    }
+    Ok(options)
+}
+
+fn numbers(state: &[u8]) -> PyResult<Vec<f64>> {
+    let (numbers, rest) = state.as_chunks();
+    if rest.is_empty() {
+        return Ok(numbers.iter().copied().map(f64::from_ne_bytes).collect());
+    }
+    Err(raise(Error::Metric(format!(
+        "the state of a metric is float64 numbers of 8 bytes each, got {} bytes; pass what `state` \
+         returned",
+        state.len()
+    ))))
+}

@@ -1,8 +1,9 @@
 //! The share of samples whose highest score is that of their class.
 
 use super::view::{Element, Reader, Run, Walk, tuple, with_slice};
-use super::{BLOCK, Data, Fit, Hits, Metric, View};
+use super::{BLOCK, Data, Fit, Hits, Kept, Metric, View};
 use crate::error::{Error, Result};
+use crate::records::Value;
 
 /// Multi-class accuracy, `hits / count`.
 ///
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 /// Source: scikit-learn, `accuracy_score`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Accuracy {
-    hits: Hits,
+    hits: Kept<Hits>,
 }
 
 impl Metric for Accuracy {
@@ -31,15 +32,19 @@ impl Metric for Accuracy {
             )));
         }
         let hits = with_slice!(preds.data(), scores => count_hits(scores, preds, target))?;
-        self.hits.add(Hits {
+        self.hits.step().add(Hits {
             hits,
             count: target.numel() as u64,
         });
         Ok(Fit::Exact)
     }
 
-    fn compute(&self) -> f64 {
-        self.hits.ratio()
+    fn retract(&mut self) {
+        self.hits.retract();
+    }
+
+    fn compute(&mut self) -> Value {
+        self.hits.now.ratio()
     }
 
     fn reset(&mut self) {
@@ -47,16 +52,16 @@ impl Metric for Accuracy {
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
-        self.hits.add(other.hits);
+        self.hits.aside(|hits| hits.add(other.hits.now));
         Ok(())
     }
 
     fn state(&self) -> Vec<f64> {
-        self.hits.state()
+        self.hits.now.state()
     }
 
     fn load(&mut self, state: &[f64]) -> Result<()> {
-        self.hits = Hits::from_state(self.name(), state)?;
+        self.hits.set(Hits::from_state(self.name(), state)?);
         Ok(())
     }
 }
@@ -262,7 +267,7 @@ fn out_of_range(index: usize, preds: &View, target: &View) -> Error {
 #[cfg(test)]
 #[allow(clippy::float_cmp)]
 mod tests {
-    use super::super::testing::{plain, strides_of, tensor};
+    use super::super::testing::{number, plain, strides_of, tensor};
     use super::*;
     use proptest::prelude::*;
 
@@ -273,7 +278,7 @@ mod tests {
         let mut metric = Accuracy::default();
         let target = plain("int64", &shape[..1], target);
         metric.update(&plain("float32", shape, scores).view(), &target.view())?;
-        Ok(metric.compute())
+        Ok(number(metric.compute()))
     }
 
     fn refused(p_shape: &[i64], t_dtype: &str, t_shape: &[i64]) -> (Error, String) {
@@ -321,7 +326,7 @@ mod tests {
         metric
             .update(&preds, &plain("uint8", &[1], &[1.0]).view())
             .unwrap();
-        assert_eq!(metric.compute(), 1.0);
+        assert_eq!(number(metric.compute()), 1.0);
     }
 
     #[test]

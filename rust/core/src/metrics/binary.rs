@@ -4,8 +4,9 @@
 #![allow(clippy::float_cmp, clippy::needless_bitwise_bool)]
 
 use super::view::{Element, Reader, with_slice};
-use super::{BLOCK, Fit, Hits, Metric, View, pair, unmergeable};
+use super::{BLOCK, Fit, Hits, Kept, Metric, View, pair, unmergeable};
 use crate::error::{Error, Result};
+use crate::records::Value;
 
 /// Binary accuracy, `hits / count`: class 1 is predicted where the probability is above the
 /// threshold.
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 pub struct BinaryAccuracy {
     cut: f64,
     logits: bool,
-    hits: Hits,
+    hits: Kept<Hits>,
 }
 
 impl BinaryAccuracy {
@@ -42,7 +43,7 @@ impl BinaryAccuracy {
         let metric = Self {
             cut,
             logits,
-            hits: Hits::default(),
+            hits: Kept::default(),
         };
         if threshold > 0.0 && threshold < 1.0 {
             return Ok(metric);
@@ -94,19 +95,23 @@ impl Metric for BinaryAccuracy {
                 .sum::<u64>();
             done += len;
         }
-        self.hits.add(Hits {
+        self.hits.step().add(Hits {
             hits,
             count: done as u64,
         });
         Ok(fit)
     }
 
-    fn compute(&self) -> f64 {
-        self.hits.ratio()
+    fn retract(&mut self) {
+        self.hits.retract();
+    }
+
+    fn compute(&mut self) -> Value {
+        self.hits.now.ratio()
     }
 
     fn reset(&mut self) {
-        self.hits = Hits::default();
+        self.hits = Kept::default();
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
@@ -114,16 +119,16 @@ impl Metric for BinaryAccuracy {
             let describe = |metric: &Self| format!("{} cut at {}", metric.name(), metric.cut);
             return Err(unmergeable(&describe(self), &describe(other)));
         }
-        self.hits.add(other.hits);
+        self.hits.aside(|hits| hits.add(other.hits.now));
         Ok(())
     }
 
     fn state(&self) -> Vec<f64> {
-        self.hits.state()
+        self.hits.now.state()
     }
 
     fn load(&mut self, state: &[f64]) -> Result<()> {
-        self.hits = Hits::from_state(self.name(), state)?;
+        self.hits.set(Hits::from_state(self.name(), state)?);
         Ok(())
     }
 }
@@ -154,7 +159,7 @@ fn no_class(name: &str, index: usize, target: &View) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::plain;
+    use super::super::testing::{number, plain};
     use super::*;
 
     fn measured(mut metric: BinaryAccuracy, scores: &[f64], target: &[f64]) -> f64 {
@@ -164,7 +169,7 @@ mod tests {
             plain("float32", &shape, target),
         );
         metric.update(&p.view(), &t.view()).unwrap();
-        metric.compute()
+        number(metric.compute())
     }
 
     #[test]
@@ -253,7 +258,7 @@ mod tests {
                 error.contains(dtype) && error.contains("(target > 0.5).long()"),
                 "{error}"
             );
-            assert!(metric.compute().is_nan());
+            assert!(number(metric.compute()).is_nan());
         }
     }
 }

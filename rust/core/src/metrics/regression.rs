@@ -1,8 +1,9 @@
 //! How far predictions are from their targets: MAE, MSE, RMSE.
 
 use super::view::{Element, Reader};
-use super::{BLOCK, Data, Fit, Metric, Sum, View, pair, parts, unmergeable, whole};
+use super::{BLOCK, Data, Fit, Kept, Metric, Sum, View, pair, parts, unmergeable, whole};
 use crate::error::Result;
+use crate::records::Value;
 
 /// How a deviation is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +23,20 @@ pub enum Measure {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Deviation {
     measure: Measure,
+    sums: Kept<Sums>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Sums {
     sum: Sum,
     count: u64,
+}
+
+impl Sums {
+    fn add(&mut self, other: &Self) {
+        self.sum.merge(&other.sum);
+        self.count += other.count;
+    }
 }
 
 impl Deviation {
@@ -32,8 +45,7 @@ impl Deviation {
     pub fn new(measure: Measure) -> Self {
         Self {
             measure,
-            sum: Sum::default(),
-            count: 0,
+            sums: Kept::default(),
         }
     }
 }
@@ -49,22 +61,27 @@ impl Metric for Deviation {
 
     fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
         let fit = pair(self.name(), preds, target)?;
-        let batch = match self.measure {
+        let sum = match self.measure {
             Measure::Absolute => sum(preds, target, f64::abs),
             Measure::Squared | Measure::RootSquared => sum(preds, target, |x| x * x),
         };
-        self.sum.merge(&batch);
-        self.count += target.numel() as u64;
+        let count = target.numel() as u64;
+        self.sums.step().add(&Sums { sum, count });
         Ok(fit)
     }
 
-    fn compute(&self) -> f64 {
-        let mean = self.sum.total() / self.count as f64;
-        if self.measure == Measure::RootSquared {
+    fn retract(&mut self) {
+        self.sums.retract();
+    }
+
+    fn compute(&mut self) -> Value {
+        let Sums { sum, count } = self.sums.now;
+        let mean = sum.total() / count as f64;
+        Value::Number(if self.measure == Measure::RootSquared {
             mean.sqrt()
         } else {
             mean
-        }
+        })
     }
 
     fn reset(&mut self) {
@@ -75,21 +92,22 @@ impl Metric for Deviation {
         if self.measure != other.measure {
             return Err(unmergeable(self.name(), other.name()));
         }
-        self.sum.merge(&other.sum);
-        self.count += other.count;
+        self.sums.aside(|sums| sums.add(&other.sums.now));
         Ok(())
     }
 
     /// Sum, count, and what rounding the sum has lost (a device may leave that 0).
     fn state(&self) -> Vec<f64> {
-        let [sum, lost] = self.sum.parts();
-        vec![sum, self.count as f64, lost]
+        let Sums { sum, count } = self.sums.now;
+        let [sum, lost] = sum.parts();
+        vec![sum, count as f64, lost]
     }
 
     fn load(&mut self, state: &[f64]) -> Result<()> {
         let [sum, count, lost] = parts(self.name(), state)?;
-        self.count = whole(self.name(), count)?;
-        self.sum = Sum::from_parts(sum, lost);
+        let count = whole(self.name(), count)?;
+        let sum = Sum::from_parts(sum, lost);
+        self.sums.set(Sums { sum, count });
         Ok(())
     }
 }
@@ -147,7 +165,7 @@ fn blocks<T: Element>(
 #[cfg(test)]
 #[allow(clippy::float_cmp)]
 mod tests {
-    use super::super::testing::{plain, tensor};
+    use super::super::testing::{number, plain, tensor};
     use super::*;
     use crate::error::Error;
 
@@ -156,7 +174,7 @@ mod tests {
         let shape = [i64::try_from(preds.len()).unwrap()];
         let (p, t) = (plain(dtype, &shape, preds), plain(dtype, &shape, target));
         metric.update(&p.view(), &t.view()).unwrap();
-        metric.compute()
+        number(metric.compute())
     }
 
     #[test]
@@ -194,7 +212,7 @@ mod tests {
             );
             metric.update(&pred.view(), &target.view()).unwrap();
         }
-        assert_eq!(metric.compute(), 1.5);
+        assert_eq!(number(metric.compute()), 1.5);
     }
 
     #[test]
@@ -244,7 +262,7 @@ mod tests {
                 .update(&plain("float64", &[1], &[1.0]).view(), &zeros.view())
                 .unwrap();
         }
-        assert_eq!(metric.compute() * 1001.0, 1e16 + 1000.0);
+        assert_eq!(number(metric.compute()) * 1001.0, 1e16 + 1000.0);
     }
 
     #[test]
@@ -261,7 +279,7 @@ mod tests {
             let (p, t) = (plain("float32", p, &two), plain("float32", t, &two));
             assert_eq!(metric.update(&p.view(), &t.view()).unwrap(), fit);
         }
-        assert_eq!(metric.compute(), 0.0);
+        assert_eq!(number(metric.compute()), 0.0);
         let before = metric;
         let six = [0.0; 6];
         for (p, t, mend) in [
