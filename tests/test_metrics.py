@@ -342,7 +342,7 @@ def test_the_state_of_another_is_refused_when_it_is_no_state():
 def test_an_option_that_a_metric_does_not_have_is_refused():
     with pytest.raises(MetricError, match="MAE has no threshold, leave it out"):
         NativeMetric("MAE", {"threshold": 0.5})
-    with pytest.raises(MetricError, match="threshold is a number; got True"):
+    with pytest.raises(MetricError, match="BinaryAccuracy: threshold is a number; got True"):
         NativeMetric("BinaryAccuracy", {"threshold": True})
     with pytest.raises(ArgumentTypeError, match="a word, True or False; got threshold=<object"):
         NativeMetric("BinaryAccuracy", {"threshold": object()})

@@ -19,7 +19,7 @@ pub use accuracy::Accuracy;
 pub use binary::BinaryAccuracy;
 pub use mean::{Mean, Sum};
 pub use native::Native;
-pub use options::{Options, Setting};
+pub use options::{Average, Options, Setting};
 pub use regression::{Deviation, Measure};
 pub use view::{Data, Reach, View};
 

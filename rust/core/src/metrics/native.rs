@@ -40,7 +40,8 @@ impl Native {
     ];
 
     /// The metric of that name, empty, with the options that it has.
-    pub fn new(name: &str, mut options: Options) -> Result<Self> {
+    pub fn new(name: &str, options: Options) -> Result<Self> {
+        let mut options = options.of(name);
         let metric = match name {
             "Accuracy" => Self::Accuracy(Accuracy::default()),
             "BinaryAccuracy" | "BinaryAccuracyWithLogits" => {
@@ -61,7 +62,7 @@ impl Native {
                 )));
             }
         };
-        options.end(name)?;
+        options.end()?;
         Ok(metric)
     }
 

@@ -17,26 +17,31 @@ pub enum Setting {
 
 /// Options by name. A metric takes those it knows; one that is left over is an error.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Options(Vec<(String, Setting)>);
+pub struct Options {
+    given: Vec<(String, Setting)>,
+    /// The metric they are for, for messages.
+    metric: String,
+}
 
 impl Options {
-    /// These options.
-    #[must_use]
-    pub fn new(given: Vec<(String, Setting)>) -> Self {
-        Self(given)
-    }
-
     /// These options and one more.
     #[must_use]
     pub fn with(mut self, name: &str, setting: Setting) -> Self {
-        self.0.push((name.into(), setting));
+        self.given.push((name.into(), setting));
+        self
+    }
+
+    /// The same, for the metric of that name.
+    #[must_use]
+    pub fn of(mut self, metric: &str) -> Self {
+        self.metric = metric.into();
         self
     }
 
     /// All that were not taken yet.
     #[must_use]
     pub fn given(&self) -> &[(String, Setting)] {
-        &self.0
+        &self.given
     }
 
     /// Takes a yes or no.
@@ -87,12 +92,13 @@ impl Options {
         })
     }
 
-    /// Ends the taking: what nobody took does not belong to `metric`.
-    pub fn end(self, metric: &str) -> Result<()> {
-        match self.0.first() {
+    /// Ends the taking: what nobody took does not belong to the metric.
+    pub fn end(self) -> Result<()> {
+        match self.given.first() {
             None => Ok(()),
             Some((name, _)) => Err(Error::Metric(format!(
-                "{metric} has no {name}, leave it out"
+                "{} has no {name}, leave it out",
+                self.metric
             ))),
         }
     }
@@ -103,18 +109,44 @@ impl Options {
         due: &str,
         read: impl FnOnce(Setting) -> std::result::Result<T, Setting>,
     ) -> Result<Option<T>> {
-        let Some(at) = self.0.iter().position(|(given, _)| given == name) else {
+        let Some(at) = self.given.iter().position(|(given, _)| given == name) else {
             return Ok(None);
         };
-        read(self.0.remove(at).1).map(Some).map_err(|got| {
+        read(self.given.remove(at).1).map(Some).map_err(|got| {
             let got = match got {
                 Setting::Flag(flag) => (if flag { "True" } else { "False" }).to_owned(),
                 Setting::Number(number) => number.to_string(),
                 Setting::Text(text) => format!("{text:?}"),
                 Setting::Numbers(numbers) => format!("{numbers:?}"),
             };
-            Error::Metric(format!("{name} is {due}; got {got}"))
+            Error::Metric(format!("{}: {name} is {due}; got {got}", self.metric))
         })
+    }
+}
+
+/// How the values of the classes become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Average {
+    /// Over all samples, whatever their class.
+    Micro,
+    /// Each class weighs the same.
+    Macro,
+    /// Each class weighs as many samples as it has.
+    Weighted,
+    /// Not at all: one value a class.
+    None,
+}
+
+impl Average {
+    /// Takes the option `average`, macro unless given.
+    pub fn take(options: &mut Options) -> Result<Self> {
+        let choices = [
+            ("micro", Self::Micro),
+            ("macro", Self::Macro),
+            ("weighted", Self::Weighted),
+            ("none", Self::None),
+        ];
+        Ok(options.choice("average", &choices)?.unwrap_or(Self::Macro))
     }
 }
 
@@ -124,6 +156,7 @@ mod tests {
 
     fn options() -> Options {
         Options::default()
+            .of("MSE")
             .with("k", Setting::Number(2.5))
             .with("average", Setting::Text("macro".into()))
             .with("from_logits", Setting::Flag(true))
@@ -138,10 +171,10 @@ mod tests {
         let choices = [("micro", 1), ("macro", 2)];
         assert_eq!(options.choice("average", &choices).unwrap(), Some(2));
         assert_eq!(options.flag("from_logits").unwrap(), Some(true));
-        let error = options.clone().end("MSE").unwrap_err().to_string();
+        let error = options.clone().end().unwrap_err().to_string();
         assert_eq!(error, "MSE has no thresholds, leave it out");
         assert_eq!(options.numbers("thresholds").unwrap(), Some(vec![0.0, 1.0]));
-        options.end("MSE").unwrap();
+        options.end().unwrap();
     }
 
     #[test]
@@ -151,13 +184,13 @@ mod tests {
             error.to_string()
         };
         let error = refused(options().count("k").unwrap_err());
-        assert_eq!(error, "k is a whole number above 0; got 2.5");
+        assert_eq!(error, "MSE: k is a whole number above 0; got 2.5");
         let error = refused(options().choice("average", &[("micro", ())]).unwrap_err());
-        assert_eq!(error, "average is one of \"micro\"; got \"macro\"");
+        assert_eq!(error, "MSE: average is one of \"micro\"; got \"macro\"");
         let error = refused(options().numbers("from_logits").unwrap_err());
-        assert_eq!(error, "from_logits is a list of numbers; got True");
+        assert_eq!(error, "MSE: from_logits is a list of numbers; got True");
         let error = refused(options().flag("thresholds").unwrap_err());
-        assert_eq!(error, "thresholds is True or False; got [0.0, 1.0]");
+        assert_eq!(error, "MSE: thresholds is True or False; got [0.0, 1.0]");
         assert!(options().number("average").is_err());
     }
 }
