@@ -88,6 +88,30 @@ def accuracy() -> list[Row]:
     ]
 
 
+def per_class() -> list[Row]:
+    """Counting in a batch of 256 with 100 classes, hits and misses without a pattern."""
+    torch.manual_seed(0)
+    pred, target = torch.randn(256, 100), torch.randint(100, (256,))
+    peers = torchmetrics.classification
+    pairs = {
+        "f1": (lb.metrics.F1(), peers.MulticlassF1Score(100, validate_args=False)),
+        "confusion": (
+            lb.metrics.ConfusionMatrix(),
+            peers.MulticlassConfusionMatrix(100, validate_args=False),
+        ),
+    }
+    rows = []
+    for name, (ours, theirs) in pairs.items():
+        sides = {
+            side: statement("update(pred, target)", 50, update=x.update, pred=pred, target=target)
+            for side, x in (("lumbre", ours), ("torchmetrics", theirs))
+        }
+        what = f"{type(ours).__name__}.update / torchmetrics"
+        times = take_turns(sides, 6.0)
+        rows.append(ratio(f"per_class.{name}", what, times, "lumbre", "torchmetrics", 0.1))
+    return rows
+
+
 def records() -> list[Row]:
     """From the last batch of an epoch to the next epoch: late in a long run, and early."""
     epochs, window = 10_000, 1000
@@ -170,6 +194,7 @@ ROWS: dict[str, Callable[[], list[Row]]] = {
     "fire.unused": fire,
     "fire.python": python_callbacks,
     "accuracy": accuracy,
+    "per_class": per_class,
     "import": import_time,
     "records": records,
     "resident.fires": growth_of_fires,

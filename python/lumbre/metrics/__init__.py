@@ -1,6 +1,21 @@
 """The metrics that come with lumbre."""
 
 from lumbre.metrics.classification import Accuracy, BinaryAccuracy, BinaryAccuracyWithLogits
-from lumbre.metrics.regression import MAE, MSE, RMSE
+from lumbre.metrics.confusion import F1, ConfusionMatrix, Precision, Recall
+from lumbre.metrics.regression import MAE, MSE, R2, RMSE
+from lumbre.metrics.top_k import TopKAccuracy
 
-__all__ = ["MAE", "MSE", "RMSE", "Accuracy", "BinaryAccuracy", "BinaryAccuracyWithLogits"]
+__all__ = [
+    "F1",
+    "MAE",
+    "MSE",
+    "R2",
+    "RMSE",
+    "Accuracy",
+    "BinaryAccuracy",
+    "BinaryAccuracyWithLogits",
+    "ConfusionMatrix",
+    "Precision",
+    "Recall",
+    "TopKAccuracy",
+]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from lumbre.errors import DTypeError, ShapeError
+from lumbre.errors import ShapeError
+from lumbre.metrics.classes import class_numbers, no_such_class
 from lumbre.metrics.native import Native, ordered, shape_of, triple
 
 
@@ -35,28 +35,16 @@ class Accuracy(Native):
         super().__init__(name=name)
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        if preds.dim() < 2 or (preds.shape[0], *preds.shape[2:]) != tuple(target.shape):
-            raise ShapeError(
-                "Accuracy takes preds of shape (n, classes, ...) and a target of shape (n, ...); "
-                f"got {shape_of(preds)} and {shape_of(target)}. For one score a sample there is "
-                "BinaryAccuracy; a one-hot target becomes one of classes by `target.argmax(1)`."
-            )
-        if target.is_floating_point():
-            raise DTypeError(
-                f"Accuracy takes class numbers as the target; got {target.dtype}. "
-                "Make them so: `target.long()`."
-            )
+        target = class_numbers(
+            self, preds, target, "For one score a sample there is BinaryAccuracy"
+        )
         scores = ordered(preds)
-        target = target.to(device=preds.device, dtype=torch.int64)
         hits = (scores.argmax(1) == target) & ~scores.isnan().any(1)
         outside = (target < 0) | (target >= preds.shape[1])
         return triple(hits.sum(), target.numel(), outside.sum())
 
     def _out_of_range(self, number: int) -> str:
-        return (
-            f"Accuracy: {number} targets name a class that preds do not have. Classes count from "
-            "0; is the model's last layer wide enough?"
-        )
+        return no_such_class(self, number)
 
 
 class BinaryAccuracy(Native):

@@ -67,8 +67,9 @@ class Native(Metric):
         preds, target = self._checked("preds", preds), self._checked("target", target)
         with torch.no_grad():
             state, before = self._measure(_dense(preds), _dense(target)), self._on_device
-            self._on_device = state if before is None else before + state.to(before.device)
-            self._before = before
+            if before is not None and target.numel():
+                state = self._joined(before, state.to(before.device))
+            self._on_device, self._before = state if target.numel() else before, before
         self._native.leave()
 
     def retract(self) -> None:
@@ -90,21 +91,26 @@ class Native(Metric):
         return tensor.detach()
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        """A batch as a vector that adds up: the state, then how many targets were out of range."""
+        """A batch as a vector: the state, then how many targets were out of range."""
         raise NotImplementedError
+
+    def _joined(self, before: Tensor, batch: Tensor) -> Tensor:
+        """What `_measure` made of all batches before and of this one, as one; they add up."""
+        return before + batch
 
     def _fetch(self) -> None:
         if self._on_device is None:
             return
-        *state, outside = self._on_device.tolist()
+        state, outside = self._read(self._on_device)
         self._on_device = self._before = None
         if outside:
             raise TargetError(self._out_of_range(int(outside)))
-        self._native.add_state(array("d", self._state_of(state)).tobytes())
+        self._native.add_state(array("d", state).tobytes())
 
-    def _state_of(self, sums: list[float]) -> list[float]:
-        """What was summed up on the device, as the state of `NativeMetric`."""
-        return sums
+    def _read(self, joined: Tensor) -> tuple[list[float], float]:
+        """The state of `NativeMetric`, and how many targets were out of range; waits."""
+        *state, outside = joined.tolist()
+        return state, outside
 
     def _out_of_range(self, number: int) -> str:
         return f"{type(self).__name__}: {number} targets were out of range."

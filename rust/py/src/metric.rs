@@ -190,11 +190,11 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
             continue;
         } else if let Ok(flag) = value.cast_exact::<PyBool>() {
             Setting::Flag(flag.is_true())
-        } else if let Ok(number) = value.extract() {
+        } else if let Ok(number) = value.extract::<f64>() {
             Setting::Number(number)
-        } else if let Ok(text) = value.extract() {
+        } else if let Ok(text) = value.extract::<String>() {
             Setting::Text(text)
-        } else if let Ok(numbers) = value.extract() {
+        } else if let Ok(numbers) = value.extract::<Vec<f64>>() {
             Setting::Numbers(numbers)
         } else {
             let message = format!(

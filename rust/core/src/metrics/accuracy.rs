@@ -1,8 +1,9 @@
 //! The share of samples whose highest score is that of their class.
 
-use super::view::{Element, Reader, Run, Walk, tuple, with_slice};
-use super::{BLOCK, Data, Fit, Hits, Kept, Metric, View};
-use crate::error::{Error, Result};
+use super::classes::{ONE_SCORE, Scores, check, each_run};
+use super::view::{Element, Run, with_slice};
+use super::{BLOCK, Fit, Hits, Kept, Metric, View};
+use crate::error::Result;
 use crate::records::Value;
 
 /// Multi-class accuracy, `hits / count`.
@@ -24,13 +25,7 @@ impl Metric for Accuracy {
 
     #[inline]
     fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        check_shapes(preds, target)?;
-        if target.data().is_float() {
-            return Err(Error::DType(format!(
-                "Accuracy needs class numbers as target, got {}; pass target.long()",
-                target.data().dtype()
-            )));
-        }
+        check(self.name(), preds, target, ONE_SCORE)?;
         let hits = with_slice!(preds.data(), scores => count_hits(scores, preds, target))?;
         self.hits.step().add(Hits {
             hits,
@@ -66,97 +61,29 @@ impl Metric for Accuracy {
     }
 }
 
-fn check_shapes(preds: &View, target: &View) -> Result<()> {
-    let (scores, classes) = (preds.shape(), target.shape());
-    let [n, _, rest @ ..] = scores else {
-        return Err(Error::Shape(format!(
-            "Accuracy needs scores of shape (n, classes, ...), got preds of shape {}; use \
-             BinaryAccuracy where there is one score for each target",
-            tuple(scores)
-        )));
-    };
-    if classes.split_first() == Some((n, rest)) {
-        return Ok(());
-    }
-    let due = [&[*n], rest].concat();
-    let mend = match classes {
-        _ if classes == scores => "pass target.argmax(1) if the target is one-hot",
-        [m, 1, others @ ..] if (m, others) == (n, rest) => "pass target.squeeze(1)",
-        _ => "pass one class number for each prediction",
-    };
-    Err(Error::Shape(format!(
-        "Accuracy needs a target of shape {} for preds of shape {}, got {}; {mend}",
-        tuple(&due),
-        tuple(scores),
-        tuple(classes)
-    )))
-}
-
-/// Class numbers in logical order, read where they lie if they are plain int64.
-enum Classes<'a> {
-    Plain(&'a [i64]),
-    Converted(Reader<'a>, Vec<i64>),
-}
-
-impl<'a> Classes<'a> {
-    fn new(target: &View<'a>) -> Self {
-        match target.flat() {
-            Some(Data::I64(classes)) => Self::Plain(classes),
-            _ => Self::Converted(Reader::new(target), vec![0; BLOCK]),
-        }
-    }
-
-    fn next(&mut self, len: usize) -> &[i64] {
-        match self {
-            Self::Plain(classes) => {
-                let (now, later) = classes.split_at(len);
-                *classes = later;
-                now
-            }
-            Self::Converted(reader, buffer) => {
-                reader.classes(&mut buffer[..len]);
-                &buffer[..len]
-            }
-        }
-    }
+fn count_hits<T: Element>(data: &[T], preds: &View, target: &View) -> Result<u64> {
+    let mut hits = 0;
+    each_run(
+        "Accuracy",
+        data,
+        preds,
+        target,
+        |from, run, scores, wanted| {
+            hits += match (scores.stride, scores.classes, run.stride) {
+                (1, 2, 2) => few(from.as_chunks::<2>().0, wanted),
+                (1, 3, 3) => few(from.as_chunks::<3>().0, wanted),
+                (1, 4, 4) => few(from.as_chunks::<4>().0, wanted),
+                (1, ..) => rows(from, run, scores, wanted),
+                _ => planes(from, run, scores, wanted),
+            }?;
+            Ok(())
+        },
+    )?;
+    Ok(hits)
 }
 
 /// The hits of a run, or the place in it where the class does not exist.
 type Counted = std::result::Result<u64, usize>;
-
-/// The scores of one position: how many, and how far apart in memory.
-#[derive(Clone, Copy)]
-struct Scores {
-    classes: usize,
-    stride: usize,
-}
-
-fn count_hits<T: Element>(data: &[T], preds: &View, target: &View) -> Result<u64> {
-    let mut dims = preds.dims();
-    let (first, class) = (dims.next(), dims.next());
-    let Some(class) = class else { return Ok(0) }; // never: `check_shapes` has seen two dimensions
-    let scores = Scores {
-        classes: class.size,
-        stride: class.stride,
-    };
-    let mut positions = Walk::new(first.into_iter().chain(dims));
-    let mut classes = Classes::new(target);
-    let (mut hits, mut done) = (0, 0);
-    while let Some(run) = positions.next_run(BLOCK) {
-        let wanted = classes.next(run.len);
-        let from = &data[run.offset..];
-        let counted = match (scores.stride, scores.classes, run.stride) {
-            (1, 2, 2) => few(from.as_chunks::<2>().0, wanted),
-            (1, 3, 3) => few(from.as_chunks::<3>().0, wanted),
-            (1, 4, 4) => few(from.as_chunks::<4>().0, wanted),
-            (1, ..) => rows(from, run, scores, wanted),
-            _ => planes(from, run, scores, wanted),
-        };
-        hits += counted.map_err(|at| out_of_range(done + at, preds, target))?;
-        done += run.len;
-    }
-    Ok(hits)
-}
 
 /// Counts hits where the scores of a position lie side by side.
 ///
@@ -247,28 +174,13 @@ fn planes<T: Element>(from: &[T], run: Run, scores: Scores, wanted: &[i64]) -> C
     Ok(ok.iter().filter(|&&ok| ok).count() as u64)
 }
 
-#[cold]
-fn out_of_range(index: usize, preds: &View, target: &View) -> Error {
-    let classes = preds.shape()[1];
-    let value = target.text(index);
-    let mend = if value.starts_with('-') {
-        "leave out positions to be ignored: keep = target >= 0"
-    } else {
-        "give the model more outputs, or pass target - 1 if its classes count from 1"
-    };
-    Error::Target(format!(
-        "Accuracy got class {value} at index {index} of the flattened target, but preds of shape \
-         {} score the classes 0 to {}; {mend}",
-        tuple(preds.shape()),
-        classes - 1,
-    ))
-}
-
 #[cfg(test)]
 #[allow(clippy::float_cmp)]
 mod tests {
+    use super::super::Data;
     use super::super::testing::{number, plain, strides_of, tensor};
     use super::*;
+    use crate::error::Error;
     use proptest::prelude::*;
 
     const NAN: f64 = f64::NAN;

@@ -5,22 +5,32 @@
 //! they can be saved, and merged with those of another device or process.
 
 mod accuracy;
+mod argmax;
 mod binary;
+mod classes;
+mod confusion;
 mod kept;
 mod mean;
 mod native;
 mod options;
+mod per_class;
+mod r2;
 mod regression;
 #[cfg(test)]
 pub(crate) mod testing;
+mod top_k;
 mod view;
 
 pub use accuracy::Accuracy;
 pub use binary::BinaryAccuracy;
+pub use confusion::{ConfusionMatrix, Normalize};
 pub use mean::{Mean, Sum};
 pub use native::Native;
 pub use options::{Average, Options, Setting};
+pub use per_class::{PerClass, Share};
+pub use r2::R2;
 pub use regression::{Deviation, Measure};
+pub use top_k::TopKAccuracy;
 pub use view::{Data, Reach, View};
 
 use crate::error::{Error, Result};
@@ -78,7 +88,7 @@ pub trait Metric: Clone {
 
 fn unmergeable(one: &str, two: &str) -> Error {
     Error::Metric(format!(
-        "{one} cannot take in the state of {two}; merge metrics of one kind and one threshold"
+        "{one} cannot take in the state of {two}; merge metrics of one kind, made with the same options"
     ))
 }
 

@@ -1,7 +1,8 @@
 //! A built-in metric of any kind, made by name.
 
 use super::{
-    Accuracy, BinaryAccuracy, Deviation, Fit, Measure, Metric, Options, View, unmergeable,
+    Accuracy, Average, BinaryAccuracy, ConfusionMatrix, Deviation, Fit, Measure, Metric, Normalize,
+    Options, PerClass, R2, Share, TopKAccuracy, View, unmergeable,
 };
 use crate::error::{Error, Result};
 use crate::records::Value;
@@ -15,6 +16,14 @@ pub enum Native {
     BinaryAccuracy(BinaryAccuracy),
     /// `MAE`, `MSE`, `RMSE`.
     Deviation(Deviation),
+    /// `Precision`, `Recall`, `F1`.
+    PerClass(PerClass),
+    /// `ConfusionMatrix`.
+    ConfusionMatrix(ConfusionMatrix),
+    /// `TopKAccuracy`.
+    TopKAccuracy(TopKAccuracy),
+    /// `R2`.
+    R2(R2),
 }
 
 /// Runs the body with the metric inside a [`Native`].
@@ -24,19 +33,29 @@ macro_rules! with_metric {
             Native::Accuracy($metric) => $body,
             Native::BinaryAccuracy($metric) => $body,
             Native::Deviation($metric) => $body,
+            Native::PerClass($metric) => $body,
+            Native::ConfusionMatrix($metric) => $body,
+            Native::TopKAccuracy($metric) => $body,
+            Native::R2($metric) => $body,
         }
     };
 }
 
 impl Native {
     /// The names that [`Native::new`] knows.
-    pub const NAMES: [&str; 6] = [
+    pub const NAMES: [&str; 12] = [
         "Accuracy",
         "BinaryAccuracy",
         "BinaryAccuracyWithLogits",
         "MAE",
         "MSE",
         "RMSE",
+        "Precision",
+        "Recall",
+        "F1",
+        "ConfusionMatrix",
+        "TopKAccuracy",
+        "R2",
     ];
 
     /// The metric of that name, empty, with the options that it has.
@@ -55,6 +74,21 @@ impl Native {
             "MAE" => Self::Deviation(Deviation::new(Measure::Absolute)),
             "MSE" => Self::Deviation(Deviation::new(Measure::Squared)),
             "RMSE" => Self::Deviation(Deviation::new(Measure::RootSquared)),
+            "Precision" | "Recall" | "F1" => {
+                let share = match name {
+                    "Precision" => Share::Precision,
+                    "Recall" => Share::Recall,
+                    _ => Share::F1,
+                };
+                Self::PerClass(PerClass::new(share, Average::take(&mut options)?))
+            }
+            "ConfusionMatrix" => {
+                Self::ConfusionMatrix(ConfusionMatrix::new(Normalize::take(&mut options)?))
+            }
+            "TopKAccuracy" => {
+                Self::TopKAccuracy(TopKAccuracy::new(options.count("k")?.unwrap_or(5)))
+            }
+            "R2" => Self::R2(R2::default()),
             _ => {
                 let names = Self::NAMES.join(", ");
                 return Err(Error::Metric(format!(
@@ -103,6 +137,10 @@ impl Metric for Native {
             (Self::Accuracy(one), Self::Accuracy(two)) => one.merge(two),
             (Self::BinaryAccuracy(one), Self::BinaryAccuracy(two)) => one.merge(two),
             (Self::Deviation(one), Self::Deviation(two)) => one.merge(two),
+            (Self::PerClass(one), Self::PerClass(two)) => one.merge(two),
+            (Self::ConfusionMatrix(one), Self::ConfusionMatrix(two)) => one.merge(two),
+            (Self::TopKAccuracy(one), Self::TopKAccuracy(two)) => one.merge(two),
+            (Self::R2(one), Self::R2(two)) => one.merge(two),
             _ => Err(unmergeable(self.name(), other.name())),
         }
     }
@@ -125,9 +163,24 @@ mod tests {
     use proptest::prelude::*;
 
     fn all() -> impl Iterator<Item = Native> {
-        Native::NAMES
-            .into_iter()
-            .map(|name| Native::new(name, Options::default()).unwrap())
+        Native::NAMES.into_iter().map(|name| {
+            let options = Options::default();
+            let two = options.clone().with("k", Setting::Number(2.0));
+            Native::new(name, if name == "TopKAccuracy" { two } else { options }).unwrap()
+        })
+    }
+
+    /// Whether predictions are scores of classes.
+    fn is_of_classes(metric: &Native) -> bool {
+        use Native::{BinaryAccuracy, Deviation, R2};
+        !matches!(metric, BinaryAccuracy(_) | Deviation(_) | R2(_))
+    }
+
+    fn numbers(value: Value) -> Vec<f64> {
+        match value {
+            Value::Number(number) => vec![number],
+            Value::Array { data, .. } => data,
+        }
     }
 
     fn threshold(at: f64) -> Options {
@@ -136,10 +189,12 @@ mod tests {
 
     /// Shapes of predictions and targets for `n` samples, wide enough to take several blocks.
     fn shapes(metric: &Native, n: i64, inner: i64) -> (Vec<i64>, Vec<i64>) {
-        match metric {
-            Native::Accuracy(_) => (vec![n, 3, inner], vec![n, inner]),
-            _ => (vec![n, inner], vec![n, inner]),
-        }
+        let scores = if is_of_classes(metric) {
+            vec![n, 3, inner]
+        } else {
+            vec![n, inner]
+        };
+        (scores, vec![n, inner])
     }
 
     fn numel(shape: &[i64]) -> usize {
@@ -204,7 +259,8 @@ mod tests {
 
     #[test]
     fn states_that_no_metric_wrote_are_refused() {
-        for mut metric in all() {
+        // The others, whose states have no fixed length, are tested beside them.
+        for mut metric in all().filter(|metric| metric.state().len() > 1) {
             let before = metric.clone();
             let mut short = metric.state();
             short.pop();
@@ -258,7 +314,7 @@ mod tests {
                 plain("int64", &t_shape, &t_values),
             );
             expected.update(&p.view(), &t.view()).unwrap();
-            assert_eq!(expected.state()[1], t_values.len() as f64);
+            assert!(!numbers(expected.compute())[0].is_nan());
             for (p_dtype, t_dtype) in DTYPES.iter().flat_map(|p| DTYPES.map(|t| (*p, t))) {
                 let (p, t) = (
                     plain(p_dtype, &p_shape, &p_values),
@@ -270,7 +326,7 @@ mod tests {
                         assert_eq!((fit, &measured), (Fit::Exact, &expected));
                     }
                     Err(error) => {
-                        assert!(matches!(metric, Native::Accuracy(_)), "{error}");
+                        assert!(is_of_classes(&metric), "{error}");
                         assert!(t.view().data().is_float(), "{error}");
                     }
                 }
@@ -305,9 +361,13 @@ mod tests {
                 merged.merge(&of(at, n)).unwrap();
                 let mut added = of(at, n);
                 added.add_state(&of(0, at).state()).unwrap();
+                let value = numbers(whole.compute());
                 for mut part in [merged, added] {
-                    prop_assert_eq!(part.state()[1], whole.state()[1]);
-                    prop_assert!((number(part.compute()) - number(whole.compute())).abs() < 1e-14);
+                    let parts = numbers(part.compute());
+                    prop_assert_eq!(parts.len(), value.len());
+                    for (one, all) in parts.into_iter().zip(&value) {
+                        prop_assert!((one - all).abs() < 1e-13);
+                    }
                 }
                 let mut loaded = metric.clone();
                 loaded.load(&whole.state()).unwrap();

@@ -1,0 +1,315 @@
+//! Precision, recall and F1 of each class, and what they are on the average.
+
+use super::argmax::each_prediction;
+use super::classes::{TWO_SCORES, check, check_classes, index};
+use super::{Average, Fit, Metric, View, unmergeable, whole};
+use crate::error::{Error, Result};
+use crate::records::Value;
+
+/// Which share is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Of the predictions of a class, the hits.
+    Precision,
+    /// Of the samples of a class, the hits.
+    Recall,
+    /// The harmonic mean of both.
+    F1,
+}
+
+/// The samples of a class, or of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counts {
+    hits: u64,
+    predicted: u64,
+    wanted: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.hits += other.hits;
+        self.predicted += other.predicted;
+        self.wanted += other.wanted;
+    }
+
+    /// 0 where there is nothing to have a share of, as scikit-learn's `zero_division=0` has it.
+    fn share(self, share: Share) -> f64 {
+        let (hits, of) = match share {
+            Share::Precision => (self.hits, self.predicted),
+            Share::Recall => (self.hits, self.wanted),
+            Share::F1 => (2 * self.hits, self.predicted + self.wanted),
+        };
+        if of == 0 {
+            0.0
+        } else {
+            hits as f64 / of as f64
+        }
+    }
+}
+
+/// Precision, recall or F1 over classes.
+///
+/// Shapes, ties and NaN are those of `Accuracy`; a sample with a NaN among its scores predicts no
+/// class. All classes that predictions score are averaged, those that do not occur with a share of 0.
+///
+/// Source: scikit-learn, `precision_recall_fscore_support(labels=range(classes), zero_division=0)`.
+#[derive(Clone, Debug)]
+pub struct PerClass {
+    share: Share,
+    average: Average,
+    /// One for each class; empty before the first batch.
+    counts: Vec<Counts>,
+    /// What they were before the last batch.
+    before: Vec<Counts>,
+}
+
+impl PerClass {
+    /// An empty metric.
+    #[must_use]
+    pub fn new(share: Share, average: Average) -> Self {
+        Self {
+            share,
+            average,
+            counts: Vec::new(),
+            before: Vec::new(),
+        }
+    }
+
+    fn total(&self) -> Counts {
+        self.counts
+            .iter()
+            .fold(Counts::default(), |mut sum, &counts| {
+                sum.add(counts);
+                sum
+            })
+    }
+}
+
+/// What a batch could be taken back to is no part of what was measured.
+impl PartialEq for PerClass {
+    fn eq(&self, other: &Self) -> bool {
+        (self.share, self.average, &self.counts) == (other.share, other.average, &other.counts)
+    }
+}
+
+impl Metric for PerClass {
+    fn name(&self) -> &'static str {
+        match self.share {
+            Share::Precision => "Precision",
+            Share::Recall => "Recall",
+            Share::F1 => "F1",
+        }
+    }
+
+    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
+        let name = self.name();
+        check(name, preds, target, TWO_SCORES)?;
+        if target.numel() == 0 {
+            self.before.clone_from(&self.counts);
+            return Ok(Fit::Exact);
+        }
+        let classes = usize::try_from(preds.shape()[1]).unwrap_or_default();
+        check_classes(name, self.counts.len(), classes)?;
+        self.before.clone_from(&self.counts);
+        self.counts.resize(classes, Counts::default());
+        let counts = &mut self.counts;
+        let read = each_prediction(name, preds, target, |wanted, predicted| {
+            for (&wanted, &predicted) in wanted.iter().zip(predicted) {
+                let (wanted, predicted) = (index(wanted), predicted as usize);
+                counts[wanted].wanted += 1;
+                counts[wanted].hits += u64::from(wanted == predicted);
+                if let Some(counts) = counts.get_mut(predicted) {
+                    counts.predicted += 1;
+                }
+            }
+        });
+        if read.is_err() {
+            self.retract();
+        }
+        read.map(|()| Fit::Exact)
+    }
+
+    fn retract(&mut self) {
+        self.counts.clone_from(&self.before);
+    }
+
+    fn compute(&mut self) -> Value {
+        let total = self.total();
+        if total.wanted == 0 {
+            return Value::Number(f64::NAN);
+        }
+        let shares = self.counts.iter().map(|counts| counts.share(self.share));
+        Value::Number(match self.average {
+            Average::Micro => total.share(self.share),
+            Average::Macro => shares.sum::<f64>() / self.counts.len() as f64,
+            Average::Weighted => {
+                let pairs = shares.zip(&self.counts);
+                pairs
+                    .map(|(share, counts)| share * counts.wanted as f64)
+                    .sum::<f64>()
+                    / total.wanted as f64
+            }
+            Average::None => {
+                let data: Vec<f64> = shares.collect();
+                let shape = vec![data.len()];
+                return Value::Array { shape, data };
+            }
+        })
+    }
+
+    fn reset(&mut self) {
+        self.counts.clear();
+        self.before.clear();
+    }
+
+    fn merge(&mut self, other: &Self) -> Result<()> {
+        if (self.share, self.average) != (other.share, other.average) {
+            let describe = |metric: &Self| format!("{} {:?}", metric.name(), metric.average);
+            return Err(unmergeable(&describe(self), &describe(other)));
+        }
+        if other.counts.is_empty() {
+            return Ok(());
+        }
+        check_classes(self.name(), self.counts.len(), other.counts.len())?;
+        for counts in [&mut self.counts, &mut self.before] {
+            counts.resize(other.counts.len(), Counts::default());
+            counts
+                .iter_mut()
+                .zip(&other.counts)
+                .for_each(|(to, &from)| to.add(from));
+        }
+        Ok(())
+    }
+
+    /// Hits, predictions and samples, class by class. They add up over devices and processes.
+    fn state(&self) -> Vec<f64> {
+        let counts = self.counts.iter();
+        counts
+            .flat_map(|each| [each.hits as f64, each.predicted as f64, each.wanted as f64])
+            .collect()
+    }
+
+    fn load(&mut self, state: &[f64]) -> Result<()> {
+        let (classes, rest) = state.as_chunks();
+        if !rest.is_empty() {
+            return Err(Error::Metric(format!(
+                "the state of {} is 3 counts a class, got {} numbers; pass what `state` returned",
+                self.name(),
+                state.len()
+            )));
+        }
+        let counts = classes.iter().map(|&[hits, predicted, wanted]| {
+            Ok(Counts {
+                hits: whole(self.name(), hits)?,
+                predicted: whole(self.name(), predicted)?,
+                wanted: whole(self.name(), wanted)?,
+            })
+        });
+        self.counts = counts.collect::<Result<_>>()?;
+        self.before.clone_from(&self.counts);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp)]
+mod tests {
+    use super::super::testing::{number, plain};
+    use super::*;
+
+    const SHARES: [Share; 3] = [Share::Precision, Share::Recall, Share::F1];
+
+    /// Of 4 classes: 0 hit once and missed by 1, 1 taken for 0, 2 with a NaN, 3 not there.
+    fn counted(share: Share, average: Average) -> PerClass {
+        let scores = [
+            [1.0, 0.0, 0.0, 0.0],
+            [0.0, 1.0, 0.0, 0.0],
+            [1.0, 1.0, 0.0, 0.0],
+            [0.0, f64::NAN, 1.0, 0.0],
+        ];
+        let mut metric = PerClass::new(share, average);
+        let preds = plain("float32", &[4, 4], scores.as_flattened());
+        let target = plain("int64", &[4], &[0.0, 0.0, 1.0, 2.0]);
+        metric.update(&preds.view(), &target.view()).unwrap();
+        metric
+    }
+
+    #[test]
+    fn each_share_is_its_formula_and_0_where_there_is_nothing_to_share() {
+        let expected = [
+            [1.0 / 2.0, 0.0, 0.0, 0.0],
+            [1.0 / 2.0, 0.0, 0.0, 0.0],
+            [2.0 / 4.0, 0.0, 0.0, 0.0],
+        ];
+        for (share, expected) in SHARES.into_iter().zip(expected) {
+            let value = counted(share, Average::None).compute();
+            let (shape, data) = (vec![4], expected.to_vec());
+            assert_eq!(value, Value::Array { shape, data });
+        }
+    }
+
+    #[test]
+    fn averages_are_over_classes_samples_or_classes_by_their_samples() {
+        let of = |share, average| number(counted(share, average).compute());
+        for (share, micro) in SHARES.into_iter().zip([1.0 / 3.0, 1.0 / 4.0, 2.0 / 7.0]) {
+            assert_eq!(of(share, Average::Micro), micro);
+            assert_eq!(of(share, Average::Macro), 0.5 / 4.0);
+            assert_eq!(of(share, Average::Weighted), 0.5 * 2.0 / 4.0);
+        }
+    }
+
+    #[test]
+    fn another_number_of_classes_is_an_error_that_changes_nothing() {
+        let mut metric = counted(Share::F1, Average::Macro);
+        let before = metric.clone();
+        let (preds, target) = (
+            plain("int8", &[1, 3], &[0.0; 3]),
+            plain("int8", &[1], &[0.0]),
+        );
+        let error = metric.update(&preds.view(), &target.view()).unwrap_err();
+        assert!(matches!(error, Error::Shape(_)));
+        let error = error.to_string();
+        assert!(
+            error.contains("F1 has counted batches of 4 classes, and this one has 3"),
+            "{error}"
+        );
+        let mut other = PerClass::new(Share::F1, Average::Macro);
+        other.load(&[0.0, 0.0, 1.0]).unwrap();
+        assert!(metric.merge(&other).is_err());
+        let bad = plain("int8", &[1, 4], &[0.0; 4]);
+        assert!(
+            metric
+                .update(&bad.view(), &plain("int8", &[1], &[4.0]).view())
+                .is_err()
+        );
+        assert_eq!(metric, before);
+        metric.retract();
+        assert_eq!(
+            metric, before,
+            "a batch that failed is not there to be taken back"
+        );
+    }
+
+    #[test]
+    fn a_state_that_is_no_counts_is_refused() {
+        let mut metric = PerClass::new(Share::Recall, Average::Macro);
+        let error = metric.load(&[1.0; 4]).unwrap_err().to_string();
+        assert!(
+            error.contains("Recall is 3 counts a class, got 4"),
+            "{error}"
+        );
+        let error = metric.load(&[1.0, -1.0, 2.0]).unwrap_err().to_string();
+        assert!(
+            error.contains("Recall holds -1 where a count is due"),
+            "{error}"
+        );
+        let error = metric
+            .merge(&PerClass::new(Share::Recall, Average::Micro))
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("Recall Macro cannot take in the state of Recall Micro")
+        );
+    }
+}
