@@ -77,6 +77,10 @@ class ShapeWarning(LumbreWarning):
     """Shapes fit by broadcasting only, which is seldom what is meant."""
 
 
+class MetricWarning(LumbreWarning):
+    """A metric has no value, or not of every class: the data so far do not define it."""
+
+
 class MonitorWarning(LumbreWarning):
     """A callback watches a name that is no metric of the run (yet)."""
 

@@ -1,5 +1,6 @@
 """The metrics that come with lumbre."""
 
+from lumbre.metrics.auroc import BinaryAUROC, MulticlassAUROC
 from lumbre.metrics.classification import Accuracy, BinaryAccuracy, BinaryAccuracyWithLogits
 from lumbre.metrics.confusion import F1, ConfusionMatrix, Precision, Recall
 from lumbre.metrics.regression import MAE, MSE, R2, RMSE
@@ -12,9 +13,11 @@ __all__ = [
     "R2",
     "RMSE",
     "Accuracy",
+    "BinaryAUROC",
     "BinaryAccuracy",
     "BinaryAccuracyWithLogits",
     "ConfusionMatrix",
+    "MulticlassAUROC",
     "Precision",
     "Recall",
     "TopKAccuracy",

@@ -111,7 +111,13 @@ impl NativeMetric {
 
     /// The value over everything since the last reset; NaN when there was nothing.
     fn compute<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let value = self.lock().compute();
+        let (value, caveat) = {
+            let mut state = self.lock();
+            (state.compute(), state.caveat())
+        };
+        if let Some(caveat) = caveat {
+            warn(py, "MetricWarning", &caveat)?;
+        }
         value::to_python(py, &value)
     }
 
@@ -150,6 +156,12 @@ impl NativeMetric {
     #[getter]
     fn cut(&self) -> Option<f64> {
         self.lock().cut()
+    }
+
+    /// The thresholds between which scores are counted; None where there are none.
+    #[getter]
+    fn thresholds(&self) -> Option<Vec<f64>> {
+        self.lock().thresholds().map(<[f64]>::to_vec)
     }
 
     /// Take in what another metric has seen, from its state.

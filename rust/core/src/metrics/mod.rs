@@ -6,6 +6,7 @@
 
 mod accuracy;
 mod argmax;
+mod auroc;
 mod binary;
 mod classes;
 mod confusion;
@@ -22,6 +23,7 @@ mod top_k;
 mod view;
 
 pub use accuracy::Accuracy;
+pub use auroc::Auroc;
 pub use binary::BinaryAccuracy;
 pub use confusion::{ConfusionMatrix, Normalize};
 pub use mean::{Mean, Sum};

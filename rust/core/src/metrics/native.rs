@@ -1,8 +1,8 @@
 //! A built-in metric of any kind, made by name.
 
 use super::{
-    Accuracy, Average, BinaryAccuracy, ConfusionMatrix, Deviation, Fit, Measure, Metric, Normalize,
-    Options, PerClass, R2, Share, TopKAccuracy, View, unmergeable,
+    Accuracy, Auroc, Average, BinaryAccuracy, ConfusionMatrix, Deviation, Fit, Measure, Metric,
+    Normalize, Options, PerClass, R2, Share, TopKAccuracy, View, unmergeable,
 };
 use crate::error::{Error, Result};
 use crate::records::Value;
@@ -24,6 +24,8 @@ pub enum Native {
     TopKAccuracy(TopKAccuracy),
     /// `R2`.
     R2(R2),
+    /// `BinaryAUROC`, `MulticlassAUROC`.
+    Auroc(Auroc),
 }
 
 /// Runs the body with the metric inside a [`Native`].
@@ -37,13 +39,14 @@ macro_rules! with_metric {
             Native::ConfusionMatrix($metric) => $body,
             Native::TopKAccuracy($metric) => $body,
             Native::R2($metric) => $body,
+            Native::Auroc($metric) => $body,
         }
     };
 }
 
 impl Native {
     /// The names that [`Native::new`] knows.
-    pub const NAMES: [&str; 12] = [
+    pub const NAMES: [&str; 14] = [
         "Accuracy",
         "BinaryAccuracy",
         "BinaryAccuracyWithLogits",
@@ -56,6 +59,8 @@ impl Native {
         "ConfusionMatrix",
         "TopKAccuracy",
         "R2",
+        "BinaryAUROC",
+        "MulticlassAUROC",
     ];
 
     /// The metric of that name, empty, with the options that it has.
@@ -89,6 +94,8 @@ impl Native {
                 Self::TopKAccuracy(TopKAccuracy::new(options.count("k")?.unwrap_or(5)))
             }
             "R2" => Self::R2(R2::default()),
+            "BinaryAUROC" => Self::Auroc(Auroc::binary(&mut options)?),
+            "MulticlassAUROC" => Self::Auroc(Auroc::multiclass(&mut options)?),
             _ => {
                 let names = Self::NAMES.join(", ");
                 return Err(Error::Metric(format!(
@@ -105,6 +112,24 @@ impl Native {
     pub fn cut(&self) -> Option<f64> {
         match self {
             Self::BinaryAccuracy(metric) => Some(metric.cut()),
+            _ => None,
+        }
+    }
+
+    /// The thresholds between which a metric counts scores; None for the others.
+    #[must_use]
+    pub fn thresholds(&self) -> Option<&[f64]> {
+        match self {
+            Self::Auroc(metric) => metric.thresholds(),
+            _ => None,
+        }
+    }
+
+    /// What the user should hear about the value, such as why it is NaN.
+    #[must_use]
+    pub fn caveat(&self) -> Option<String> {
+        match self {
+            Self::Auroc(metric) => metric.caveat(),
             _ => None,
         }
     }
@@ -141,6 +166,7 @@ impl Metric for Native {
             (Self::ConfusionMatrix(one), Self::ConfusionMatrix(two)) => one.merge(two),
             (Self::TopKAccuracy(one), Self::TopKAccuracy(two)) => one.merge(two),
             (Self::R2(one), Self::R2(two)) => one.merge(two),
+            (Self::Auroc(one), Self::Auroc(two)) => one.merge(two),
             _ => Err(unmergeable(self.name(), other.name())),
         }
     }
@@ -173,7 +199,8 @@ mod tests {
     /// Whether predictions are scores of classes.
     fn is_of_classes(metric: &Native) -> bool {
         use Native::{BinaryAccuracy, Deviation, R2};
-        !matches!(metric, BinaryAccuracy(_) | Deviation(_) | R2(_))
+        metric.name() != "BinaryAUROC"
+            && !matches!(metric, BinaryAccuracy(_) | Deviation(_) | R2(_))
     }
 
     fn numbers(value: Value) -> Vec<f64> {

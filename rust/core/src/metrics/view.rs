@@ -445,6 +445,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads the scores of one class, of a view of shape (n, classes, ...).
+    pub fn of_class(view: &View<'a>, class: usize) -> Self {
+        let mut dims = view.dims();
+        let (first, classes) = (dims.next(), dims.next());
+        let mut walk = Walk::new(first.into_iter().chain(dims));
+        walk.offset = class * classes.map_or(0, |dim| dim.stride);
+        Self {
+            data: view.data,
+            walk,
+        }
+    }
+
     /// Fills `out` with the next elements.
     pub fn floats(&mut self, out: &mut [f64]) {
         with_slice!(self.data, slice => fill(slice, &mut self.walk, out, Element::to_f64));

@@ -1,0 +1,635 @@
+#![allow(clippy::float_cmp)]
+
+use super::super::testing::{DTYPES, plain};
+use super::super::{Options, Setting};
+use super::ranks::{Key, Ranks};
+use super::*;
+use proptest::prelude::*;
+
+const NAN: f64 = f64::NAN;
+
+fn binary(options: &Options) -> Auroc {
+    Auroc::binary(&mut options.clone()).unwrap()
+}
+
+fn multiclass(average: &str, options: &Options) -> Auroc {
+    let mut options = options
+        .clone()
+        .with("average", Setting::Text(average.into()));
+    Auroc::multiclass(&mut options).unwrap()
+}
+
+fn none() -> Options {
+    Options::default()
+}
+
+fn even(count: f64) -> Options {
+    none().with("num_thresholds", Setting::Number(count))
+}
+
+fn logits(options: Options) -> Options {
+    options.with("from_logits", Setting::Flag(true))
+}
+
+/// Counts a batch of scores (n,), or (n, classes) as there are more of them than targets.
+fn count(metric: &mut Auroc, dtype: &str, scores: &[f64], target: &[f64]) -> Result<Fit> {
+    let n = i64::try_from(target.len()).unwrap();
+    let all = i64::try_from(scores.len()).unwrap();
+    let shape = if n == all {
+        vec![n]
+    } else {
+        vec![n, all / n.max(1)]
+    };
+    let (p, t) = (plain(dtype, &shape, scores), plain("int64", &[n], target));
+    metric.update(&p.view(), &t.view())
+}
+
+fn values(metric: &mut Auroc) -> Vec<f64> {
+    match metric.compute() {
+        Value::Number(number) => vec![number],
+        Value::Array { shape, data } => {
+            assert_eq!(shape, [data.len()]);
+            data
+        }
+    }
+}
+
+fn value(metric: &mut Auroc) -> f64 {
+    match values(metric)[..] {
+        [value] => value,
+        _ => unreachable!("one value is due"),
+    }
+}
+
+fn measured(dtype: &str, scores: &[f64], target: &[f64]) -> f64 {
+    let mut metric = binary(&none());
+    count(&mut metric, dtype, scores, target).unwrap();
+    value(&mut metric)
+}
+
+/// Each pair looked at. Comparisons with NaN are false, so that it loses.
+fn by_pairs(scores: &[f64], labels: &[bool]) -> f64 {
+    let group = |label: bool| {
+        let of = move |(_, l): &(&f64, &bool)| **l == label;
+        scores
+            .iter()
+            .zip(labels)
+            .filter(of)
+            .map(|(&score, _)| score)
+    };
+    let (mut twice, mut pairs) = (0, 0);
+    for high in group(true) {
+        for low in group(false) {
+            twice += i32::from(high > low) * 2 + i32::from(high == low);
+            pairs += 2;
+        }
+    }
+    f64::from(twice) / f64::from(pairs)
+}
+
+fn in_order<K: Key + std::fmt::Debug>(numbers: &[f64]) {
+    for pair in numbers.windows(2) {
+        let keys = [K::of(pair[0], true), K::of(pair[1], true)];
+        assert!(keys[0] < keys[1], "{pair:?}");
+        assert_eq!(keys.map(Key::score), pair);
+    }
+    for label in [true, false] {
+        assert_eq!(K::of(-0.0, label), K::of(0.0, label));
+        for nan in [NAN, -NAN, f64::from_bits(u64::MAX)] {
+            assert!(K::of(nan, label).score().is_nan());
+        }
+    }
+    let all = numbers.iter().map(|&x| K::of(x, false));
+    assert!(all.clone().all(|key| K::of(NAN, true) < key));
+    assert!(all.clone().all(|key| K::of(NAN, false) > key));
+}
+
+#[test]
+fn keys_are_in_the_order_of_the_scores() {
+    let single = [
+        f64::NEG_INFINITY,
+        f64::from(f32::MIN),
+        -1.5,
+        -f64::from(f32::from_bits(1)),
+        0.0,
+        f64::from(f32::from_bits(1)),
+        f64::from(f32::MIN_POSITIVE),
+        1.0,
+        1.5,
+        f64::from(f32::MAX),
+        f64::INFINITY,
+    ];
+    in_order::<u32>(&single);
+    in_order::<u64>(&single);
+    in_order::<u64>(&[
+        f64::MIN,
+        -1.0,
+        -1.0 + 1e-16,
+        0.0,
+        5e-324,
+        1.0,
+        1.0 + 3e-16,
+        f64::MAX,
+    ]);
+}
+
+#[test]
+fn equal_scores_count_half() {
+    assert_eq!(
+        measured("float32", &[0.1, 0.4, 0.35, 0.8], &[0.0, 0.0, 1.0, 1.0]),
+        0.75
+    );
+    assert_eq!(
+        measured("float32", &[0.5; 7], &[0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0]),
+        0.5
+    );
+    assert_eq!(measured("float32", &[-0.0, 0.0], &[1.0, 0.0]), 0.5);
+}
+
+#[test]
+fn nan_loses_all_its_pairs() {
+    assert_eq!(
+        measured("float32", &[NAN, 0.9, 0.1, 0.2], &[1.0, 1.0, 0.0, 0.0]),
+        0.5
+    );
+    assert_eq!(
+        measured("float64", &[0.8, 0.9, NAN, 0.2], &[1.0, 1.0, 0.0, 0.0]),
+        0.5
+    );
+    assert_eq!(measured("float16", &[NAN, NAN], &[1.0, 0.0]), 0.0);
+    for options in [even(5.0), logits(even(5.0))] {
+        let mut metric = binary(&options);
+        count(&mut metric, "float32", &[NAN, NAN], &[1.0, 0.0]).unwrap();
+        assert_eq!(value(&mut metric), 0.0);
+    }
+    let mut metric = multiclass("none", &logits(none()));
+    count(&mut metric, "float32", &[NAN, 1.0, 0.0, 2.0], &[0.0, 1.0]).unwrap();
+    assert_eq!(values(&mut metric), [0.0, 0.0]);
+}
+
+#[test]
+fn wide_scores_keep_their_order_beside_narrow_ones() {
+    let close = [1.0, 1.0 + 1e-12, 1.0 + 2e-12];
+    assert_eq!(measured("float64", &close, &[0.0, 1.0, 0.0]), 0.5);
+    assert_eq!(
+        measured("int64", &[16_777_216.0, 16_777_217.0], &[0.0, 1.0]),
+        1.0
+    );
+    let mut metric = binary(&none());
+    count(&mut metric, "float32", &[1.0, -2.0, NAN], &[0.0, 1.0, 1.0]).unwrap();
+    metric.compute();
+    count(&mut metric, "float64", &[1.0 + 1e-12], &[1.0]).unwrap();
+    count(&mut metric, "bfloat16", &[1.0], &[1.0]).unwrap();
+    // Against the one negative: won, drawn, lost, and NaN.
+    assert_eq!(value(&mut metric), 1.5 / 4.0);
+}
+
+#[test]
+fn bins_are_a_trapezoid_through_the_points_of_the_thresholds() {
+    let thresholds = |at: &[f64]| none().with("thresholds", Setting::Numbers(at.into()));
+    let mut metric = binary(&thresholds(&[0.5, 0.0, 1.0, 0.5]));
+    count(
+        &mut metric,
+        "float32",
+        &[0.5, 0.9, 0.2, 0.6],
+        &[1.0, 1.0, 0.0, 0.0],
+    )
+    .unwrap();
+    // The points are (0, 0), (1/2, 1), (1, 1).
+    assert_eq!(value(&mut metric), 0.75);
+    // A threshold that nothing reaches from above leaves the curve as short as it is.
+    let mut metric = binary(&thresholds(&[0.25, 0.75]));
+    count(
+        &mut metric,
+        "float32",
+        &[0.5, 0.9, 0.2, 0.6],
+        &[1.0, 1.0, 0.0, 0.0],
+    )
+    .unwrap();
+    assert_eq!(value(&mut metric), 0.375);
+}
+
+#[test]
+fn a_score_at_a_threshold_is_above_it_in_its_own_precision() {
+    for dtype in ["float32", "float64"] {
+        let mut metric = binary(&even(11.0));
+        let scores: Vec<f64> = (0..=10).map(|k| f64::from(k) / 10.0).collect();
+        let target: Vec<f64> = (0..=10).map(|k| f64::from(k % 3 == 0)).collect();
+        count(&mut metric, dtype, &scores, &target).unwrap();
+        let labels: Vec<_> = target.iter().map(|&x| x == 1.0).collect();
+        assert!((value(&mut metric) - by_pairs(&scores, &labels)).abs() < 1e-15);
+    }
+}
+
+#[test]
+fn classes_are_averaged_as_asked() {
+    let scores = [0.5, 0.3, 0.2, 0.1, 0.6, 0.3, 0.4, 0.4, 0.2, 0.2, 0.3, 0.5];
+    let target = [0.0, 1.0, 1.0, 2.0];
+    let of = |average| {
+        let mut metric = multiclass(average, &none());
+        count(&mut metric, "float64", &scores, &target).unwrap();
+        values(&mut metric)
+    };
+    assert_eq!(of("none"), [1.0, 1.0, 1.0]);
+    assert_eq!((of("macro"), of("weighted")), (vec![1.0], vec![1.0]));
+    // Of 4 * 8 pairs two are ties and one is lost.
+    let labels: Vec<_> = (0..12)
+        .map(|k| f64::from(k % 3) == target[usize::try_from(k / 3).unwrap()])
+        .collect();
+    assert_eq!(of("micro"), [by_pairs(&scores, &labels)]);
+}
+
+#[test]
+fn averages_leave_out_classes_without_an_area() {
+    let scores = [0.6, 0.4, 0.9, 0.5, 0.5, 0.9, 0.1, 0.9, 0.9];
+    let target = [0.0, 1.0, 0.0];
+    let mut each = multiclass("none", &none());
+    count(&mut each, "float32", &scores, &target).unwrap();
+    let areas = values(&mut each);
+    assert!(areas[0] == 0.5 && areas[1] == 0.5 && areas[2].is_nan());
+    let text = each.caveat().unwrap();
+    assert!(
+        text.contains("is NaN for them: no target so far is of class 2,"),
+        "{text}"
+    );
+    for average in ["macro", "weighted"] {
+        let mut metric = multiclass(average, &none());
+        count(&mut metric, "float32", &scores, &target).unwrap();
+        assert_eq!(value(&mut metric), 0.5);
+        let text = metric.caveat().unwrap();
+        assert!(
+            text.contains("is the mean without them: no target so far is of"),
+            "{text}"
+        );
+        metric.reset();
+        assert_eq!(metric.caveat(), None);
+        count(&mut metric, "float32", &scores, &[1.0; 3]).unwrap();
+        assert!(value(&mut metric).is_nan());
+        let text = metric.caveat().unwrap();
+        assert!(
+            text.contains("is NaN: of the targets so far each is 1,"),
+            "{text}"
+        );
+    }
+    let mut micro = multiclass("micro", &none());
+    count(&mut micro, "float32", &scores, &[1.0; 3]).unwrap();
+    assert!(value(&mut micro).is_finite());
+    assert_eq!(micro.caveat(), None);
+}
+
+#[test]
+fn one_class_alone_has_no_area() {
+    for (class, options) in [
+        (0.0, none()),
+        (1.0, none()),
+        (0.0, even(3.0)),
+        (1.0, even(3.0)),
+    ] {
+        let mut metric = binary(&options);
+        assert!(value(&mut metric).is_nan());
+        assert_eq!(metric.caveat(), None);
+        count(&mut metric, "float32", &[0.1, 0.2], &[class; 2]).unwrap();
+        assert!(value(&mut metric).is_nan());
+        let text = metric.caveat().unwrap();
+        assert!(text.contains(&format!("each is {class}, and")), "{text}");
+        count(&mut metric, "float32", &[0.1], &[1.0 - class]).unwrap();
+        assert_eq!(metric.caveat(), None);
+    }
+}
+
+#[test]
+fn many_absent_classes_are_named_in_short() {
+    let mut metric = multiclass("macro", &none());
+    let scores: Vec<f64> = (0..40).map(|k| f64::from(k % 7)).collect();
+    count(&mut metric, "float32", &scores, &[3.0, 19.0]).unwrap();
+    let text = metric.caveat().unwrap();
+    assert!(
+        text.contains("of class 0, 1, 2, 4, 5 or 13 others,"),
+        "{text}"
+    );
+}
+
+#[test]
+fn logits_do_not_saturate() {
+    let scores = [20.0, 30.0, 25.0, 40.0];
+    let target = [0.0, 1.0, 0.0, 1.0];
+    let mut metric = binary(&logits(none()));
+    count(&mut metric, "float32", &scores, &target).unwrap();
+    assert_eq!(value(&mut metric), 1.0);
+    let pairs: Vec<f64> = scores.iter().flat_map(|&x| [0.0, x]).collect();
+    let mut metric = multiclass("none", &logits(none()));
+    count(&mut metric, "float32", &pairs, &target).unwrap();
+    assert_eq!(values(&mut metric), [1.0, 1.0]);
+    // The same differences of logits are the same probabilities.
+    let mut metric = multiclass("none", &logits(none()));
+    count(&mut metric, "float64", &[1.0, 2.0, 5.0, 6.0], &[0.0, 1.0]).unwrap();
+    assert_eq!(values(&mut metric), [0.5, 0.5]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_not_counted() {
+    let refused = |metric: &mut Auroc, p: &[i64], dtype: &str, t: &[i64], value: f64| {
+        let before = metric.clone();
+        let fill = |shape: &[i64], x| vec![x; shape.iter().product::<i64>().try_into().unwrap()];
+        let (p, t) = (
+            plain("float32", p, &fill(p, 0.5)),
+            plain(dtype, t, &fill(t, value)),
+        );
+        let error = metric.update(&p.view(), &t.view()).unwrap_err();
+        assert!(*metric == before);
+        (matches!(error, Error::Shape(_)), error.to_string())
+    };
+    let mut two = binary(&none());
+    let (shape, text) = refused(&mut two, &[2], "int64", &[3], 0.0);
+    assert!(shape && text.contains("(2,) and (3,)"), "{text}");
+    for (dtype, bad, shown) in [
+        ("int64", 2.0, "got 2 at index 0"),
+        ("float32", 0.5, "got 0.5 at"),
+    ] {
+        let (shape, text) = refused(&mut two, &[300], dtype, &[300], bad);
+        assert!(
+            !shape && text.contains(shown) && text.contains("MulticlassAUROC"),
+            "{text}"
+        );
+    }
+    let mut many = multiclass("macro", &none());
+    for (p, t, mend) in [
+        (&[4][..], &[4][..], "use BinaryAUROC where"),
+        (&[4, 1], &[4], "preds.squeeze(1)"),
+        (&[4, 3], &[4, 3], "target.argmax(1)"),
+        (&[4, 3], &[4, 1], "target.squeeze(1)"),
+        (
+            &[4, 3],
+            &[5],
+            "shape (4,) for preds of shape (4, 3), got (5,)",
+        ),
+    ] {
+        let (shape, text) = refused(&mut many, p, "int64", t, 0.0);
+        assert!(shape && text.contains(mend), "{text}");
+    }
+    let (_, text) = refused(&mut many, &[4, 3], "float32", &[4], 0.0);
+    assert!(text.contains("target.long()"), "{text}");
+    for (bad, mend) in [(3.0, "pass target - 1"), (-1.0, "keep = target >= 0")] {
+        let (_, text) = refused(&mut many, &[200, 3], "int64", &[200], bad);
+        assert!(
+            text.contains(mend) && text.contains("the classes 0 to 2"),
+            "{text}"
+        );
+    }
+    count(&mut many, "float32", &[0.1, 0.2, 0.7, 0.1], &[0.0, 1.0]).unwrap();
+    let (shape, text) = refused(&mut many, &[4, 3], "int64", &[4], 0.0);
+    assert!(
+        shape && text.contains("counted scores of 2 classes, got preds of"),
+        "{text}"
+    );
+    many.retract();
+    count(
+        &mut many,
+        "float32",
+        &[0.1, 0.2, 0.7, 0.1, 0.3, 0.6],
+        &[0.0, 2.0],
+    )
+    .unwrap();
+}
+
+#[test]
+fn options_that_cannot_work_are_refused() {
+    let text = |made: Result<Auroc>| made.unwrap_err().to_string();
+    for bad in [1.0, 2.5, -3.0, 1e7, NAN] {
+        let text = text(Auroc::binary(&mut even(bad)));
+        assert!(
+            text.contains(&format!("got {bad}; pass num_thresholds=200")),
+            "{text}"
+        );
+    }
+    for (given, got) in [(vec![0.5, 0.5], "got [0.5]"), (vec![0.0, NAN], "got NaN")] {
+        let mut options = none().with("thresholds", Setting::Numbers(given));
+        let text = text(Auroc::multiclass(&mut options));
+        assert!(text.contains(got), "{text}");
+    }
+    let mut both = even(5.0).with("thresholds", Setting::Numbers(vec![0.0, 1.0]));
+    let both = text(Auroc::binary(&mut both));
+    assert!(
+        both.contains("got both; leave out num_thresholds=5"),
+        "{both}"
+    );
+}
+
+#[test]
+fn only_metrics_that_measure_alike_merge() {
+    let mut two = multiclass("macro", &none());
+    count(&mut two, "float32", &[0.1, 0.2, 0.7, 0.1], &[0.0, 1.0]).unwrap();
+    let mut three = multiclass("macro", &none());
+    count(
+        &mut three,
+        "float32",
+        &[0.1, 0.2, 0.7, 0.1, 0.4, 0.4],
+        &[0.0, 1.0],
+    )
+    .unwrap();
+    let different = [
+        (two.clone(), three),
+        (two, multiclass("micro", &none())),
+        (binary(&none()), binary(&even(5.0))),
+        (binary(&even(6.0)), binary(&even(5.0))),
+        (binary(&none()), binary(&logits(none()))),
+        (binary(&none()), multiclass("macro", &none())),
+    ];
+    for (mut one, other) in different {
+        let before = one.clone();
+        let text = one.merge(&other).unwrap_err().to_string();
+        assert!(
+            text.contains(&one.described()) && text.contains(&other.described()),
+            "{text}"
+        );
+        assert_ne!(one.described(), other.described());
+        assert!(one == before);
+    }
+}
+
+#[test]
+fn scores_take_four_bytes_and_wide_ones_eight() {
+    let n = 10_000;
+    let scores: Vec<f64> = (0..n).map(f64::from).collect();
+    let target: Vec<f64> = (0..n).map(|k| f64::from(k % 3 == 0)).collect();
+    for (dtype, bytes) in [("float32", 4), ("bfloat16", 4), ("float64", 8)] {
+        let mut metric = binary(&none());
+        count(&mut metric, dtype, &scores, &target).unwrap();
+        let kept = match &metric.curves[0] {
+            Curve::Narrow(ranks) => size_of::<u32>() * ranks.counts().iter().sum::<usize>(),
+            Curve::Wide(ranks) => size_of::<u64>() * ranks.counts().iter().sum::<usize>(),
+            Curve::Binned(_) => 0,
+        };
+        assert_eq!(kept, bytes * scores.len());
+    }
+}
+
+#[test]
+fn states_that_no_metric_wrote_are_refused() {
+    let mut full = multiclass("macro", &none());
+    count(&mut full, "float32", &[0.1, 0.2, 0.7, 0.1], &[0.0, 1.0]).unwrap();
+    let good = full.state();
+    for (at, bad) in [
+        (0, 3.0),
+        (0, 1e15),
+        (0, NAN),
+        (1, 5.0),
+        (2, 9.0),
+        (3, -1.0),
+        (2, 0.5),
+    ] {
+        let mut state = good.clone();
+        state[at] = bad;
+        let mut metric = multiclass("macro", &none());
+        assert!(
+            matches!(metric.load(&state), Err(Error::Metric(_))),
+            "{at} {bad}"
+        );
+        assert!(metric == multiclass("macro", &none()));
+    }
+    for len in 0..good.len() {
+        assert!(full.load(&good[..len]).is_err());
+    }
+    assert!(binary(&even(3.0)).load(&good).is_err());
+}
+
+/// Numbers with ties, extremes and NaN.
+fn scores() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        8 => (-4..4_i32).prop_map(f64::from),
+        8 => (-4.0..4.0_f64).prop_map(|x| (x * 64.0).round() / 64.0),
+        1 => prop::sample::select(vec![f64::INFINITY, f64::NEG_INFINITY, NAN, -0.0]),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Deed {
+    Batch(Vec<(f64, bool)>),
+    Merge(Vec<(f64, bool)>),
+    Value,
+    Retract,
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let batch = || prop::collection::vec((scores(), any::<bool>()), 0..40);
+    let deed = prop_oneof![
+        6 => batch().prop_map(Deed::Batch),
+        1 => batch().prop_map(Deed::Merge),
+        3 => Just(Deed::Value),
+        2 => Just(Deed::Retract),
+    ];
+    prop::collection::vec(deed, 0..40)
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_done_the_value_is_that_of_the_pairs(deeds in deeds(), wide in 0..40_usize) {
+        let mut ranks = Ranks::<u32>::default();
+        let mut wider = Ranks::<u64>::default();
+        let (mut settled, mut batch) = (Vec::new(), Vec::new());
+        for (step, deed) in deeds.into_iter().enumerate() {
+            if step == wide {
+                wider = std::mem::take(&mut ranks).widened();
+            }
+            macro_rules! both {
+                ($ranks:ident => $body:expr) => {
+                    if step < wide { let $ranks = &mut ranks; $body } else { let $ranks = &mut wider; $body }
+                };
+            }
+            match deed {
+                Deed::Batch(new) => {
+                    settled.append(&mut batch);
+                    batch = new;
+                    let (scores, labels): (Vec<_>, Vec<_>) = batch.iter().copied().unzip();
+                    both!(ranks => { ranks.begin(); ranks.extend(&scores, &labels); });
+                }
+                Deed::Merge(new) => {
+                    let (scores, labels): (Vec<_>, Vec<_>) = new.iter().copied().unzip();
+                    let mut other = Ranks::<u32>::default();
+                    other.extend(&scores, &labels);
+                    if step < wide { ranks.merge(&other) } else { wider.merge(&other.widened()) }
+                    settled.extend(new);
+                }
+                Deed::Retract => {
+                    batch.clear();
+                    both!(ranks => ranks.retract());
+                }
+                Deed::Value => {
+                    let all = settled.iter().chain(&batch).copied();
+                    let (scores, labels): (Vec<_>, Vec<_>) = all.unzip();
+                    let expected = by_pairs(&scores, &labels);
+                    let value = both!(ranks => ranks.value());
+                    prop_assert!(value == expected || value.is_nan() && expected.is_nan());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bins_equal_the_curve_point_by_point(
+        pairs in prop::collection::vec((0.0..1.0_f64, any::<bool>()), 1..60),
+        at in prop::collection::vec(0.0..1.0_f64, 2..8),
+    ) {
+        let (scores, labels): (Vec<f64>, Vec<bool>) = pairs.into_iter().unzip();
+        let target: Vec<f64> = labels.iter().map(|&label| f64::from(u8::from(label))).collect();
+        let mut metric = binary(&none().with("thresholds", Setting::Numbers(at.clone())));
+        count(&mut metric, "float64", &scores, &target).unwrap();
+        let mut at = at;
+        at.sort_by(|a, b| b.total_cmp(a));
+        let share = |threshold: f64, label: bool| {
+            let of = |&(_, &l): &(&f64, &bool)| l == label;
+            let group = scores.iter().zip(&labels).filter(of);
+            group.clone().filter(|(score, _)| **score >= threshold).count() as f64
+                / group.count() as f64
+        };
+        let points: Vec<_> = at.iter().map(|&t| (share(t, false), share(t, true))).collect();
+        let area = points.windows(2).map(|two| (two[1].0 - two[0].0) * (two[1].1 + two[0].1) / 2.0);
+        let (area, value) = (area.sum::<f64>(), value(&mut metric));
+        prop_assert!((area - value).abs() < 1e-12 || area.is_nan() && value.is_nan());
+    }
+
+    #[test]
+    fn any_split_merged_equals_one_pass(
+        scores in prop::collection::vec(scores(), 3 * 40..3 * 90),
+        split in any::<prop::sample::Index>(),
+        p_dtype in prop::sample::select(&DTYPES[..4]),
+    ) {
+        let n = scores.len() / 3;
+        let classes: Vec<f64> = (0..n).map(|k| (k * k % 3) as f64).collect();
+        let labels: Vec<f64> = (0..n).map(|k| (k * k % 2) as f64).collect();
+        let metrics = ["micro", "macro", "weighted", "none"].into_iter().flat_map(|average| {
+            [none(), even(4.0), logits(none()), logits(even(5.0))]
+                .map(|options| (3, multiclass(average, &options)))
+        });
+        let options = [none(), even(4.0), logits(even(5.0))];
+        let two = options.map(|options| (1, binary(&options)));
+        for (wide, metric) in metrics.chain(two) {
+            let target = if wide == 1 { &labels } else { &classes };
+            let of = |from: usize, to: usize| {
+                let mut part = metric.clone();
+                count(&mut part, p_dtype, &scores[from * wide..to * wide], &target[from..to])
+                    .unwrap();
+                part
+            };
+            let (mut whole, at) = (of(0, n), split.index(n - 1) + 1);
+            let mut merged = of(0, at);
+            merged.merge(&of(at, n)).unwrap();
+            let mut added = of(at, n);
+            added.compute();
+            added.add_state(&of(0, at).state()).unwrap();
+            let mut batches = of(0, at);
+            batches.compute();
+            count(&mut batches, p_dtype, &scores[at * wide..n * wide], &target[at..]).unwrap();
+            let mut back = batches.clone();
+            back.retract();
+            prop_assert!(back == of(0, at));
+            let mut loaded = metric.clone();
+            loaded.load(&whole.state()).unwrap();
+            let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
+            for mut part in [merged, added, batches, loaded] {
+                prop_assert!(part == whole);
+                prop_assert!(same(&values(&mut part), &values(&mut whole)));
+            }
+        }
+    }
+}
