@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torchmetrics
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import lumbre as lb
@@ -112,6 +113,44 @@ def per_class() -> list[Row]:
     return rows
 
 
+def auroc() -> list[Row]:
+    """The exact area over a million scores: taking them in and computing the value."""
+    torch.manual_seed(0)
+    pred = torch.rand(1_000_000)
+    target = (torch.rand(len(pred)) < pred).long()
+    arrays = target.numpy(), pred.numpy()
+
+    def measure(kind: Any) -> Callable[[], object]:
+        def run() -> object:
+            metric = kind()
+            metric.update(pred, target)
+            return metric.compute()
+
+        return run
+
+    peers = {
+        "lumbre": measure(lb.metrics.BinaryAUROC),
+        "sklearn": lambda: roc_auc_score(*arrays),
+        "torchmetrics": measure(torchmetrics.classification.BinaryAUROC),
+    }
+    times = take_turns({name: timed(run) for name, run in peers.items()}, 8.0)
+    return [
+        ratio(f"auroc.{peer}", f"BinaryAUROC of 1e6 / {peer}", times, "lumbre", peer, 0.5)
+        for peer in ("sklearn", "torchmetrics")
+    ]
+
+
+def timed(run: Callable[[], object]) -> Callable[[], float]:
+    """A side that is long enough to be timed at once."""
+
+    def side() -> float:
+        start = clock()
+        run()
+        return clock() - start
+
+    return side
+
+
 def records() -> list[Row]:
     """From the last batch of an epoch to the next epoch: late in a long run, and early."""
     epochs, window = 10_000, 1000
@@ -195,6 +234,7 @@ ROWS: dict[str, Callable[[], list[Row]]] = {
     "fire.python": python_callbacks,
     "accuracy": accuracy,
     "per_class": per_class,
+    "auroc": auroc,
     "import": import_time,
     "records": records,
     "resident.fires": growth_of_fires,

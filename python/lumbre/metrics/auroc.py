@@ -256,15 +256,15 @@ class MulticlassAUROC(_AUROC):
             )
         if preds.shape[1] < 2:
             raise ShapeError(
-                f"MulticlassAUROC needs scores of 2 classes or more, got preds of shape "
-                f"{shape_of(preds)}; use BinaryAUROC with preds.squeeze(1) where there is one score "
-                "for each target."
+                "MulticlassAUROC needs scores of 2 classes or more; got preds of shape "
+                f"{shape_of(preds)}. For one score a sample there is BinaryAUROC, with "
+                "`preds.squeeze(1)`."
             )
         if self._classes not in (0, preds.shape[1]):
             raise ShapeError(
-                f"MulticlassAUROC has counted scores of {self._classes} classes, got preds of shape "
-                f"{shape_of(preds)}; give each number of classes a metric of its own, or reset() it "
-                "between them."
+                f"MulticlassAUROC has counted scores of {self._classes} classes, got preds of "
+                f"shape {shape_of(preds)}; give each number of classes a metric of its own, or "
+                "reset() it between them."
             )
         self._classes = preds.shape[1]
 

@@ -124,6 +124,11 @@ impl Bins {
         &self.cells
     }
 
+    /// Whether negatives lie below all thresholds, beyond the end of the curve.
+    pub fn any_below(&self) -> bool {
+        self.cells.first().is_some_and(|&negatives| negatives > 0)
+    }
+
     /// How many positives and negatives there are.
     pub fn counts(&self) -> [usize; 2] {
         let (pairs, _) = self.cells.as_chunks::<2>();

@@ -79,9 +79,27 @@ impl Auroc {
         Ok(metric)
     }
 
-    /// Why there is no value, or not of every class, for a warning; `None` where there is one.
+    /// What is to be said of the value: that there is none, or not of every class, or that the
+    /// thresholds end before the scores do. `None` where there is nothing to say.
     #[must_use]
     pub fn caveat(&self) -> Option<String> {
+        self.undefined().or_else(|| self.cut_off())
+    }
+
+    fn cut_off(&self) -> Option<String> {
+        let lowest = self.thresholds()?.first()?;
+        let below = |curve: &Curve| matches!(curve, Curve::Binned(bins) if bins.any_below());
+        self.curves.iter().any(below).then(|| {
+            let name = self.name();
+            format!(
+                "{name} is too small: there are scores below {lowest}, the lowest threshold, where \
+                 its curve ends. If preds are logits, {name}(..., from_logits=True); else give \
+                 thresholds that reach lower."
+            )
+        })
+    }
+
+    fn undefined(&self) -> Option<String> {
         let counts: Vec<_> = self.curves.iter().map(Curve::counts).collect();
         if counts.iter().all(|&counts| counts == [0, 0]) {
             return None;

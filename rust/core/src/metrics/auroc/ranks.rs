@@ -275,3 +275,151 @@ fn side_by_side<K: Key>(highs: &[K], lows: &[K]) -> u128 {
     }
     twice
 }
+
+#[cfg(test)]
+#[allow(clippy::float_cmp)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NAN: f64 = f64::NAN;
+
+    /// Each pair looked at. Comparisons with NaN are false, so that it loses.
+    pub fn by_pairs(scores: &[f64], labels: &[bool]) -> f64 {
+        let group = |label: bool| {
+            let of = move |(_, l): &(&f64, &bool)| **l == label;
+            scores
+                .iter()
+                .zip(labels)
+                .filter(of)
+                .map(|(&score, _)| score)
+        };
+        let (mut twice, mut pairs) = (0, 0);
+        for high in group(true) {
+            for low in group(false) {
+                twice += i32::from(high > low) * 2 + i32::from(high == low);
+                pairs += 2;
+            }
+        }
+        f64::from(twice) / f64::from(pairs)
+    }
+
+    /// Numbers with ties, extremes and NaN.
+    pub fn scores() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            8 => (-4..4_i32).prop_map(f64::from),
+            8 => (-4.0..4.0_f64).prop_map(|x| (x * 64.0).round() / 64.0),
+            1 => prop::sample::select(vec![f64::INFINITY, f64::NEG_INFINITY, NAN, -0.0]),
+        ]
+    }
+
+    fn in_order<K: Key + std::fmt::Debug>(numbers: &[f64]) {
+        for pair in numbers.windows(2) {
+            let keys = [K::of(pair[0], true), K::of(pair[1], true)];
+            assert!(keys[0] < keys[1], "{pair:?}");
+            assert_eq!(keys.map(Key::score), pair);
+        }
+        for label in [true, false] {
+            assert_eq!(K::of(-0.0, label), K::of(0.0, label));
+            for nan in [NAN, -NAN, f64::from_bits(u64::MAX)] {
+                assert!(K::of(nan, label).score().is_nan());
+            }
+        }
+        let all = numbers.iter().map(|&x| K::of(x, false));
+        assert!(all.clone().all(|key| K::of(NAN, true) < key));
+        assert!(all.clone().all(|key| K::of(NAN, false) > key));
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_the_scores() {
+        let single = [
+            f64::NEG_INFINITY,
+            f64::from(f32::MIN),
+            -1.5,
+            -f64::from(f32::from_bits(1)),
+            0.0,
+            f64::from(f32::from_bits(1)),
+            f64::from(f32::MIN_POSITIVE),
+            1.0,
+            1.5,
+            f64::from(f32::MAX),
+            f64::INFINITY,
+        ];
+        in_order::<u32>(&single);
+        in_order::<u64>(&single);
+        in_order::<u64>(&[
+            f64::MIN,
+            -1.0,
+            -1.0 + 1e-16,
+            0.0,
+            5e-324,
+            1.0,
+            1.0 + 3e-16,
+            f64::MAX,
+        ]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Deed {
+        Batch(Vec<(f64, bool)>),
+        Merge(Vec<(f64, bool)>),
+        Value,
+        Retract,
+    }
+
+    fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+        let batch = || prop::collection::vec((scores(), any::<bool>()), 0..40);
+        let deed = prop_oneof![
+            6 => batch().prop_map(Deed::Batch),
+            1 => batch().prop_map(Deed::Merge),
+            3 => Just(Deed::Value),
+            2 => Just(Deed::Retract),
+        ];
+        prop::collection::vec(deed, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_done_the_value_is_that_of_the_pairs(deeds in deeds(), wide in 0..40_usize) {
+            let mut ranks = Ranks::<u32>::default();
+            let mut wider = Ranks::<u64>::default();
+            let (mut settled, mut batch) = (Vec::new(), Vec::new());
+            for (step, deed) in deeds.into_iter().enumerate() {
+                if step == wide {
+                    wider = std::mem::take(&mut ranks).widened();
+                }
+                macro_rules! both {
+                    ($ranks:ident => $body:expr) => {
+                        if step < wide { let $ranks = &mut ranks; $body } else { let $ranks = &mut wider; $body }
+                    };
+                }
+                match deed {
+                    Deed::Batch(new) => {
+                        settled.append(&mut batch);
+                        batch = new;
+                        let (scores, labels): (Vec<_>, Vec<_>) = batch.iter().copied().unzip();
+                        both!(ranks => { ranks.begin(); ranks.extend(&scores, &labels); });
+                    }
+                    Deed::Merge(new) => {
+                        let (scores, labels): (Vec<_>, Vec<_>) = new.iter().copied().unzip();
+                        let mut other = Ranks::<u32>::default();
+                        other.extend(&scores, &labels);
+                        if step < wide { ranks.merge(&other) } else { wider.merge(&other.widened()) }
+                        settled.extend(new);
+                    }
+                    Deed::Retract => {
+                        batch.clear();
+                        both!(ranks => ranks.retract());
+                    }
+                    Deed::Value => {
+                        let all = settled.iter().chain(&batch).copied();
+                        let (scores, labels): (Vec<_>, Vec<_>) = all.unzip();
+                        let expected = by_pairs(&scores, &labels);
+                        let value = both!(ranks => ranks.value());
+                        prop_assert!(value == expected || value.is_nan() && expected.is_nan());
+                    }
+                }
+            }
+        }
+    }
+}
