@@ -8,10 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lumbre.errors import DTypeError, ShapeError, TargetError
+from lumbre._core import NativeMetric
+from lumbre.errors import ShapeError, TargetError
+from lumbre.metrics.classes import class_numbers, no_such_class
 from lumbre.metrics.classification import _fitting
 from lumbre.metrics.gathered import Gathered, kept_as
 from lumbre.metrics.native import Native, _dense, ordered, shape_of, wide
+
+_ONE_SCORE = "For one score a sample there is BinaryAUROC"
 
 
 class _AUROC(Native):
@@ -22,6 +26,7 @@ class _AUROC(Native):
 
     def __init__(self, *, name: str | None, **options: Any) -> None:
         super().__init__(name=name, **options)
+        self._options = options
         self._from_logits = bool(options["from_logits"])
         # Without thresholds the scores themselves are kept, on their device.
         self._gathered = Gathered() if self._native.thresholds is None else None
@@ -93,13 +98,21 @@ class _AUROC(Native):
         outside = sum(int((labels < 0).sum()) for _, labels in parts)
         if outside:
             raise TargetError(self._out_of_range(outside))
-        # The last batch by itself, so that it can still be taken back.
+        if not parts:
+            return
+        # The last batch by itself, so that it can still be taken back; none of these where one that
+        # Rust has read came after them.
+        is_last = self._native.left
+        into = self._native if is_last else NativeMetric(self._kind, self._options)
         for scores, labels in parts:
-            counted = self._native.update(scores, labels)
+            counted = into.update(scores, labels)
             assert counted  # noqa: S101 - memory of our own is plain
+        if not is_last:
+            self._native.merge(into)
 
-    def _state_of(self, sums: list[float]) -> list[float]:
-        return [self._classes, sum(sums) / max(self._classes, 1), *sums]
+    def _read(self, joined: Tensor) -> tuple[list[float], float]:
+        cells, outside = super()._read(joined)
+        return [self._classes, sum(cells) / max(self._classes, 1), *cells], outside
 
 
 class BinaryAUROC(_AUROC):
@@ -227,9 +240,10 @@ class MulticlassAUROC(_AUROC):
         self._is_micro = average == "micro"
 
     def _rows(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        self._check(preds, target)
+        classes = class_numbers(self, preds, target, _ONE_SCORE).flatten()
+        if target.numel():
+            self._count_classes(preds)
         scores = preds.movedim(1, -1).flatten(0, -2)
-        classes = target.to(device=preds.device, dtype=torch.int64).flatten()
         outside = (classes < 0) | (classes >= scores.shape[1])
         return scores, classes.masked_fill(outside, -1).to(torch.int32)
 
@@ -241,19 +255,7 @@ class MulticlassAUROC(_AUROC):
             return scores.reshape(-1, 1), is_target.reshape(-1, 1)
         return scores, is_target
 
-    def _check(self, preds: Tensor, target: Tensor) -> None:
-        if preds.dim() < 2 or (preds.shape[0], *preds.shape[2:]) != tuple(target.shape):
-            raise ShapeError(
-                "MulticlassAUROC takes preds of shape (n, classes, ...) and a target of shape "
-                f"(n, ...); got {shape_of(preds)} and {shape_of(target)}. For one score a sample "
-                "there is BinaryAUROC; a one-hot target becomes one of classes by "
-                "`target.argmax(1)`."
-            )
-        if target.is_floating_point():
-            raise DTypeError(
-                f"MulticlassAUROC takes class numbers as the target; got {target.dtype}. "
-                "Make them so: `target.long()`."
-            )
+    def _count_classes(self, preds: Tensor) -> None:
         if preds.shape[1] < 2:
             raise ShapeError(
                 "MulticlassAUROC needs scores of 2 classes or more; got preds of shape "
@@ -262,14 +264,10 @@ class MulticlassAUROC(_AUROC):
             )
         if self._classes not in (0, preds.shape[1]):
             raise ShapeError(
-                f"MulticlassAUROC has counted scores of {self._classes} classes, got preds of "
-                f"shape {shape_of(preds)}; give each number of classes a metric of its own, or "
-                "reset() it between them."
+                f"MulticlassAUROC has counted batches of {self._classes} classes, and this one has "
+                f"{preds.shape[1]}; call reset() before predictions of another model."
             )
         self._classes = preds.shape[1]
 
     def _out_of_range(self, number: int) -> str:
-        return (
-            f"MulticlassAUROC: {number} targets name a class that preds do not have. Classes count "
-            "from 0; is the model's last layer wide enough?"
-        )
+        return no_such_class(self, number)

@@ -34,11 +34,12 @@ class Gathered:
             dtype = kept_as(scores)
             if self._scores is not None:
                 dtype = torch.promote_types(dtype, self._scores.dtype)
-            self._last, self._length = self._length, self._length + len(scores)
+            begin, end = self._length, self._length + len(scores)
             self._scores = self._with_room(self._scores, scores, dtype)
             self._labels = self._with_room(self._labels, labels, labels.dtype)
-            self._scores[self._last : self._length].copy_(scores)
-            self._labels[self._last : self._length].copy_(labels)
+            self._scores[begin:end].copy_(scores)
+            self._labels[begin:end].copy_(labels)
+            self._last, self._length = begin, end
 
     def retract(self) -> None:
         """Take the last batch back out, once."""
@@ -53,13 +54,14 @@ class Gathered:
         return [(scores[part], labels[part]) for part in parts]
 
     def _with_room(self, kept: Tensor | None, new: Tensor, dtype: torch.dtype) -> Tensor:
-        if kept is not None and kept.dtype == dtype and len(kept) >= self._length:
+        needed = self._length + len(new)
+        if kept is not None and kept.dtype == dtype and len(kept) >= needed:
             return kept
-        rows = self._length if kept is None else max(self._length, 2 * len(kept))
+        rows = needed if kept is None else max(needed, 2 * len(kept))
         device = new.device if kept is None else kept.device
         wider = torch.empty((rows, *new.shape[1:]), dtype=dtype, device=device)
         if kept is not None:
-            wider[: self._last].copy_(kept[: self._last])
+            wider[: self._length].copy_(kept[: self._length])
         return wider
 
 

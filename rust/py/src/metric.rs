@@ -100,6 +100,12 @@ impl NativeMetric {
         self.left.store(true, Relaxed);
     }
 
+    /// Whether the last batch was counted elsewhere.
+    #[getter]
+    fn left(&self) -> bool {
+        self.left.load(Relaxed)
+    }
+
     /// Take the last batch back out, once; False when it was counted elsewhere.
     pub fn retract(&self) -> bool {
         let here = !self.left.load(Relaxed);

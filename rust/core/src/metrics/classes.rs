@@ -133,7 +133,7 @@ pub(super) fn each_run<T: Element>(
 }
 
 #[cold]
-fn out_of_range(name: &str, index: usize, preds: &View, target: &View) -> Error {
+pub(super) fn out_of_range(name: &str, index: usize, preds: &View, target: &View) -> Error {
     let classes = preds.shape()[1];
     let value = target.text(index);
     let mend = if value.starts_with('-') {

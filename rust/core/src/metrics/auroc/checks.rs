@@ -1,58 +1,35 @@
 //! What preds and targets have to be, and what to say where they are not.
 
 use super::super::view::{Reader, tuple};
-use super::super::{BLOCK, View};
+use super::super::{BLOCK, View, classes};
 use crate::error::{Error, Result};
 
-/// The number of classes that preds score; all batches have as many as those `before`, if there
-/// were any.
-pub(super) fn shapes(before: usize, preds: &View, target: &View) -> Result<usize> {
-    let (scores, got) = (preds.shape(), target.shape());
-    let [n, classes, rest @ ..] = scores else {
-        return Err(Error::Shape(format!(
-            "MulticlassAUROC needs scores of shape (n, classes, ...), got preds of shape {}; \
-             use BinaryAUROC where there is one score for each target",
-            tuple(scores)
-        )));
+const ONE_SCORE: &str = "use BinaryAUROC where there is one score for each target";
+
+/// The number of classes that preds score, 0 of a batch of nothing; all batches have as many as the
+/// ones before, if there were any.
+pub(super) fn shapes(name: &str, before: usize, preds: &View, target: &View) -> Result<usize> {
+    classes::check(name, preds, target, ONE_SCORE)?;
+    if target.numel() == 0 {
+        return Ok(0);
+    }
+    let [_, count, ..] = preds.shape() else {
+        return Ok(0); // never: `check` has seen two dimensions
     };
-    if got.split_first() != Some((n, rest)) {
-        let due = [&[*n], rest].concat();
-        let mend = match got {
-            _ if got == scores => "pass target.argmax(1) if the target is one-hot",
-            [m, 1, others @ ..] if (m, others) == (n, rest) => "pass target.squeeze(1)",
-            _ => "pass one class number for each prediction",
-        };
+    let count = usize::try_from(*count).unwrap_or_default();
+    if count < 2 {
         return Err(Error::Shape(format!(
-            "MulticlassAUROC needs a target of shape {} for preds of shape {}, got {}; {mend}",
-            tuple(&due),
-            tuple(scores),
-            tuple(got)
+            "{name} needs scores of 2 classes or more, got preds of shape {}; use BinaryAUROC with \
+             preds.squeeze(1) where there is one score for each target",
+            tuple(preds.shape())
         )));
     }
-    if target.data().is_float() {
-        return Err(Error::DType(format!(
-            "MulticlassAUROC needs class numbers as target, got {}; pass target.long()",
-            target.data().dtype()
-        )));
-    }
-    match usize::try_from(*classes) {
-        Ok(count) if count >= 2 && (before == 0 || before == count) => Ok(count),
-        Ok(count) if count >= 2 => Err(Error::Shape(format!(
-            "MulticlassAUROC has counted scores of {} classes, got preds of shape {}; give each \
-             number of classes a metric of its own, or reset() it between them",
-            before,
-            tuple(scores)
-        ))),
-        _ => Err(Error::Shape(format!(
-            "MulticlassAUROC needs scores of 2 classes or more, got preds of shape {}; use \
-             BinaryAUROC with preds.squeeze(1) where there is one score for each target",
-            tuple(scores)
-        ))),
-    }
+    classes::check_classes(name, before, count)?;
+    Ok(count)
 }
 
 /// The class of each position.
-pub(super) fn classes(classes: usize, preds: &View, target: &View) -> Result<Vec<u32>> {
+pub(super) fn read(name: &str, count: usize, preds: &View, target: &View) -> Result<Vec<u32>> {
     let mut wanted = Vec::with_capacity(target.numel());
     let mut targets = Reader::new(target);
     let mut buffer = [0; BLOCK];
@@ -61,8 +38,8 @@ pub(super) fn classes(classes: usize, preds: &View, target: &View) -> Result<Vec
         targets.classes(buffer);
         for &class in &*buffer {
             match u32::try_from(class) {
-                Ok(class) if (class as usize) < classes => wanted.push(class),
-                _ => return Err(no_class(wanted.len(), preds, target)),
+                Ok(class) if (class as usize) < count => wanted.push(class),
+                _ => return Err(classes::out_of_range(name, wanted.len(), preds, target)),
             }
         }
     }
@@ -76,21 +53,5 @@ pub(super) fn no_label(index: usize, target: &View) -> Error {
          of dtype {}; pass (target > 0.5).long(), or use MulticlassAUROC where there are more classes",
         target.text(index),
         target.data().dtype()
-    ))
-}
-
-#[cold]
-fn no_class(index: usize, preds: &View, target: &View) -> Error {
-    let value = target.text(index);
-    let mend = if value.starts_with('-') {
-        "leave out positions to be ignored: keep = target >= 0"
-    } else {
-        "give the model more outputs, or pass target - 1 if its classes count from 1"
-    };
-    Error::Target(format!(
-        "MulticlassAUROC got class {value} at index {index} of the flattened target, but preds of \
-         shape {} score the classes 0 to {}; {mend}",
-        tuple(preds.shape()),
-        preds.shape()[1] - 1,
     ))
 }

@@ -180,8 +180,8 @@ impl Auroc {
     }
 
     fn update_multiclass(&mut self, preds: &View, target: &View) -> Result<()> {
-        let classes = checks::shapes(self.classes, preds, target)?;
-        let wanted = checks::classes(classes, preds, target)?;
+        let classes = checks::shapes(self.name(), self.classes, preds, target)?;
+        let wanted = checks::read(self.name(), classes, preds, target)?;
         if self.classes == 0 {
             self.classes = classes;
             self.curves = self.empty();
@@ -189,7 +189,7 @@ impl Auroc {
         let wide = is_wide(preds);
         self.curves.iter_mut().for_each(|curve| curve.begin(wide));
         // Of one curve for all classes, or of one for each.
-        let last = self.curves.len() - 1;
+        let last = self.curves.len().saturating_sub(1);
         let of_class = |class| Reader::of_class(preds, class);
         let mut columns: Vec<_> = (0..classes).map(of_class).collect();
         let (mut scores, mut labels) = (vec![0.0; classes * BLOCK], [false; BLOCK]);

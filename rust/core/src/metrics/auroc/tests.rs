@@ -319,7 +319,7 @@ fn what_does_not_fit_is_refused_and_not_counted() {
     count(&mut many, "float32", &[0.1, 0.2, 0.7, 0.1], &[0.0, 1.0]).unwrap();
     let (shape, text) = refused(&mut many, &[4, 3], "int64", &[4], 0.0);
     assert!(
-        shape && text.contains("counted scores of 2 classes, got preds of"),
+        shape && text.contains("counted batches of 2 classes, and this one has 3"),
         "{text}"
     );
     many.retract();
