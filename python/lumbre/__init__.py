@@ -8,6 +8,7 @@ from lumbre.context import Context
 from lumbre.data import as_dataloader
 from lumbre.errors import LumbreError, LumbreWarning
 from lumbre.fitted import Evaluation, Fitted
+from lumbre.own_loop import run
 from lumbre.metric import Metric, MetricSet, metric
 from lumbre.schedule import schedule
 from lumbre.setup import Trainable, setup
@@ -36,6 +37,7 @@ __all__ = [
     "metrics",
     "on",
     "once",
+    "run",
     "schedule",
     "setup",
 ]

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lumbre.errors import ArgumentError, ArgumentTypeError
 
@@ -39,7 +38,6 @@ class Accelerator:
         mixed_precision: As given, `"no"` for None.
         places: Whether `place` has anything to do; the loop leaves the call out where it has not.
         autocasts: Whether `autocast` has anything to do.
-        scaler: The gradient scaler of `"fp16"`, else None.
         is_main, rank, world_size: The place of this process among all: True, 0 and 1.
 
     Raises:
@@ -57,7 +55,6 @@ class Accelerator:
     mixed_precision: str
     places: bool
     autocasts: bool
-    scaler: torch.amp.GradScaler | None
     is_main: bool
     rank: int
     world_size: int
@@ -70,13 +67,7 @@ class Accelerator:
         mixed_precision: str | None = None,
     ) -> None:
         precision = "no" if mixed_precision is None else mixed_precision
-        if not isinstance(precision, str) or precision not in _DTYPES:
-            near = difflib.get_close_matches(str(precision), _DTYPES, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ArgumentError(
-                f"mixed_precision={precision!r} is not known; expected None, 'no', 'bf16' or "
-                f"'fp16'.{hint}"
-            )
+        _check_precision(precision)
         where = _device(device, cpu)
         vars(self).update(
             device=where,
@@ -85,7 +76,6 @@ class Accelerator:
             # What comes out of a loader lies on the CPU already.
             places=bool(device_placement) and where.type != "cpu",
             autocasts=precision != "no",
-            scaler=torch.amp.GradScaler(where.type) if precision == "fp16" else None,
             is_main=True,
             rank=0,
             world_size=1,
@@ -132,24 +122,27 @@ class Accelerator:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=dtype)
 
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """Give a new gradient scaler, for one optimizer of one run; None unless in `"fp16"`."""
+        if self.mixed_precision != "fp16":
+            return None
+        return torch.amp.GradScaler(self.device.type)
+
+    def in_precision(self, mixed_precision: str) -> Accelerator:
+        """Give an accelerator like this one in another precision."""
+        _check_precision(mixed_precision)
+        other = copy.copy(self)
+        vars(other).update(mixed_precision=mixed_precision, autocasts=mixed_precision != "no")
+        return other
+
     def backward(self, loss: Tensor, inputs: Sequence[Tensor] | None = None) -> None:
-        """Run backward, of the scaled loss where there is a scaler.
+        """Run backward; a subclass may do it in its own way, and is asked for each loss then.
 
         Args:
-            loss: The loss.
+            loss: The loss, at the scale of the scaler where there is one.
             inputs: The leaves that are to get a gradient; None for all.
         """
-        if self.scaler is not None:
-            loss = self.scaler.scale(loss)
         loss.backward(inputs=inputs)  # type: ignore[no-untyped-call]
-
-    def step(self, optimizer: Optimizer) -> None:
-        """Take the optimizer's step; with a scaler, only if all gradients are finite."""
-        if self.scaler is None:
-            optimizer.step()
-        else:
-            self.scaler.step(optimizer)
-            self.scaler.update()
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         """Give the user's own module, out of `torch.compile` and data parallel wrappers."""
@@ -184,6 +177,16 @@ def as_accelerator(value: Any) -> Accelerator:
         got = f"a {type(value).__module__}.{type(value).__qualname__}"
         mend = "pass lb.Accelerator(), or None for the best device there is"
     raise ArgumentTypeError(f"accelerator is {got}; expected an lb.Accelerator: {mend}")
+
+
+def _check_precision(precision: Any) -> None:
+    if isinstance(precision, str) and precision in _DTYPES:
+        return
+    near = difflib.get_close_matches(str(precision), _DTYPES, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ArgumentError(
+        f"mixed_precision={precision!r} is not known; expected None, 'no', 'bf16' or 'fp16'.{hint}"
+    )
 
 
 def _device(device: torch.device | str | int | None, cpu: bool) -> torch.device:

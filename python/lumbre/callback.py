@@ -48,6 +48,16 @@ class Callback:
     breakpoints: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What to keep of the callback when the run is saved: a tree of tensors and plain values.
+
+        It is saved under the callback's name. Nothing unless defined.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave; called when the fit has begun, after `on_fit_begin`."""
+
     def __repr__(self) -> str:
         shown = (f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
         return f"{type(self).__name__}({', '.join(shown)})"

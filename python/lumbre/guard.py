@@ -22,20 +22,24 @@ _Handlers = Mapping[type[BaseException], Callable[["Context", BaseException], An
 
 
 class RunGuard:
-    """Around a whole run. Gradients are off inside; the model and the metrics know `ctx`.
+    """Around a whole run. The model and the metrics know `ctx` inside.
+
+    Gradients are off, except where the loop is the user's own ("run"): there they are left alone.
 
     In a fit, an exception with an entry in `ctx.handlers` and a KeyboardInterrupt end the run and
     go no further; `evaluate` and `predict` raise them.
     """
 
-    def __init__(self, ctx: Context, kind: Literal["fit", "evaluate", "predict"]) -> None:
+    def __init__(self, ctx: Context, kind: Literal["fit", "run", "evaluate", "predict"]) -> None:
         self._ctx = ctx
-        self._is_fit = kind == "fit"
+        self._is_fit = kind in ("fit", "run")
+        self._keeps_grad = kind == "run"
 
     def __enter__(self) -> Self:
         ctx = self._ctx
         self._grad = torch.is_grad_enabled()
-        set_grad(False)
+        ctx._grad_outside = self._grad and self._keeps_grad
+        set_grad(ctx._grad_outside)
         # A pass inside of a fit, from a callback, must not leave the model in another mode.
         modules = () if self._is_fit else ctx.model.modules()
         self._modes = [(each, each.training) for each in modules]
@@ -107,6 +111,7 @@ class RunGuard:
         ctx.exception = None
         # The quiet step holds the place where it is kept, and with it the model.
         ctx.step = None
+        ctx._in_pass = False
         self._bound, self._before, self._modes = [], [], []
 
     def _take_sigint(self) -> Any:
@@ -156,7 +161,7 @@ class EpochGuard:
             return False
         from lumbre import loop
 
-        set_grad(False)
+        set_grad(ctx._grad_outside)
         _handled(ctx, error, ctx.epoch_handlers)
         _leave_batch(ctx)
         loop.close(ctx, inside_epoch=True)
@@ -186,9 +191,10 @@ def _handled(ctx: Context, error: BaseException, handlers: _Handlers) -> bool:
 
 
 def _leave_batch(ctx: Context) -> None:
-    """The batch in which it happened counts in no metric and leaves no gradient behind."""
+    """The batch in which it happened counts in no metric; no gradient is left behind."""
     ctx.skip_batch()
-    clear_gradients(ctx)
+    ctx._in_pass = False
+    clear_gradients(ctx, whole=True)
 
 
 def _find(handlers: _Handlers, error: BaseException) -> Callable[..., Any] | None:

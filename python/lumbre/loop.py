@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lumbre import step
 from lumbre._core import Batches
 from lumbre.data import empty
+from lumbre.errors import ContextError
 from lumbre.guard import EpochGuard
 from lumbre.step import set_grad
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lumbre.context import Context
 
 Fire = Callable[[str], bool]
+Again = Callable[["Context"], Any]
 
 
 def fit(ctx: Context) -> None:
@@ -50,7 +52,7 @@ def epochs(ctx: Context) -> Iterator[int]:
             fire("on_epoch_begin")
         if not guard.has_ended:
             yield ctx.epoch
-        close(ctx, inside_epoch=True)
+        leave_pass(ctx)
         interrupt(ctx)
         with EpochGuard(ctx):
             fire("on_epoch_end")
@@ -66,19 +68,30 @@ def end_fit(ctx: Context) -> None:
         ctx.call_callbacks("on_fit_end")
 
 
-def train(ctx: Context, loader: Iterable[Any]) -> Iterator[None]:
+def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     """One pass over the training data; the body between two batches is the training step."""
+    begin_pass(ctx)
     if not ctx.next_pass(True):
         return
-    fire = ctx.call_callbacks
+    fire, now = ctx.call_callbacks, ctx._now
     ctx.data, ctx.step = loader, step.training_step(ctx)
+    step.begin_updates(ctx, loader)
+    unnamed = ctx._own_step and len(ctx.optimizers) > 1  # the step says which one it means
     fire("on_train_begin")
-    set_grad(True)
-    for _ in batches(ctx, loader, "the training data"):
-        if not fire("on_train_batch_begin"):
-            yield
-        fire("on_train_batch_end")
-    set_grad(False)
+    try:
+        ctx._in_pass = True
+        set_grad(True)
+        for _ in batches(ctx, loader, "the training data"):
+            if unnamed:
+                ctx.opt_name = None
+            if not fire("on_train_batch_begin"):
+                yield now.batch
+            if fire("on_train_batch_end"):
+                step.clear_gradients(ctx)
+        finish_windows(ctx)
+        set_grad(ctx._grad_outside)
+    finally:
+        ctx._in_pass = False
     interrupt(ctx)
     fire("on_train_end")
 
@@ -88,7 +101,7 @@ def train_step(ctx: Context) -> None:
     fire, now = ctx.call_callbacks, ctx._now
     for now.opt_name, now.opt in ctx.optimizers.items():
         left = forward(ctx, fire) or compute_loss(ctx, fire)
-        if left or backward(ctx, fire) or step_optimizer(ctx, fire):
+        if left or backward(ctx, fire) or step_optimizer(ctx, fire, again):
             step.clear_gradients(ctx)  # skip_batch was asked for: the batch is left
             return
 
@@ -117,25 +130,52 @@ def backward(ctx: Context, fire: Fire) -> bool:
     return False
 
 
-def step_optimizer(ctx: Context, fire: Fire) -> bool:
-    """Step the optimizer under way and clear its gradients."""
+def step_optimizer(ctx: Context, fire: Fire, again: Again | None = None) -> bool:
+    """Step the optimizer under way and clear its gradients, if a step is due."""
+    if not step.settle(ctx):
+        return False
     if fire("on_train_batch_before_step"):
         return True
-    step.update(ctx)
+    step.update(ctx, again)
     return fire("on_train_batch_after_step")
 
 
-def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[None]:
+def again(ctx: Context) -> Any:
+    """The batch once more, for an optimizer that evaluates it several times a step."""
+    fire = ctx.call_callbacks
+    ctx._road.zero_grad(ctx.opt)
+    forward(ctx, fire)
+    compute_loss(ctx, fire)
+    backward(ctx, fire)
+    return ctx.loss_grad
+
+
+def finish_windows(ctx: Context) -> None:
+    """Step on what the last batches of a pass have gathered, fewer than a window holds."""
+    for name in step.open_windows(ctx):
+        ctx.opt_name = name
+        if step_optimizer(ctx, ctx.call_callbacks):
+            step.clear_gradients(ctx, whole=True)
+
+
+def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     """One pass over the validation data."""
+    begin_pass(ctx)
     if not ctx.next_pass(False):
         return
-    fire = ctx.call_callbacks
+    fire, now = ctx.call_callbacks, ctx._now
     ctx.data, ctx.step = loader, ctx._steps[1]
     fire("on_valid_begin")
-    for _ in batches(ctx, loader, "the validation data"):
-        if not fire("on_valid_batch_begin"):
-            yield
-        fire("on_valid_batch_end")
+    try:
+        ctx._in_pass = True
+        set_grad(False)
+        for _ in batches(ctx, loader, "the validation data"):
+            if not fire("on_valid_batch_begin"):
+                yield now.batch
+            fire("on_valid_batch_end")
+        set_grad(ctx._grad_outside)
+    finally:
+        ctx._in_pass = False
     interrupt(ctx)
     fire("on_valid_end")
 
@@ -147,6 +187,28 @@ def valid_step(ctx: Context) -> None:
         if forward(ctx, fire) or compute_loss(ctx, fire):
             return
         step.keep_loss(ctx)
+
+
+def begin_pass(ctx: Context) -> None:
+    """Leave the pass before, if a loop of the user's own has broken out of it."""
+    if ctx._in_pass:
+        raise ContextError(
+            f"A pass is under way ({ctx.place}), and another one cannot begin inside of it. Let "
+            "its loop end first: `for batch in ctx.train(loader): ...`, with `break` if need be."
+        )
+    leave_pass(ctx)
+
+
+def leave_pass(ctx: Context) -> None:
+    """Close a pass that was left before its end; what it has gathered is stepped on."""
+    if ctx.next_end(inside_epoch=True) is None:
+        return
+    set_grad(ctx._grad_outside)
+    if ctx.training:
+        set_grad(True)
+        finish_windows(ctx)
+        set_grad(ctx._grad_outside)
+    close(ctx, inside_epoch=True)
 
 
 def predict(ctx: Context) -> Iterator[Any]:
@@ -181,6 +243,14 @@ def interrupt(ctx: Context) -> None:
 def fail(ctx: Context) -> None:
     """Fire the breakpoint of an exception that is leaving; `ctx.exception` holds it."""
     ctx.call_callbacks("on_exception")
+
+
+def end_run(ctx: Context) -> None:
+    """End a run whose loop the user has written, wherever that was left."""
+    if ctx.next_end() is not None:
+        leave_pass(ctx)
+        interrupt(ctx)
+        close(ctx)
 
 
 def close(ctx: Context, inside_epoch: bool = False) -> None:

@@ -19,6 +19,7 @@ class Now:
         "left",
         "loss_fn",
         "loss_grad",
+        "loss_weight",
         "losses",
         "model",
         "opt",
@@ -26,21 +27,25 @@ class Now:
         "pred",
         "step",
         "step_opt",
+        "stepped",
     )
 
     batch: Any
     left: bool  # whether skip_batch was asked for; set and reset by the run
     loss_fn: Callable[..., Any]
     loss_grad: Any
+    loss_weight: float | None
     losses: dict[str, Any] | None
     model: Any
     opt: Any
-    opt_name: str
+    opt_name: str | None  # None where a step of the user's own has not said which
     pred: Any
     step: Callable[[Any], Any]
     step_opt: Callable[[Any], Any]
+    stepped: set[str]  # the optimizers that have stepped since the last joint backward pass
 
     def __init__(self) -> None:
         for name in self.__slots__:
             setattr(self, name, None)
         self.opt_name = "opt"
+        self.stepped = set()

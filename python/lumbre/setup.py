@@ -151,7 +151,7 @@ class Trainable:
         """
         from lumbre.fitted import Fitted
 
-        min_epochs, max_epochs = _epochs(epochs)
+        min_epochs, max_epochs = epochs_pair(epochs)
         own = as_callbacks(callbacks)
         accelerator = as_accelerator(accelerator)
         model = accelerator.prepare_model(self._build())
@@ -232,6 +232,7 @@ def make_context(
     callbacks: list[Any],
     verbose: bool | None,
     metrics: MetricSet | None = None,
+    own_loop: bool = False,
 ) -> Context:
     """The context of a run, with its plan compiled."""
     ctx = Context()
@@ -241,29 +242,28 @@ def make_context(
     ctx.optimizers = dict(optimizers)
     if optimizers:
         ctx.opt_name, ctx.opt = next(iter(optimizers.items()))
-    ctx.loss_fn = _loss(trainable, model)
+    ctx.loss_fn = _loss(trainable, model, own_loop)
     # Looked up without calling anything: of a compiled or a scripted module it is not the class's.
     has_forward = inspect.getattr_static(model, "forward") is not nn.Module.forward
     ctx._predict = step.predict if has_forward else step.identity
     ctx._compare = step.compare
-    if accelerator.autocasts:
-        ctx._predict = step.under_autocast(ctx._predict)
-        ctx._compare = step.under_autocast(ctx._compare)
     own = getattr(model, "step", None)
-    ctx._own_step = own is not None
+    ctx._own_step = own_loop or own is not None
     ctx._steps = (loop.train_step, loop.valid_step) if own is None else (_own_step(own),) * 2
     ctx.step = ctx._steps[0]
     ctx._road = fast_road([each for each in optimizers.values() if each is not None], model)
     ctx.step_opt = ctx._road.step
     own_backward = trainable.backward or getattr(model, "backward", None)
-    if accelerator.scaler is not None:
-        own_backward = own_backward or accelerator.backward
-        ctx.step_opt = accelerator.step
+    if own_backward is None and type(accelerator).backward is not Accelerator.backward:
+        own_backward = accelerator.backward
     if own_backward is not None:
         ctx._differentiate = step.differentiate_own(own_backward)
     else:
         several = len(optimizers) > 1
         ctx._differentiate = step.differentiate_one if several else step.differentiate
+    closures = (name for name, each in optimizers.items() if step.needs_closure(each))
+    ctx._closures = frozenset(closures)
+    step.set_precision(ctx)
     ctx.callbacks = [*default_callbacks(progress=ctx.verbose), *callbacks]
     ctx.metrics = (metrics or trainable.metrics).copies()
     names = list(optimizers) or ["opt"]
@@ -274,14 +274,15 @@ def make_context(
         meter(names, ctx.metrics["valid"]),
         ctx._now,
         draw,
+        own_loop,
     )
     return ctx
 
 
-def _loss(trainable: Trainable, model: nn.Module) -> Callable[..., Any]:
+def _loss(trainable: Trainable, model: nn.Module, own_loop: bool) -> Callable[..., Any]:
     loss = trainable.loss if trainable.loss is not None else getattr(model, "loss", None)
     if loss is None:
-        if not hasattr(model, "step"):
+        if not (own_loop or hasattr(model, "step")):
             _no_loss()
         return _missing_loss
     if isinstance(loss, nn.Module):
@@ -304,7 +305,7 @@ def _own_step(own: Callable[[Context], Any]) -> Callable[[Context], None]:
     return run
 
 
-def _epochs(epochs: int | tuple[int, int]) -> tuple[int, int]:
+def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
     if getattr(epochs, "shape", ()):
         raise ArgumentTypeError(
             "epochs is a number; got an array. Data is one argument: fit([x, y], epochs=...)."

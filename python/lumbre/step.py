@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import warnings
 from collections.abc import Callable
@@ -14,13 +15,16 @@ from torch import Tensor, nn
 from lumbre._core import HOOKS
 from lumbre.data import input_and_target
 from lumbre.errors import (
+    ArgumentError,
     ArgumentTypeError,
+    ContextError,
     DataError,
     LumbreWarning,
     ShapeError,
     ShapeWarning,
 )
 from lumbre.fast_step import PUBLIC
+from lumbre.update import Updates
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -70,6 +74,49 @@ def compare(ctx: Context, batch: Any) -> Any:
     return ctx.loss_fn(ctx.pred, target)
 
 
+def set_precision(ctx: Context) -> None:
+    """Put model and loss under the accelerator's autocast, and the scalers where it has them."""
+    accelerator = ctx.accelerator
+    if accelerator.autocasts:
+        ctx._predict = under_autocast(ctx._predict)
+        ctx._compare = under_autocast(ctx._compare)
+    for name, optimizer in ctx.optimizers.items():
+        scaler = None if optimizer is None else accelerator.scaler()
+        if scaler is not None:
+            if name in ctx._closures:
+                raise ArgumentError(
+                    f"{type(optimizer).__name__} evaluates the loss several times a step, which "
+                    "does not go with the scaled loss of float16. Use bfloat16."
+                )
+            updates_of(ctx).scalers[name] = scaler
+
+
+def updates_of(ctx: Context) -> Updates:
+    """The run's windows and scalers; from here on its backward passes go through them."""
+    if ctx._updates is None:
+        ctx._updates = Updates()
+        ctx._differentiate = _weighed(ctx._differentiate)
+    return ctx._updates
+
+
+def _weighed(part: Part) -> Part:
+    """The backward pass, of the loss as it counts in its window and at its scale."""
+
+    def run(ctx: Context, value: Any) -> None:
+        if ctx._now.opt_name is None:
+            raise ContextError(
+                "With several optimizers, accumulation and float16 have to know whose loss it is: "
+                f'ctx.backward(loss, "{next(iter(ctx.optimizers))}").'
+            )
+        _check_scalar(ctx, value)
+        keep_loss(ctx)
+        weighed = ctx._updates.weigh(ctx, value)  # type: ignore[union-attr]
+        if weighed is not None:
+            part(ctx, weighed)
+
+    return run
+
+
 def under_autocast(part: Part) -> Part:
     """A part of the step, in mixed precision."""
 
@@ -90,6 +137,7 @@ def is_quiet(ctx: Context) -> bool:
     plain = (predict, compare, differentiate)
     return (
         not ctx._own_step
+        and not ctx._closures
         and (ctx._predict, ctx._compare, ctx._differentiate) == plain
         and len(ctx.optimizers) == 1
         and not any(ctx.is_used(hook) for hook in inside)
@@ -153,8 +201,8 @@ def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
 
 def keep_loss(ctx: Context) -> None:
     """With several optimizers, put the loss under the name of its own."""
-    if len(ctx.optimizers) > 1:
-        now = ctx._now
+    now = ctx._now
+    if len(ctx.optimizers) > 1 and now.opt_name is not None:
         if now.losses is None:
             now.losses = {}
         now.losses[now.opt_name] = now.loss_grad
@@ -171,6 +219,10 @@ def differentiate(ctx: Context, value: Any) -> None:
 
 def differentiate_one(ctx: Context, value: Any) -> None:
     """The backward pass for one of several optimizers: none but its parameters get gradients."""
+    if ctx._now.opt_name is None:
+        _forget_leaked(ctx)
+        differentiate(ctx, value)
+        return
     keep_loss(ctx)
     inputs = parameters_of(ctx.opt)
     if not inputs:
@@ -182,11 +234,29 @@ def differentiate_one(ctx: Context, value: Any) -> None:
         raise
 
 
+def _forget_leaked(ctx: Context) -> None:
+    """Clear what an earlier joint loss has left on the parameters of those that did not step on it.
+
+    A loss that was said to be of no optimizer reaches all of them; where only some stepped, it was
+    meant for these.
+    """
+    stepped = ctx._now.stepped
+    if stepped:
+        for name, optimizer in ctx.optimizers.items():
+            if name not in stepped:
+                ctx._road.zero_grad(optimizer)
+        stepped.clear()
+
+
 def differentiate_own(own: Callable[[Any], Any]) -> Part:
     """The backward pass by a function of the user's."""
 
     def run(ctx: Context, value: Any) -> None:
         if len(ctx.optimizers) <= 1:
+            own(value)
+            return
+        if ctx._now.opt_name is None:
+            _forget_leaked(ctx)
             own(value)
             return
         keep_loss(ctx)
@@ -211,26 +281,105 @@ def _check_scalar(ctx: Context, value: Any) -> None:
             "with its graph is due. A callback replaces the loss by ctx.loss_grad = ..., and "
             "ctx.loss is what is kept of it."
         )
-    if isinstance(value, Tensor) and value.numel() != 1:
+    if value.numel() != 1:
         raise ShapeError(
             f"The loss is a tensor of shape {tuple(value.shape)} where a scalar is due. "
             f'Reduce it: {_name(ctx.loss_fn)}(reduction="mean"), or loss.mean().'
         )
 
 
-def update(ctx: Context) -> None:
-    """Step the optimizer under way and clear its gradients."""
+def begin_updates(ctx: Context, loader: Any) -> None:
+    """Begin a training pass with no batch gathered."""
+    if ctx._updates is not None:
+        ctx._updates.begin_pass(loader)
+        clear_gradients(ctx, whole=True)
+
+
+def open_windows(ctx: Context) -> list[str]:
+    """The optimizers that have gathered batches; the one under way is taken to be the last."""
+    updates = ctx._updates
+    if updates is None:
+        return []
+    updates.last_iter = ctx.iter
+    return [name for name, window in updates.windows.items() if window.count]
+
+
+def settle(ctx: Context) -> bool:
+    """Whether the optimizer under way is to step now; its gradients are then those of the step."""
+    updates = ctx._updates
+    if updates is None:
+        return True
+    set_grad(False)
+    due = updates.settle(ctx)
+    set_grad(True)
+    return due
+
+
+def update(ctx: Context, again: Callable[[Context], Any] | None) -> None:
+    """Step the optimizer under way and clear its gradients.
+
+    Args:
+        again: Evaluates the batch once more, for an optimizer that asks for it.
+    """
     now = ctx._now
     optimizer = now.opt
     set_grad(False)
-    now.step_opt(optimizer)
+    if now.opt_name in ctx._closures and now.step_opt is ctx._road.step:
+        _step_with_closure(ctx, optimizer, again)
+    else:
+        now.step_opt(optimizer)
     ctx._road.zero_grad(optimizer)
+    if ctx._updates is not None:
+        ctx._updates.finish(ctx.opt_name)
     set_grad(True)
 
 
-def clear_gradients(ctx: Context) -> None:
-    """Clear the gradients of every optimizer: the batch under way was left."""
-    for optimizer in ctx.optimizers.values():
+def needs_closure(optimizer: Any) -> bool:
+    """Whether an optimizer cannot step without a closure, as LBFGS cannot."""
+    try:
+        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return closure is not None and closure.default is closure.empty
+
+
+def _step_with_closure(
+    ctx: Context, optimizer: Any, again: Callable[[Context], Any] | None
+) -> None:
+    if again is None:
+        raise ContextError(
+            f"{type(optimizer).__name__} evaluates the loss several times a step. Say how: "
+            "ctx.step_optimizer(closure=...), a function that gives the loss, its gradients done."
+        )
+    now = ctx._now
+    pred, loss = now.pred, now.loss_grad
+    # LBFGS asks first for where it stands, which is known. Others may have moved by then.
+    known = [loss] if isinstance(optimizer, torch.optim.LBFGS) and loss is not None else []
+
+    def closure() -> Any:
+        if known:
+            return known.pop()
+        with torch.enable_grad():
+            return again(ctx)
+
+    optimizer.step(closure)
+    # The batch counts as it was before the step.
+    now.pred, now.loss_grad = pred, loss
+
+
+def clear_gradients(ctx: Context, whole: bool = False) -> None:
+    """Clear the gradients of every optimizer: the batch under way was left.
+
+    Args:
+        whole: Also those that earlier batches have gathered.
+    """
+    updates = ctx._updates
+    for name, optimizer in ctx.optimizers.items():
+        if updates is not None:
+            if whole:
+                updates.forget(name)
+            elif updates.keeps(name, ctx.step_count):
+                continue
         ctx._road.zero_grad(optimizer)
 
 
@@ -278,6 +427,7 @@ def part_of(ctx: Context, error: BaseException) -> str:
         "differentiate_one": "the backward pass",
         "differentiate_own": "the backward pass",
         "update": f"{type(ctx.opt).__name__}.step",
+        "settle": "the gradients of the step",
     }
     where = "the loop"
     traceback = error.__traceback__

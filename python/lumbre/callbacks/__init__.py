@@ -3,14 +3,20 @@
 from lumbre.callbacks.csv_logger import CSVLogger
 from lumbre.callbacks.default import Interrupt, Metrics, Profile, TrainValid
 from lumbre.callbacks.early_stopping import EarlyStopping
+from lumbre.callbacks.gradient_accumulation import GradientAccumulation
+from lumbre.callbacks.gradient_clip import GradientClip
+from lumbre.callbacks.mixed_precision import MixedPrecision
 from lumbre.callbacks.progress import Progress
 from lumbre.callbacks.terminate_on_nan import TerminateOnNaN
 
 __all__ = [
     "CSVLogger",
     "EarlyStopping",
+    "GradientAccumulation",
+    "GradientClip",
     "Interrupt",
     "Metrics",
+    "MixedPrecision",
     "Profile",
     "Progress",
     "TerminateOnNaN",

@@ -259,6 +259,13 @@ impl State {
         true
     }
 
+    /// Go on after an epoch that another run has completed, with its count of training batches.
+    pub fn resume(&self, epoch: u64, step_count: u64) {
+        self.epoch.store(epoch, Relaxed);
+        self.completed.store(epoch, Relaxed);
+        self.step_count.store(step_count, Relaxed);
+    }
+
     /// Begin a pass over data, if nothing asks to leave it out.
     pub fn next_pass(&self, training: bool) -> bool {
         if self.wishes(SKIP_EPOCH | STOP | INTERRUPT) {

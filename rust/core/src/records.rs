@@ -116,6 +116,16 @@ impl Records {
         &self.spans[span as usize]
     }
 
+    /// Put the entries of a set in the place of those there are.
+    pub fn restore_entries(&mut self, set: Set, entries: Vec<Entry>) {
+        self.metrics[set as usize] = entries;
+    }
+
+    /// Put the seconds of a part in the place of those there are.
+    pub fn restore_spans(&mut self, span: Span, seconds: Vec<f64>) {
+        self.spans[span as usize] = seconds;
+    }
+
     /// Keep the epochs that were completed, drop the one that was not.
     pub fn truncate(&mut self, epochs: u64) {
         let length = usize::try_from(epochs).unwrap_or(usize::MAX);

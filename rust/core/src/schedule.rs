@@ -124,6 +124,36 @@ impl<H: Host> Schedule<H> {
         })
     }
 
+    /// The callbacks and breakpoints whose `once` has been used up.
+    #[must_use]
+    pub fn used_once(&self) -> Vec<(&str, &str)> {
+        let slots = self
+            .slots
+            .iter()
+            .zip(&self.hooks)
+            .flat_map(|(slots, hook)| {
+                let used = slots.iter().filter(|slot| slot.done.load(Relaxed));
+                used.map(move |slot| (&*self.entries[slot.entry].item.name, &**hook))
+            });
+        slots.collect()
+    }
+
+    /// Use up the `once` of a callback at a breakpoint, as it was in the run that is resumed.
+    pub fn use_once(&self, name: &str, hook: &str) {
+        for (slots, _) in self
+            .slots
+            .iter()
+            .zip(&self.hooks)
+            .filter(|(_, known)| *known == hook)
+        {
+            for slot in slots {
+                if self.entries[slot.entry].item.name == name {
+                    slot.done.store(true, Relaxed);
+                }
+            }
+        }
+    }
+
     /// The breakpoints at which somebody is called, as a set of bits.
     #[must_use]
     pub fn used(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 pub mod flow;
 mod records;
+mod resume;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -61,6 +62,8 @@ pub struct Run {
     draw: AtomicBool,
     /// The address of the last exception that was given its note: it gets one only.
     noted: AtomicUsize,
+    /// The user writes the loop: which passes there will be is not known, nor what a batch gives.
+    own_loop: AtomicBool,
 }
 
 impl Run {
@@ -76,6 +79,11 @@ impl Run {
             Some(bound) => bound.now.bind(py).setattr(intern!(py, "left"), left),
             None => Ok(()),
         }
+    }
+
+    /// Whether the user writes the loop.
+    pub fn own_loop(&self) -> bool {
+        self.own_loop.load(Relaxed)
     }
 
     /// What the run was given; `None` before it starts and after it ends.
@@ -139,8 +147,11 @@ impl Run {
         if self.counted.load(Relaxed) {
             return Ok(());
         }
-        self.counted.store(true, Relaxed);
         let (meter, now) = (bound.meter(set).bind(ctx.py()), bound.now.bind(ctx.py()));
+        if self.own_loop() && is_bare(now)? {
+            return Ok(()); // nothing was said of this batch
+        }
+        self.counted.store(true, Relaxed);
         meter.get().update(ctx, now)
     }
 
@@ -192,11 +203,12 @@ impl Run {
             due: AtomicBool::new(false),
             draw: AtomicBool::new(false),
             noted: AtomicUsize::new(0),
+            own_loop: AtomicBool::new(false),
         }
     }
 
     /// Give the run its plan and its meters; once.
-    #[pyo3(signature = (schedule, train, valid, now, draw=None))]
+    #[pyo3(signature = (schedule, train, valid, now, draw=None, own_loop=false))]
     fn bind(
         &self,
         schedule: &Bound<'_, Schedule>,
@@ -204,7 +216,9 @@ impl Run {
         valid: Py<Meter>,
         now: Py<PyAny>,
         draw: Option<Py<PyAny>>,
+        own_loop: bool,
     ) -> PyResult<()> {
+        self.own_loop.store(own_loop, Relaxed);
         let core = schedule
             .get()
             .core()
@@ -319,7 +333,11 @@ impl Run {
             return Ok(());
         }
         let error = PyErr::fetch(slf.py());
-        if !error.is_instance_of::<PyAttributeError>(slf.py()) {
+        // Of a subclass it is what a setter of ours has said.
+        if !error
+            .get_type(slf.py())
+            .is(slf.py().get_type::<PyAttributeError>())
+        {
             return Err(error);
         }
         Err(unknown_attribute(slf, name, "unsettable"))
@@ -343,6 +361,21 @@ impl Run {
     fn __clear__(&self) {
         self.unbind();
     }
+}
+
+/// Whether a batch has neither a prediction nor a loss.
+fn is_bare(now: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = now.py();
+    for name in [
+        intern!(py, "pred"),
+        intern!(py, "loss_grad"),
+        intern!(py, "losses"),
+    ] {
+        if !now.getattr(name)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a flag was set; it is not any more. One thread writes: no exchange is needed.

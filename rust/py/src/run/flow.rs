@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 
 use super::Run;
 
-/// Whether there is validation data.
+/// Whether there is validation data, or may be.
 pub fn validates(ctx: &Bound<'_, Run>) -> PyResult<bool> {
-    Ok(!ctx.getattr(intern!(ctx.py(), "valid_data"))?.is_none())
+    Ok(ctx.get().own_loop() || !ctx.getattr(intern!(ctx.py(), "valid_data"))?.is_none())
 }
 
 #[pymethods]
@@ -26,7 +26,7 @@ impl Run {
             let validates = validates(slf)?;
             let mut records = this.lock_records();
             records.reach(Set::Train, this.state.epoch());
-            if validates {
+            if validates && !this.own_loop() {
                 records.reach(Set::Valid, this.state.epoch());
             }
         }

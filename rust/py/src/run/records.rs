@@ -123,13 +123,7 @@ impl Run {
         append: bool,
     ) -> PyResult<()> {
         let set = self.set_named(Some(set))?;
-        let mut entry = Entry::new();
-        for (name, value) in values {
-            entry.push((
-                Arc::from(name.extract::<String>()?),
-                value::from_python(&value)?,
-            ));
-        }
+        let entry = entry_from_python(values)?;
         let mut records = self.lock_records();
         if !append {
             records.reach(set, epoch).clear();
@@ -197,6 +191,17 @@ impl Run {
     fn drop_open_epoch(&self) {
         self.lock_records().truncate(self.state.completed());
     }
+}
+
+/// The values of an epoch, from `{name: value}`.
+pub(super) fn entry_from_python(values: &Bound<'_, PyDict>) -> PyResult<Entry> {
+    let pairs = values.iter().map(|(name, value)| {
+        Ok((
+            Arc::from(name.extract::<String>()?),
+            value::from_python(&value)?,
+        ))
+    });
+    pairs.collect()
 }
 
 fn entry_to_python<'py>(py: Python<'py>, entry: &Entry) -> PyResult<Bound<'py, PyDict>> {

@@ -1,0 +1,72 @@
+//! The part of `_core.Run` that goes on where another run has stopped.
+
+use lumbre_core::flow::{Flow, Set};
+use lumbre_core::records::Span;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::Run;
+use super::records::entry_from_python;
+
+#[pymethods]
+impl Run {
+    /// Go on after an epoch that is complete, with the training batches that were counted by then
+    /// and, where a stop was asked for, its reason.
+    #[pyo3(signature = (epoch, step_count, stop_reason=None))]
+    fn resume(&self, epoch: u64, step_count: u64, stop_reason: Option<String>) {
+        self.state.resume(epoch, step_count);
+        if let Some(reason) = stop_reason {
+            self.state.wish(Flow::Stop(reason), None);
+        }
+    }
+
+    /// The callbacks and breakpoints whose `once` has been used up.
+    fn used_once(&self) -> Vec<(String, String)> {
+        let bound = self.bound();
+        let used = bound.as_ref().map(|bound| bound.core.used_once());
+        let owned = |(name, hook): (&str, &str)| (name.to_owned(), hook.to_owned());
+        used.into_iter().flatten().map(owned).collect()
+    }
+
+    /// Use up what `used_once` gave.
+    #[allow(clippy::needless_pass_by_value)] // extracted
+    fn use_once(&self, used: Vec<(String, String)>) {
+        if let Some(bound) = self.bound() {
+            for (name, hook) in &used {
+                bound.core.use_once(name, hook);
+            }
+        }
+    }
+
+    /// Put a history, as `history` gives it, in the place of what was recorded.
+    fn restore_history(
+        &self,
+        metrics: &Bound<'_, PyDict>,
+        profile: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        let mut sets = Vec::new();
+        for set in Set::ALL {
+            let mut entries = Vec::new();
+            if let Some(epochs) = metrics.get_item(set.name())? {
+                for values in epochs.try_iter()? {
+                    entries.push(entry_from_python(values?.cast::<PyDict>()?)?);
+                }
+            }
+            sets.push((set, entries));
+        }
+        let mut spans = Vec::new();
+        for span in Span::ALL {
+            if let Some(seconds) = profile.get_item(span.name())? {
+                spans.push((span, seconds.extract::<Vec<f64>>()?));
+            }
+        }
+        let mut records = self.lock_records();
+        for (set, entries) in sets {
+            records.restore_entries(set, entries);
+        }
+        for (span, seconds) in spans {
+            records.restore_spans(span, seconds);
+        }
+        Ok(())
+    }
+}
