@@ -8,8 +8,8 @@ from lumbre.context import Context
 from lumbre.data import as_dataloader
 from lumbre.errors import LumbreError, LumbreWarning
 from lumbre.fitted import Evaluation, Fitted
-from lumbre.own_loop import run
 from lumbre.metric import Metric, MetricSet, metric
+from lumbre.own_loop import run
 from lumbre.schedule import schedule
 from lumbre.setup import Trainable, setup
 

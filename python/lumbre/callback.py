@@ -56,7 +56,7 @@ class Callback:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave; called when the fit has begun, after `on_fit_begin`."""
+        """Go on from what `state_dict` gave; called in a fit that has begun."""
 
     def __repr__(self) -> str:
         shown = (f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))

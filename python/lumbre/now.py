@@ -38,7 +38,7 @@ class Now:
     losses: dict[str, Any] | None
     model: Any
     opt: Any
-    opt_name: str | None  # None where a step of the user's own has not said which
+    opt_name: Any  # a name; None where a step of the user's own has not said which
     pred: Any
     step: Callable[[Any], Any]
     step_opt: Callable[[Any], Any]

@@ -40,7 +40,8 @@ def run(
       parts of a step; use those you need, or `ctx.step(ctx)` for all of it;
     - `ctx.record(pred, target, loss)` feeds loss and metrics, where the parts have not done so.
 
-    A pass that is left by `break` is closed when the loop around it goes on. Ctrl-C finishes the
+    A pass that is left by `break` is closed when the loop around it goes on. An epoch without a
+    validation pass does not count for callbacks that watch a value of one. Ctrl-C finishes the
     batch under way and ends the loops; `ctx.records` holds what there is by then.
 
     Args:

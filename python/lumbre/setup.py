@@ -306,6 +306,7 @@ def _own_step(own: Callable[[Context], Any]) -> Callable[[Context], None]:
 
 
 def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
+    """The least and the greatest number of epochs."""
     if getattr(epochs, "shape", ()):
         raise ArgumentTypeError(
             "epochs is a number; got an array. Data is one argument: fit([x, y], epochs=...)."

@@ -318,8 +318,7 @@ def settle(ctx: Context) -> bool:
 def update(ctx: Context, again: Callable[[Context], Any] | None) -> None:
     """Step the optimizer under way and clear its gradients.
 
-    Args:
-        again: Evaluates the batch once more, for an optimizer that asks for it.
+    `again` evaluates the batch once more, for an optimizer that asks for it.
     """
     now = ctx._now
     optimizer = now.opt
@@ -370,8 +369,7 @@ def _step_with_closure(
 def clear_gradients(ctx: Context, whole: bool = False) -> None:
     """Clear the gradients of every optimizer: the batch under way was left.
 
-    Args:
-        whole: Also those that earlier batches have gathered.
+    With `whole`, also those that earlier batches have gathered.
     """
     updates = ctx._updates
     for name, optimizer in ctx.optimizers.items():

@@ -17,26 +17,23 @@ def number(
     name: str,
     value: Any,
     *,
-    least: float = -math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
 ) -> float:
     """A number within bounds, as a float.
 
     Raises:
         ArgumentError: when it is none, is NaN, or lies outside of them.
     """
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if is_number and value >= least and (value > above or above == -math.inf):
-        if value < below or below == math.inf:
-            return float(value)
-    bounds = [
-        *([f"from {least:g}"] if least > -math.inf else []),
-        *([f"above {above:g}"] if above > -math.inf else []),
-        *([f"below {below:g}"] if below < math.inf else []),
-    ]
-    wanted = " ".join(["a number", *bounds])
-    raise ArgumentError(f"{type(owner).__name__}: {name} is {wanted}; got {value!r}.")
+    found = math.nan if isinstance(value, bool) else value
+    bounds = [("from", least), ("above", above), ("below", below)]
+    if isinstance(found, numbers.Real) and not math.isnan(found):
+        low = (least is None or found >= least) and (above is None or found > above)
+        if low and (below is None or found < below):
+            return float(found)
+    wanted = ["a number", *(f"{word} {bound:g}" for word, bound in bounds if bound is not None)]
+    raise ArgumentError(f"{type(owner).__name__}: {name} is {' '.join(wanted)}; got {value!r}.")
 
 
 def whole(owner: object, name: str, value: Any, *, least: int) -> int:
@@ -45,7 +42,8 @@ def whole(owner: object, name: str, value: Any, *, least: int) -> int:
     Raises:
         ArgumentError: when it is none.
     """
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least:
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if is_whole and int(value) >= least:
         return int(value)
     raise ArgumentError(
         f"{type(owner).__name__}: {name} is a whole number from {least}; got {value!r}."
