@@ -2,8 +2,10 @@
 
 import gc
 import re
+import runpy
 import signal
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -441,3 +443,24 @@ def test_nothing_is_left_behind() -> None:
         assert model() is None
     finally:
         gc.enable()
+
+
+# --- the example ---------------------------------------------------------------------------------
+
+
+def test_the_example_ends_in_the_bits_of_fit_with_its_events_in_their_order() -> None:
+    path = Path(__file__).parents[1] / "examples" / "own_loop.py"
+    example = runpy.run_path(str(path))
+    results = []
+    for name in ("train", "train_by_fit"):
+        trace = Trace()
+        torch.manual_seed(5)
+        model, result = example[name](*example["make_data"](), callbacks=trace, epochs=2)
+        results.append((model, result.records["metrics"], trace.events))
+    (model, records, events), (other, expected, of_fit) = results
+    assert all(torch.equal(other.state_dict()[k], v) for k, v in model.state_dict().items())
+    assert records == expected
+    # Its validation uses no part of a step: what fires inside of one does not.
+    inside = ("on_valid_batch_after_pred", "on_valid_batch_after_loss")
+    assert events == [event for event in of_fit if event not in inside]
+    assert len(events) > 500
