@@ -65,6 +65,10 @@ class ExtensionError(LumbreError, RuntimeError):
     """A callback written in Rust failed, panicked, or was called while it was being called."""
 
 
+class MissingPackageError(LumbreError, ModuleNotFoundError):
+    """Something wants a package that lumbre does without; the message says how to install it."""
+
+
 class LumbreWarning(UserWarning):
     """The base of every warning that lumbre gives."""
 

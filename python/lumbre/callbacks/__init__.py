@@ -5,8 +5,10 @@ from lumbre.callbacks.default import Interrupt, Metrics, Profile, TrainValid
 from lumbre.callbacks.early_stopping import EarlyStopping
 from lumbre.callbacks.gradient_accumulation import GradientAccumulation
 from lumbre.callbacks.gradient_clip import GradientClip
+from lumbre.callbacks.json_logger import JSONLogger
 from lumbre.callbacks.mixed_precision import MixedPrecision
 from lumbre.callbacks.progress import Progress
+from lumbre.callbacks.tensorboard import TensorBoard
 from lumbre.callbacks.terminate_on_nan import TerminateOnNaN
 
 __all__ = [
@@ -15,10 +17,12 @@ __all__ = [
     "GradientAccumulation",
     "GradientClip",
     "Interrupt",
+    "JSONLogger",
     "Metrics",
     "MixedPrecision",
     "Profile",
     "Progress",
+    "TensorBoard",
     "TerminateOnNaN",
     "TrainValid",
 ]

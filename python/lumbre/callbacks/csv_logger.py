@@ -3,76 +3,78 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import os
-import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
-from lumbre.callback import Callback
-from lumbre.errors import LumbreWarning
-
-if TYPE_CHECKING:
-    from lumbre.context import Context
+from lumbre.callbacks.epoch_log import SETS, EpochLog, Row, without_nan
 
 
-class CSVLogger(Callback):
+class CSVLogger(EpochLog):
     """Writes a row for each set and epoch: `epoch,set,<metrics>`.
 
-    Acts at `on_fit_begin`, `on_epoch_end`, `on_fit_end` and `on_exception`, at weight 1e6: what
-    other callbacks log at `on_epoch_end` is there by then. The columns are those of the
-    first epoch. The file is flushed after each epoch; a new fit writes it anew.
+    Acts at `on_fit_begin`, `on_epoch_begin` and `on_epoch_end`, at weight 1e6: what others log at
+    `on_epoch_end` is there by then. Changes nothing of `ctx`. A cell is empty where a set has no
+    such metric; a vector or matrix is JSON text. A metric that comes later gets a column of its
+    own, empty in the rows above; one that is called `time`, `epoch` or `set` is written as
+    `metric_time` and so on.
+
+    A new fit begins the file anew, with its first epoch. A resumed fit goes on: the rows of earlier
+    epochs stay, those of the epochs that come again go, and rows that are missing are taken from
+    the records.
 
     Args:
         path: The file; its folder is made.
+
+    Raises:
+        ArgumentTypeError: when `path` is no name of a file.
+        OSError: when the fit begins, if the file cannot be written.
+
+    Example:
+        >>> import lumbre as lb, pathlib, tempfile, torch
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "log.csv")
+        >>> net = lb.setup(torch.nn.Linear(1, 1), torch.nn.MSELoss(), torch.optim.SGD)
+        >>> data = [torch.zeros(2, 1), torch.zeros(2, 1)]
+        >>> fitted = net.fit(data, epochs=2, callbacks=lb.callbacks.CSVLogger(path))
+        >>> print(path.read_text())
+        epoch,set,loss
+        1,train,...
+        2,train,...
     """
 
-    weight = 1e6
-
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
-        self._file: IO[str] | None = None
+        super().__init__(path)
         self._columns: list[str] = []
 
-    def on_fit_begin(self, ctx: Context) -> None:
-        """Open the file: where it cannot be written is known before an epoch is lost."""
-        path = Path(self.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", newline="", encoding="utf-8")
-        self._columns = []
+    def _parse(self, text: str) -> list[Row]:
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        if list(reader.fieldnames or ())[:2] != ["epoch", "set"]:
+            return []
+        # A row that is too short has None as a value, one that is too long has it as a key.
+        whole = [row for row in reader if None not in row and None not in row.values()]
+        return [
+            {name: cell for name, cell in row.items() if cell} | {"epoch": int(row["epoch"])}
+            for row in whole
+            if row["epoch"].isdecimal() and row["set"] in SETS
+        ]
 
-    def on_epoch_end(self, ctx: Context) -> None:
-        """Write the rows of the epoch."""
-        if self._file is None:
-            return
-        rows = {s: values for s in ("train", "valid") if (values := ctx.get_metrics(s))}
-        writer = csv.writer(self._file)
-        if not self._columns and rows:
-            self._columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-            writer.writerow(["epoch", "set", *self._columns])
-        for set_, values in rows.items():
-            self._tell_new(values)
-            writer.writerow([ctx.epoch, set_, *(values.get(name, "") for name in self._columns)])
-        self._file.flush()
-
-    def on_fit_end(self, ctx: Context) -> None:
-        """Close the file."""
-        self._close()
-
-    def on_exception(self, ctx: Context) -> None:
-        """Close the file."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _tell_new(self, values: dict[str, Any]) -> None:
-        new = [name for name in values if name not in self._columns]
+    def _append(self, rows: list[Row], now: bool) -> None:
+        names = dict.fromkeys(name for row in rows for name in row)
+        is_empty = not Path(self.path).exists() or Path(self.path).stat().st_size == 0
+        known = [] if is_empty else self._columns
+        new = [name for name in names if name not in known]
         if new:
-            warnings.warn(
-                f"CSVLogger: {', '.join(new)} came after the header of {self.path} was written "
-                "and is left out. Log it from the first epoch on.",
-                LumbreWarning,
-                stacklevel=2,
-            )
+            self._columns = [*known, *new]
+            rows = self._parse(self._text()) + rows
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        self._write("w" if new else "a", text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(without_nan(value)) if isinstance(value, list) else value
