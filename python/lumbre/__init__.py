@@ -1,6 +1,6 @@
 """Training for PyTorch: setup, fit, evaluate, predict, with callbacks at every breakpoint."""
 
-from lumbre import callbacks, errors, metrics
+from lumbre import callbacks, errors, metrics, nn
 from lumbre._core import HOOKS
 from lumbre.accelerator import Accelerator
 from lumbre.callback import Callback, callback, epochs, every, on, once
@@ -35,6 +35,7 @@ __all__ = [
     "every",
     "metric",
     "metrics",
+    "nn",
     "on",
     "once",
     "run",

@@ -7,6 +7,7 @@ from lumbre.callbacks.gradient_accumulation import GradientAccumulation
 from lumbre.callbacks.gradient_clip import GradientClip
 from lumbre.callbacks.json_logger import JSONLogger
 from lumbre.callbacks.mixed_precision import MixedPrecision
+from lumbre.callbacks.mixup import Mixup
 from lumbre.callbacks.progress import Progress
 from lumbre.callbacks.tensorboard import TensorBoard
 from lumbre.callbacks.terminate_on_nan import TerminateOnNaN
@@ -20,6 +21,7 @@ __all__ = [
     "JSONLogger",
     "Metrics",
     "MixedPrecision",
+    "Mixup",
     "Profile",
     "Progress",
     "TensorBoard",
