@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
@@ -130,6 +131,30 @@ def measuring_loop(problem: Problem, optimizer: Callable[..., torch.optim.Optimi
     numbers = total.item() / seen, hits.item() / seen
     seconds = clock() - start
     return Outcome(seconds / problem.steps, weights(model), numbers)
+
+
+def useful_loop(problem: Problem, optimizer: Callable[..., torch.optim.Optimizer]) -> Outcome:
+    """By hand, without any metric: gradients clipped, a rate for each step, averaged weights."""
+    torch.manual_seed(0)
+    model = problem.model()
+    opt = optimizer(model.parameters())
+    schedule = StepLR(opt, 100, 0.9)
+    parameters = list(model.parameters())
+    averages = weights(model)
+    loader = problem.loader()
+    model.train()
+    start = clock()
+    for x, y in loader:
+        opt.zero_grad()
+        loss = LOSS(model(x), y)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        opt.step()
+        schedule.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, parameters, 1 - 0.999)
+    seconds = clock() - start
+    return Outcome(seconds / problem.steps, averages, None)
 
 
 class Stopwatch(lb.Callback):
@@ -283,6 +308,27 @@ def callbacks(kind: type[lb.Callback]) -> list[Row]:
     ]
 
 
+def useful() -> list[Row]:
+    """A step with three callbacks that many runs have."""
+    rows = []
+    for kind, budget in (("linear", 0.95), ("mlp", None)):
+        problem = PROBLEMS[kind]()
+
+        def side(problem: Problem = problem) -> Outcome:
+            each_step = "on_train_batch_after_step"
+            callbacks = [
+                lb.callbacks.GradientClip(1.0),
+                lb.callbacks.LRScheduler(StepLR, call_on=each_step, step_size=100, gamma=0.9),
+                lb.callbacks.EMA(0.999),
+            ]
+            return fit(problem, callbacks=callbacks)
+
+        times = turns({"fit": side, "hand": functools.partial(useful_loop, problem, SGD)})
+        what = "a step with GradientClip, LRScheduler, EMA, loss, accuracy / by hand, no metric"
+        rows.append(ratio(f"callbacks.useful.{kind}", what, times, "fit", "hand", budget))
+    return rows
+
+
 def metrics() -> list[Row]:
     """A step with more and more metrics, over the same with the loss alone."""
     problem = linear()
@@ -359,6 +405,7 @@ ROWS: dict[str, Callable[[], list[Row]]] = {
     "step.loader.sgd": functools.partial(steps, "loader", "sgd"),
     "callbacks.idle": functools.partial(callbacks, Idle),
     "callbacks.active": functools.partial(callbacks, Active),
+    "callbacks.useful": useful,
     "metrics": metrics,
     "progress": progress,
     "in_memory": memory,
