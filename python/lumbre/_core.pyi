@@ -8,6 +8,7 @@ __all__ = [
     "Batches",
     "Filter",
     "Meter",
+    "Monitor",
     "NativeCallback",
     "NativeMetric",
     "Run",
@@ -123,6 +124,15 @@ class Meter:
     ) -> Self: ...
     @property
     def names(self) -> list[str]: ...
+
+@final
+class Monitor:
+    def __new__(
+        cls, owner: str, monitor: str, mode: str = "min", min_delta: float = 0.0
+    ) -> Self: ...
+    def check(self, ctx: Run) -> None: ...
+    def value(self, ctx: Run) -> float | None: ...
+    def improves(self, value: float, best: float) -> bool: ...
 
 @final
 class Batches:

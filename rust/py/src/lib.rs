@@ -13,6 +13,7 @@ mod frame;
 mod grad;
 mod meter;
 mod metric;
+mod monitor;
 mod names;
 mod native;
 mod python;
@@ -35,6 +36,8 @@ mod _core {
     use super::meter::Meter;
     #[pymodule_export]
     use super::metric::NativeMetric;
+    #[pymodule_export]
+    use super::monitor::Monitor;
     #[pymodule_export]
     use super::native::NativeCallback;
     #[pymodule_export]
