@@ -3,9 +3,11 @@
 from lumbre.callbacks.csv_logger import CSVLogger
 from lumbre.callbacks.default import Interrupt, Metrics, Profile, TrainValid
 from lumbre.callbacks.early_stopping import EarlyStopping
+from lumbre.callbacks.ema import EMA
 from lumbre.callbacks.gradient_accumulation import GradientAccumulation
 from lumbre.callbacks.gradient_clip import GradientClip
 from lumbre.callbacks.json_logger import JSONLogger
+from lumbre.callbacks.lr_scheduler import LRScheduler
 from lumbre.callbacks.mixed_precision import MixedPrecision
 from lumbre.callbacks.mixup import Mixup
 from lumbre.callbacks.progress import Progress
@@ -13,12 +15,14 @@ from lumbre.callbacks.tensorboard import TensorBoard
 from lumbre.callbacks.terminate_on_nan import TerminateOnNaN
 
 __all__ = [
+    "EMA",
     "CSVLogger",
     "EarlyStopping",
     "GradientAccumulation",
     "GradientClip",
     "Interrupt",
     "JSONLogger",
+    "LRScheduler",
     "Metrics",
     "MixedPrecision",
     "Mixup",

@@ -1,0 +1,294 @@
+"""Learning rates that change while the fit runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+from torch.optim import lr_scheduler
+
+from lumbre._core import HOOKS, Monitor, nearest
+from lumbre.callback import Callback
+from lumbre.errors import ArgumentError, ArgumentTypeError
+
+if TYPE_CHECKING:
+    from lumbre.context import Context
+
+# Breakpoints of an optimizer's own part of the step: there `ctx.opt_name` says whose it is.
+_OF_ONE = tuple(f"on_train_batch_{place}" for place in ("after_", "before_"))
+# Here an epoch has measured nothing yet.
+_TOO_EARLY = ("on_fit_begin", "on_epoch_begin", "on_train_begin")
+
+
+class LRScheduler(Callback):
+    """Steps the learning rate by a scheduler of torch, or by one that is made like them.
+
+    Acts at `on_fit_begin`, where the schedulers are made, one for each optimizer, and at the
+    breakpoint `call_on`, at weight 1e5: others that act there see the rate that was in use, and
+    what they log is there to be watched. Changes the options of the optimizers in
+    `ctx.optimizers`.
+
+    `call_on="on_epoch_end"` counts epochs. `call_on="on_train_batch_after_step"` counts steps of
+    the optimizer: a skipped batch is none, and of several optimizers each one's scheduler goes on
+    at its own step alone. At another breakpoint each time that it is reached counts.
+
+    Args:
+        scheduler: A class or function, called as `scheduler(optimizer, **scheduler_options)`. One
+            whose `step` needs a value, such as `ReduceLROnPlateau`, gets that of `monitor`; an
+            epoch that has measured nothing is not shown to it.
+        call_on: The breakpoint at which it steps.
+        opt_name: The optimizer whose rate is meant; None for all of them.
+        monitor: What a scheduler that needs a value watches: a set and the name of a record.
+        **scheduler_options: What the scheduler takes besides the optimizer. Options that are named
+            like an argument above go into a function:
+            `LRScheduler(lambda optimizer: MyScheduler(optimizer, monitor=...))`.
+
+    Attributes:
+        schedulers: The schedulers of the last fit, by the name of their optimizer.
+
+    Raises:
+        ArgumentTypeError: when `scheduler` is not callable or does not take the options.
+        ArgumentError: when there is no such breakpoint, or, as the fit begins, no such optimizer.
+        MonitorError: when a value is needed and the fit does not measure it.
+
+    Example:
+        >>> import torch
+        >>> LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=5)
+        LRScheduler(StepLR, step_size=5)
+        >>> LRScheduler(
+        ...     torch.optim.lr_scheduler.OneCycleLR,
+        ...     call_on="on_train_batch_after_step",
+        ...     max_lr=0.1,
+        ...     total_steps=1000,
+        ... )
+        LRScheduler(OneCycleLR, call_on='on_train_batch_after_step', max_lr=0.1, total_steps=1000)
+    """
+
+    weight = 1e5
+
+    def __init__(
+        self,
+        scheduler: Callable[..., Any],
+        *,
+        call_on: str = "on_epoch_end",
+        opt_name: str | None = None,
+        monitor: str = "valid_loss",
+        **scheduler_options: Any,
+    ) -> None:
+        _check_scheduler(scheduler, scheduler_options)
+        self._check_breakpoint(call_on)
+        if opt_name is not None and not isinstance(opt_name, str):
+            raise ArgumentTypeError(
+                f"LRScheduler: opt_name is the name of an optimizer, or None for all of them; got "
+                f"{opt_name!r}."
+            )
+        if not isinstance(monitor, str):
+            raise ArgumentError(
+                'LRScheduler: monitor is a set and the name of a record, such as "valid_loss"; got '
+                f"{monitor!r}."
+            )
+        self.scheduler = scheduler
+        self.call_on = call_on
+        self.opt_name = opt_name
+        self.monitor = monitor
+        self.scheduler_options = scheduler_options
+        self.schedulers: dict[str, Any] = {}
+        self._monitor = Monitor("LRScheduler", monitor)
+        self._wants: dict[str, bool] = {}
+        if call_on != "on_fit_begin":
+            setattr(self, call_on, self._advance)
+
+    def on_fit_begin(self, ctx: Context) -> None:
+        """Make the schedulers, which sets the first rates."""
+        self.schedulers, self._wants = {}, {}
+        for name in self._names(ctx):
+            made = self.scheduler(ctx.optimizers[name], **self.scheduler_options)
+            if not callable(getattr(made, "step", None)):
+                raise ArgumentTypeError(
+                    f"LRScheduler: {_name(self.scheduler)} has to give a scheduler, which has a "
+                    f"method step; it gave {made!r}."
+                )
+            self.schedulers[name], self._wants[name] = made, _wants_value(made)
+        if any(self._wants.values()):
+            self._check_monitor(ctx)
+        if self.call_on == "on_fit_begin":
+            self._advance(ctx)
+
+    def _advance(self, ctx: Context) -> None:
+        for name, scheduler in self.schedulers.items():
+            optimizer = ctx.optimizers.get(name)
+            if optimizer is None:
+                continue  # a validation pass by itself has names of optimizers alone
+            if self.call_on.startswith(_OF_ONE) and name != ctx.opt_name:
+                continue
+            # torch warns where no step came before this one: that is for loops that mix up the
+            # two calls, and here it would mean that every batch so far was skipped.
+            optimizer._opt_called = True
+            if not self._wants[name]:
+                scheduler.step()
+            elif (value := self._monitor.value(ctx)) is not None:
+                scheduler.step(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each scheduler by the name of its optimizer: tensors and JSON values.
+
+        Functions are left out; the scheduler that is made anew has them.
+
+        Raises:
+            ArgumentTypeError: when a scheduler holds what is neither tensor nor JSON.
+        """
+        return {
+            name: {
+                "scheduler": type(scheduler).__qualname__,
+                "state": _saved(scheduler.state_dict(), type(scheduler).__qualname__),
+            }
+            for name, scheduler in self.schedulers.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave; to be called when the fit has begun.
+
+        Raises:
+            ArgumentError: when it is the state of other schedulers.
+        """
+        kinds = {name: type(each).__qualname__ for name, each in self.schedulers.items()}
+        saved = {name: each["scheduler"] for name, each in state.items()}
+        if kinds != saved:
+            raise ArgumentError(
+                f"LRScheduler: the state is that of {_listed(saved)}; this fit has "
+                f"{_listed(kinds)}. Pass the scheduler that the state was saved with."
+            )
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(_loaded(scheduler, state[name]["state"]))
+
+    def _check_breakpoint(self, call_on: str) -> None:
+        known = [*HOOKS, *self.breakpoints]
+        if call_on not in known:
+            near = nearest(call_on, known) if isinstance(call_on, str) else None
+            hint = f'Did you mean "{near}"?' if near else "They are the keys of lumbre.HOOKS."
+            raise ArgumentError(f"LRScheduler: call_on={call_on!r} is no breakpoint. {hint}")
+
+    def _names(self, ctx: Context) -> list[str]:
+        there = list(ctx.optimizers)
+        if not there:
+            raise ArgumentError(
+                "LRScheduler: this fit has no optimizer whose rate could be changed. Let the "
+                "module define set_optimizers(self, **opt_hparams), which gives one or a dict of "
+                "them, also where it defines its own step."
+            )
+        if self.opt_name is None:
+            return there
+        if self.opt_name not in there:
+            near = nearest(self.opt_name, there)
+            hint = f'\nDid you mean "{near}"?' if near else ""
+            raise ArgumentError(
+                f'LRScheduler: there is no optimizer "{self.opt_name}" in this fit; there '
+                f"{'is' if len(there) == 1 else 'are'} {', '.join(there)}.{hint}"
+            )
+        return [self.opt_name]
+
+    def _check_monitor(self, ctx: Context) -> None:
+        self._monitor.check(ctx)
+        of_valid = self.monitor.startswith("valid_")
+        if self.call_on in _TOO_EARLY or (of_valid and self.call_on.startswith("on_train_")):
+            raise ArgumentError(
+                f"LRScheduler: {_name(self.scheduler)} needs {self.monitor}, which has no value "
+                f'yet at {self.call_on}. Use call_on="on_epoch_end".'
+            )
+
+    def __repr__(self) -> str:
+        given = {"call_on": self.call_on, "opt_name": self.opt_name, "monitor": self.monitor}
+        default = inspect.signature(LRScheduler).parameters
+        shown = {k: v for k, v in given.items() if v != default[k].default}
+        options = "".join(f", {k}={v!r}" for k, v in {**shown, **self.scheduler_options}.items())
+        return f"LRScheduler({_name(self.scheduler)}{options})"
+
+
+def _check_scheduler(scheduler: Any, options: dict[str, Any]) -> None:
+    if isinstance(scheduler, lr_scheduler.LRScheduler):
+        kind = type(scheduler).__name__
+        raise ArgumentTypeError(
+            f"LRScheduler: scheduler is a {kind} that belongs to an optimizer already. Pass the "
+            f"class and its options, the optimizer is the fit's: LRScheduler({kind}, ...)."
+        )
+    if not callable(scheduler):
+        raise ArgumentTypeError(
+            "LRScheduler: scheduler is a class such as torch.optim.lr_scheduler.StepLR, or a "
+            f"function of the optimizer; got {scheduler!r}."
+        )
+    try:
+        signature = inspect.signature(scheduler)
+    except (TypeError, ValueError):
+        return  # it does not say what it takes
+    try:
+        signature.bind(None, **options)
+    except TypeError as error:
+        shown = "".join(f", {name}=..." for name in options)
+        raise ArgumentTypeError(
+            f"LRScheduler: {_name(scheduler)}(optimizer{shown}) cannot be called: {error}. It "
+            f"takes {_name(scheduler)}{signature}."
+        ) from None
+
+
+def _wants_value(scheduler: Any) -> bool:
+    """Whether its `step` cannot be called without an argument."""
+    try:
+        inspect.signature(scheduler.step).bind()
+    except TypeError:
+        return True
+    except ValueError:
+        pass
+    return False
+
+
+def _saved(state: Any, where: str) -> dict[str, Any]:
+    """The state of a scheduler without its functions; those that it holds, likewise."""
+    saved = {}
+    for key, value in state.items():
+        if key == "_schedulers":
+            saved[key] = [_saved(each, f"{where}.{key}[{i}]") for i, each in enumerate(value)]
+        elif not callable(value):
+            saved[key] = _plain(value, f"{where}.{key}")
+    return saved
+
+
+def _plain(value: Any, where: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str | bytes | Tensor | np.ndarray):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
+        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    raise ArgumentTypeError(
+        f"LRScheduler: {where} is {value!r}, which cannot be saved: a state is made of tensors, "
+        "numbers, strings, lists and dicts. Give the scheduler a state_dict() without it and a "
+        "load_state_dict(state)."
+    )
+
+
+def _loaded(scheduler: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state in the types that the scheduler itself has."""
+    loaded = dict(state)
+    for key, value in state.items():
+        own = getattr(scheduler, key, None)
+        if key == "_schedulers":
+            inner = zip(scheduler._schedulers, value, strict=True)
+            loaded[key] = [_loaded(each, its) for each, its in inner]
+        elif isinstance(own, Counter):
+            loaded[key] = Counter(value)
+    return loaded
+
+
+def _listed(kinds: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no scheduler"
+
+
+def _name(scheduler: Any) -> str:
+    return getattr(scheduler, "__name__", None) or type(scheduler).__name__
