@@ -8,6 +8,7 @@ from lumbre.context import Context
 from lumbre.data import as_dataloader
 from lumbre.errors import LumbreError, LumbreWarning
 from lumbre.fitted import Evaluation, Fitted
+from lumbre.lr_records import LRRecords
 from lumbre.metric import Metric, MetricSet, metric
 from lumbre.own_loop import run
 from lumbre.schedule import schedule
@@ -22,6 +23,7 @@ __all__ = [
     "Context",
     "Evaluation",
     "Fitted",
+    "LRRecords",
     "LumbreError",
     "LumbreWarning",
     "Metric",

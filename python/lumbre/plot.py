@@ -10,14 +10,9 @@ if TYPE_CHECKING:
 
 def plot_metrics(metrics: dict[str, list[dict[str, Any]]]) -> Figure:
     """A panel for each metric that is a number, a line for each set."""
-    try:
-        import matplotlib as mpl
-        from matplotlib import pyplot as plt
-        from matplotlib.ticker import MaxNLocator
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "plot() draws with matplotlib: pip install 'lumbre[plot]'", name=error.name
-        ) from error
+    plt = _pyplot()
+    from matplotlib.ticker import MaxNLocator
+
     lines: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for set_, entries in metrics.items():
         for epoch, values in enumerate(entries, 1):
@@ -44,6 +39,48 @@ def plot_metrics(metrics: dict[str, list[dict[str, Any]]]) -> Figure:
         axis.legend()
     if not lines:
         figure.text(0.5, 0.5, "no values were recorded", ha="center", va="center")
+    return _shown_once(figure)
+
+
+def plot_lr(
+    rates: list[float], losses: list[float], smoothed: list[float], suggestion: float | None
+) -> Figure:
+    """The losses of a sweep over learning rates, and the rate that they suggest."""
+    figure, axis = _pyplot().subplots(figsize=(6, 4), layout="constrained")
+    axis.plot(rates, losses, ".", color="C0", alpha=0.35, label="loss")
+    axis.plot(rates[: len(smoothed)], smoothed, color="C0", label="smoothed")
+    if suggestion is not None:
+        at = rates.index(suggestion)
+        axis.axvline(suggestion, color="C1", ls="--", lw=1)
+        axis.plot(suggestion, smoothed[at], "o", color="C1", label=f"suggestion {suggestion:.2g}")
+    if smoothed:
+        # A last loss that has exploded would press all of the others onto the axis.
+        top = max(smoothed)
+        span = (top - min(smoothed)) or abs(top) or 1.0
+        axis.set_ylim(
+            min(min(losses[: len(smoothed)]), min(smoothed)) - 0.1 * span, top + 0.3 * span
+        )
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return _shown_once(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "plot() draws with matplotlib: pip install 'lumbre[plot]'", name=error.name
+        ) from error
+    return pyplot
+
+
+def _shown_once(figure: Figure) -> Figure:
+    """A notebook shows what is returned: it need not show it as it is drawn, too."""
+    import matplotlib as mpl
+    from matplotlib import pyplot
+
     if "inline" in mpl.get_backend():
-        plt.close(figure)  # a notebook shows what is returned: it need not show it twice
+        pyplot.close(figure)
     return figure

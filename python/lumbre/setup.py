@@ -26,6 +26,7 @@ from lumbre.schedule import compile_schedule
 
 if TYPE_CHECKING:
     from lumbre.fitted import Fitted
+    from lumbre.lr_records import LRRecords
 
 
 def setup(
@@ -166,6 +167,60 @@ class Trainable:
             loop.fit(ctx)
         return Fitted(
             self, accelerator.unwrap(ctx.model), ctx.records, ctx.stop_reason, list(optimizers)
+        )
+
+    def lr_finder(
+        self,
+        data: Any,
+        steps: int = 100,
+        start_lr: float = 1e-7,
+        end_lr: float = 1e-1,
+        log_spaced_intervals: bool = True,
+        opt_name: str | None = None,
+        accelerator: Accelerator | None = None,
+        verbose: bool | None = None,
+        dataloader_options: Mapping[str, Any] | None = None,
+    ) -> LRRecords:
+        """Train on learning rates that rise from batch to batch, to see which one to begin with.
+
+        It ends early when the loss explodes: when its average is four times the lowest one, or it
+        is not finite. Data with fewer batches than steps is gone through again. Trained is a copy:
+        module, optimizer and loss, hparams, and the random numbers of torch, numpy and Python stay
+        as they are. A function that makes the module has to make a new one.
+
+        Args:
+            data: As in `fit`.
+            steps: How many rates, a batch each.
+            start_lr: The first rate.
+            end_lr: The last one.
+            log_spaced_intervals: Whether each rate is the one before times a factor; else the steps
+                between them are equal.
+            opt_name: Whose rate, where there are several optimizers; the others keep theirs.
+            accelerator: Where to train; the best device there is unless given.
+            verbose: Whether to show the progress; by default in a terminal or notebook only.
+            dataloader_options: As in `fit`.
+
+        Returns:
+            The losses by rate, with `to_pandas()`, `plot()` and `suggestion()`. Of the optimizer's
+            options only `lr` is replaced; parameter groups whose `lr` is their own keep its ratio
+            to that of the optimizer.
+
+        Raises:
+            ArgumentError: when the rates do not rise, or it is not clear whose rate is meant.
+        """
+        from lumbre.lr_finder import find_lr
+
+        return find_lr(
+            self,
+            data,
+            steps,
+            start_lr,
+            end_lr,
+            log_spaced_intervals,
+            opt_name,
+            accelerator,
+            verbose,
+            dataloader_options,
         )
 
     def _build(self) -> nn.Module:
