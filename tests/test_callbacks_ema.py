@@ -255,6 +255,20 @@ def test_a_step_of_the_modules_own_is_averaged_each_batch_or_each_step_where_tha
     assert torch.equal(model.weight, average)
 
 
+def test_a_skipped_batch_moves_nothing_where_steps_are_not_known() -> None:
+    skip = at("on_train_batch_begin", lambda ctx: ctx.skip_batch(), nth=3)
+    model = Own()
+    fit(model, EMA(DECAY), skip, data=numbered(3), epochs=1)
+    weight = torch.ones(())
+    average = weight.clone().lerp_(weight - 0.1 * (2 * weight), 1 - DECAY)
+    assert torch.equal(model.weight, average)
+
+
+def test_a_frozen_parameter_stays_as_it_is_also_where_an_optimizer_has_it() -> None:
+    change = at("on_train_end", lambda ctx: ctx.model.frozen.fill_(7.0))
+    assert run(EMA(DECAY), change, epochs=1).model.frozen.tolist() == [7.0, 7.0]
+
+
 def test_weights_that_are_loaded_as_the_fit_begins_are_where_averages_begin() -> None:
     load = at("on_fit_begin", lambda ctx: ctx.model.weight.fill_(5.0), weight=1e9)
     fitted = fit(Scale, load, EMA(DECAY), loss=lambda p, t: 0 * p.mean())

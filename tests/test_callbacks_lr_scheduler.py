@@ -2,9 +2,11 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -317,8 +319,9 @@ PLATEAU = (lrs.ReduceLROnPlateau, {"patience": 0, "factor": 0.5, "threshold": 10
 @pytest.mark.parametrize(
     ("scheduler", "options"), [*SCHEDULERS, PLATEAU], ids=[*NAMES, "ReduceLROnPlateau"]
 )
+@pytest.mark.parametrize("stop", [1, 3])
 def test_a_fit_that_goes_on_has_the_rates_of_one_that_never_stopped(
-    scheduler: Any, options: dict[str, Any]
+    scheduler: Any, options: dict[str, Any], stop: int
 ) -> None:
     def callback() -> LRScheduler:
         return LRScheduler(scheduler, monitor="train_loss", **copy.deepcopy(options))
@@ -332,10 +335,10 @@ def test_a_fit_that_goes_on_has_the_rates_of_one_that_never_stopped(
         saved["callback"] = copy.deepcopy(first.state_dict())
 
     begun = Rates()
-    model = run(first, begun, at("on_epoch_end", save, nth=3, weight=1e9), epochs=3).model
+    model = run(first, begun, at("on_epoch_end", save, nth=stop, weight=1e9), epochs=stop).model
     assert is_tree(saved["callback"])
     again, rest = callback(), Rates()
-    run(again, rest, Resume(again, saved), module=model, epochs=EPOCHS - 3)
+    run(again, rest, Resume(again, saved), module=model, epochs=EPOCHS - stop)
     assert begun.seen + rest.seen == whole.seen
 
 
@@ -359,6 +362,21 @@ def test_the_state_of_other_schedulers_is_refused() -> None:
             callback)  # fmt: skip
     with pytest.raises(ArgumentError, match="this fit has no scheduler"):
         LRScheduler(lrs.StepLR, step_size=1).load_state_dict(state)
+
+
+def test_functions_of_a_scheduler_are_not_saved_and_stay_those_that_it_has() -> None:
+    class Shaped(lrs.StepLR):
+        def __init__(self, optimizer: Any) -> None:
+            self.shape, self.point = math.sqrt, np.float64(0.5)
+            super().__init__(optimizer, 1)
+
+    callback = LRScheduler(Shaped)
+    fit(Scale, callback)
+    state = callback.state_dict()
+    assert "shape" not in state["opt"]["state"]
+    assert type(state["opt"]["state"]["point"]) is float
+    callback.load_state_dict(state)
+    assert callback.schedulers["opt"].shape is math.sqrt
 
 
 def test_what_cannot_be_saved_is_refused_by_its_place() -> None:

@@ -290,6 +290,15 @@ def test_the_callers_module_and_optimizer_stay_as_they_are() -> None:
     assert trainable.optimizer is optimizer
 
 
+def test_gradients_that_were_left_over_are_not_stepped() -> None:
+    model = Scale()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    model.weight.square().backward()
+    trainable = lb.setup(model, lambda pred, target: pred.mean(), optimizer)
+    assert find(trainable, numbered(2), steps=2, start_lr=1, end_lr=2).loss == [1.0, 0.0]
+    assert model.weight.grad == 2.0
+
+
 def test_the_optimizers_state_is_begun_with() -> None:
     """Momentum of the caller's optimizer belongs to the sweep, as it will to the fit."""
     model = Scale()

@@ -56,8 +56,6 @@ def find_lr(
         ctx = make_context(trainable, model, optimizers, accelerator, [sweep], verbose, MetricSet())
         ctx.min_epochs, ctx.max_epochs = 1, 1
         ctx.train_data = _Again(loader, len(rates))
-        for each in optimizers.values():
-            each.zero_grad()
         with RunGuard(ctx, "fit"):
             loop.fit(ctx)
     # Whatever else has ended it: a step of the module's own, or Ctrl-C.

@@ -257,10 +257,10 @@ def _saved(state: Any, where: str) -> dict[str, Any]:
 
 
 def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, np.generic):  # some of which are floats, too
+        return value.item()
     if value is None or isinstance(value, bool | int | float | str | bytes | Tensor | np.ndarray):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
         return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, list | tuple):
