@@ -411,15 +411,6 @@ def test_what_cannot_be_copied_says_what_to_pass() -> None:
     assert len(find(lb.setup(Stuck, optimizer=SGD), numbered(2)).lr) == 12
 
 
-def test_the_scale_of_a_gradient_scaler_goes_back() -> None:
-    accelerator = lb.Accelerator(cpu=True, mixed_precision="fp16")
-    assert accelerator.scaler is not None
-    accelerator.scaler.load_state_dict({**accelerator.scaler.state_dict(), "scale": 8.0})
-    before = accelerator.scaler.state_dict()
-    find(accelerator=accelerator, steps=3)
-    assert accelerator.scaler.state_dict() == before
-
-
 # -- arguments -----------------------------------------------------------------------------------
 
 

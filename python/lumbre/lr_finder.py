@@ -24,6 +24,7 @@ from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.guard import RunGuard
 from lumbre.lr_records import LRRecords, Smoothed
 from lumbre.metric import MetricSet
+from lumbre.state import rng_state, set_rng_state
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -48,7 +49,7 @@ def find_lr(
     rates = _rates(steps, start_lr, end_lr, bool(log_spaced_intervals))
     accelerator = as_accelerator(accelerator)
     loader = data_module.train_loader(data, dataloader_options)
-    with _untouched(loader, accelerator):
+    with _untouched(loader, accelerator.device):
         trainable = _copied(trainable)
         model = accelerator.prepare_model(trainable._build())
         optimizers = trainable._optimizers(model)
@@ -215,18 +216,10 @@ def _copied(trainable: Trainable) -> Trainable:
 
 
 @contextlib.contextmanager
-def _untouched(loader: Any, accelerator: Accelerator) -> Iterator[None]:
-    """Put back what random numbers are drawn from, and the scale of a gradient scaler."""
-    saved: list[tuple[Callable[[Any], Any], Any]] = [
-        (random.setstate, random.getstate()),
-        (np.random.set_state, np.random.get_state()),
-        (torch.set_rng_state, torch.get_rng_state()),
-    ]
-    if accelerator.device.type != "cpu":
-        device: Any = torch.get_device_module(accelerator.device)
-        every = "_all" if hasattr(device, "get_rng_state_all") else ""
-        state = getattr(device, f"get_rng_state{every}")()
-        saved.append((getattr(device, f"set_rng_state{every}"), state))
+def _untouched(loader: Any, device: torch.device) -> Iterator[None]:
+    """Put back what random numbers are drawn from."""
+    state = rng_state(device)
+    saved: list[tuple[Callable[[Any], Any], Any]] = []
     for generator in _generators(loader):
         if isinstance(generator, torch.Generator):
             saved.append((generator.set_state, generator.get_state()))
@@ -235,16 +228,14 @@ def _untouched(loader: Any, accelerator: Accelerator) -> Iterator[None]:
         elif isinstance(generator, np.random.RandomState):
             saved.append((generator.set_state, generator.get_state()))
         else:
-            put = _setter(generator.bit_generator)
-            saved.append((put, generator.bit_generator.state))
-    scaler = getattr(accelerator, "scaler", None)
-    if scaler is not None:
-        saved.append((scaler.load_state_dict, scaler.state_dict()))
+            bits = generator.bit_generator
+            saved.append((_setter(bits), bits.state))
     try:
         yield
     finally:
-        for put, state in saved:
-            put(state)
+        set_rng_state(state, device)
+        for put, before in saved:
+            put(before)
 
 
 def _setter(bits: Any) -> Callable[[Any], None]:

@@ -6,6 +6,7 @@ import math
 import numbers
 from typing import TYPE_CHECKING, Any
 
+from lumbre._core import nearest
 from lumbre.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ def number(
     found = math.nan if isinstance(value, bool) else value
     bounds = [("from", least), ("above", above), ("below", below)]
     if isinstance(found, numbers.Real) and not math.isnan(found):
-        low = (least is None or found >= least) and (above is None or found > above)
-        if low and (below is None or found < below):
-            return float(found)
+        real = float(found)
+        low = (least is None or real >= least) and (above is None or real > above)
+        if low and (below is None or real < below):
+            return real
     wanted = ["a number", *(f"{word} {bound:g}" for word, bound in bounds if bound is not None)]
     raise ArgumentError(f"{type(owner).__name__}: {name} is {' '.join(wanted)}; got {value!r}.")
 
@@ -59,8 +61,10 @@ def optimizers_of(owner: Any, ctx: Context) -> list[str]:
     if owner.opt_name is None:
         return list(ctx.optimizers)
     if owner.opt_name not in ctx.optimizers:
+        near = nearest(str(owner.opt_name), list(ctx.optimizers))
+        hint = f' Did you mean "{near}"?' if near else ""
         raise ArgumentError(
             f"{type(owner).__name__}: there is no optimizer {owner.opt_name!r}; "
-            f"there are {', '.join(map(repr, ctx.optimizers))}."
+            f"there are {', '.join(map(repr, ctx.optimizers))}.{hint}"
         )
     return [owner.opt_name]

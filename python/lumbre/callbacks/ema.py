@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from lumbre.callback import Callback
+from lumbre.callbacks.arguments import number
 from lumbre.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ class EMA(Callback):
     After each step of an optimizer, its parameters move the averages:
     `average.lerp_(parameter, 1 - decay)`. Averages begin at the weights that the fit begins with.
 
-    The averaged weights are in the model from `on_valid_begin` (without validation data, from
-    `on_train_end`) until the epoch has ended: what validates or saves by then sees them. The plain
-    weights are back at the next `on_epoch_begin`, and when an exception leaves the fit. A fit that
-    has ended, also by a stop or Ctrl-C, leaves the averaged ones in the model.
+    The averaged weights are in the model from `on_valid_begin` (without `ctx.valid_data`, as in a
+    loop of one's own, from `on_train_end`) until the epoch has ended: what validates or saves by
+    then sees them. The plain weights are back at the next `on_epoch_begin` or `on_train_begin`, and
+    when an exception leaves the fit. A fit that has ended, also by a stop or Ctrl-C, leaves the
+    averaged ones in the model.
 
     What is averaged are the parameters of floating point that an optimizer of the fit steps.
     Buffers, such as running statistics, and frozen parameters stay as the model has them. Averages
@@ -53,13 +54,7 @@ class EMA(Callback):
     weight = 1e7
 
     def __init__(self, decay: float = 0.999) -> None:
-        is_number = isinstance(decay, numbers.Real) and not isinstance(decay, bool)
-        if not is_number or not 0 <= decay < 1:
-            raise ArgumentError(
-                "EMA: decay is a number from 0 to below 1, such as 0.999 for an average over about "
-                f"1000 steps; got {decay!r}."
-            )
-        self.decay = decay
+        self.decay = number(self, "decay", decay, least=0, below=1)
         self._begin()
 
     def _begin(self) -> None:

@@ -13,6 +13,7 @@ from torch.optim import lr_scheduler
 
 from lumbre._core import HOOKS, Monitor, nearest
 from lumbre.callback import Callback
+from lumbre.callbacks.arguments import optimizers_of
 from lumbre.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
@@ -173,23 +174,13 @@ class LRScheduler(Callback):
             raise ArgumentError(f"LRScheduler: call_on={call_on!r} is no breakpoint. {hint}")
 
     def _names(self, ctx: Context) -> list[str]:
-        there = list(ctx.optimizers)
-        if not there:
+        if not ctx.optimizers:
             raise ArgumentError(
                 "LRScheduler: this fit has no optimizer whose rate could be changed. Let the "
                 "module define set_optimizers(self, **opt_hparams), which gives one or a dict of "
                 "them, also where it defines its own step."
             )
-        if self.opt_name is None:
-            return there
-        if self.opt_name not in there:
-            near = nearest(self.opt_name, there)
-            hint = f'\nDid you mean "{near}"?' if near else ""
-            raise ArgumentError(
-                f'LRScheduler: there is no optimizer "{self.opt_name}" in this fit; there '
-                f"{'is' if len(there) == 1 else 'are'} {', '.join(there)}.{hint}"
-            )
-        return [self.opt_name]
+        return optimizers_of(self, ctx)
 
     def _check_monitor(self, ctx: Context) -> None:
         self._monitor.check(ctx)
