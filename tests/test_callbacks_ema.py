@@ -276,6 +276,13 @@ def test_weights_that_are_loaded_as_the_fit_begins_are_where_averages_begin() ->
     assert fitted.model.weight == 5.0
 
 
+@pytest.mark.parametrize("wish", ["skip_epoch", "stop"])
+def test_weights_that_are_loaded_stay_where_nothing_is_trained(wish: str) -> None:
+    load = at("on_fit_begin", lambda ctx: ctx.model.weight.fill_(5.0), weight=1e9)
+    leave = at("on_epoch_begin", lambda ctx: getattr(ctx, wish)())
+    assert fit(Scale, load, leave, EMA(DECAY), epochs=1).model.weight == 5.0
+
+
 def test_a_parameter_that_joins_later_begins_as_it_is_then() -> None:
     class Thaw(lb.Callback):
         def on_epoch_begin(self, ctx: Any) -> None:

@@ -210,7 +210,9 @@ class EMA(Callback):
 
     @torch.no_grad()
     def _put_in_place(self) -> None:
-        if self._plain is not None:
+        # Before the first training pass an average is a copy of weights that others may have
+        # replaced since.
+        if self._plain is not None or self._is_fresh:
             return
         self._plain = {}
         for name, parameter in self._parameters.items():
