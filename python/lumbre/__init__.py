@@ -7,6 +7,7 @@ from lumbre.callback import Callback, callback, epochs, every, on, once
 from lumbre.context import Context
 from lumbre.data import as_dataloader
 from lumbre.errors import LumbreError, LumbreWarning
+from lumbre.files import load, load_model_weights, save_model_weights
 from lumbre.fitted import Evaluation, Fitted
 from lumbre.lr_records import LRRecords
 from lumbre.metric import Metric, MetricSet, metric
@@ -35,12 +36,15 @@ __all__ = [
     "epochs",
     "errors",
     "every",
+    "load",
+    "load_model_weights",
     "metric",
     "metrics",
     "nn",
     "on",
     "once",
     "run",
+    "save_model_weights",
     "schedule",
     "setup",
 ]

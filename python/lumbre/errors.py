@@ -57,6 +57,14 @@ class DataError(LumbreError, ValueError):
     """Data cannot be trained on: an empty loader, a batch without a target, a bad fraction."""
 
 
+class SaveError(LumbreError, TypeError):
+    """A value cannot be saved: it is neither a tensor nor what JSON can hold."""
+
+
+class FileError(LumbreError, ValueError):
+    """A file cannot be used: truncated, altered, of another kind, or not lumbre's at all."""
+
+
 class ABIError(LumbreError, ImportError):
     """A callback of a foreign library cannot be called: built for another version, or broken."""
 

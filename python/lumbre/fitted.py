@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ class Fitted:
             The predictions on the CPU, in the order of the data, in the form the model gives them.
         """
         loader = data_module.eval_loader(data, dataloader_options)
-        ctx = self._context(callbacks, accelerator, verbose, MetricSet())
+        ctx = self._context(callbacks, accelerator, verbose, MetricSet(), needs_loss=False)
         ctx.data = loader
         batches = []
         with RunGuard(ctx, "predict"):
@@ -117,8 +118,30 @@ class Fitted:
         valid = ctx.records["metrics"]["valid"]
         return Evaluation(valid[0] if valid else {})
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model, its records and its hparams to a file, for `lb.load`.
+
+        The path holds the old file or the new one at any moment. Classes and functions among the
+        hparams are kept by name. The loss, the metrics and the optimizer's state are not written.
+
+        Args:
+            path: The file, such as `"net.lumbre"`; folders that are missing are made.
+
+        Raises:
+            SaveError: when a value is neither a tensor nor plain data; the message has its place.
+            OSError: when the system refuses; the path holds what it held before.
+        """
+        from lumbre.files import save
+
+        save(self, path)
+
     def _context(
-        self, callbacks: Any, accelerator: Any, verbose: bool | None, metrics: MetricSet
+        self,
+        callbacks: Any,
+        accelerator: Any,
+        verbose: bool | None,
+        metrics: MetricSet,
+        needs_loss: bool = True,
     ) -> Any:
         from lumbre.setup import make_context
 
@@ -127,7 +150,16 @@ class Fitted:
         # The losses go by the optimizers' names; the optimizers themselves have nothing to do here.
         names = dict.fromkeys(self._optimizers)
         own = as_callbacks(callbacks)
-        return make_context(self._trainable, model, names, accelerator, own, verbose, metrics)
+        return make_context(
+            self._trainable,
+            model,
+            names,
+            accelerator,
+            own,
+            verbose,
+            metrics,
+            needs_loss=needs_loss,
+        )
 
     def get_metrics(self) -> pd.DataFrame:
         """All values as a long data frame: set, metric, epoch, value."""

@@ -62,18 +62,7 @@ def setup(
         >>> lb.setup(torch.nn.Linear, torch.nn.MSELoss(), torch.optim.SGD)
         Trainable(Linear, loss=MSELoss, optimizer=SGD)
     """
-    if not (isinstance(module, nn.Module) or callable(module)):
-        raise ArgumentTypeError(
-            "module is a subclass of torch.nn.Module, a function that makes a module, or a module; "
-            f"got {module!r}."
-        )
-    if isinstance(loss, type):
-        raise ArgumentTypeError(
-            f"loss is the class {loss.__name__} where an instance is due: write {loss.__name__}()."
-        )
-    for name, value in (("loss", loss), ("backward", backward)):
-        if value is not None and not callable(value):
-            raise ArgumentTypeError(f"{name} is a function or a module; got {value!r}.")
+    check_parts(module, loss, backward)
     if isinstance(optimizer, Optimizer):
         if not isinstance(module, nn.Module):
             raise ArgumentTypeError(
@@ -91,6 +80,22 @@ def setup(
         if optimizer is None and not trainable._may_have("set_optimizers"):
             _no_optimizer()
     return trainable
+
+
+def check_parts(module: Any, loss: Any, backward: Any = None) -> None:
+    """Refuse what can be neither a module, or what makes one, nor a loss, nor a backward."""
+    if not (isinstance(module, nn.Module) or callable(module)):
+        raise ArgumentTypeError(
+            "module is a subclass of torch.nn.Module, a function that makes a module, or a module; "
+            f"got {module!r}."
+        )
+    if isinstance(loss, type):
+        raise ArgumentTypeError(
+            f"loss is the class {loss.__name__} where an instance is due: write {loss.__name__}()."
+        )
+    for name, value in (("loss", loss), ("backward", backward)):
+        if value is not None and not callable(value):
+            raise ArgumentTypeError(f"{name} is a function or a module; got {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -155,7 +160,7 @@ class Trainable:
         min_epochs, max_epochs = epochs_pair(epochs)
         own = as_callbacks(callbacks)
         accelerator = as_accelerator(accelerator)
-        model = accelerator.prepare_model(self._build())
+        model = accelerator.prepare_model(self.build())
         optimizers = self._optimizers(model)
         train, valid = data_module.loaders(data, valid_data, dataloader_options)
         ctx = make_context(self, model, optimizers, accelerator, own, verbose)
@@ -223,7 +228,8 @@ class Trainable:
             dataloader_options,
         )
 
-    def _build(self) -> nn.Module:
+    def build(self) -> nn.Module:
+        """Make the module of the hparams, or give the one that is there."""
         if isinstance(self.module, nn.Module):
             return self.module
         model = self.module(**self.hparams)
@@ -288,6 +294,7 @@ def make_context(
     verbose: bool | None,
     metrics: MetricSet | None = None,
     own_loop: bool = False,
+    needs_loss: bool = True,
 ) -> Context:
     """The context of a run, with its plan compiled."""
     ctx = Context()
@@ -297,7 +304,7 @@ def make_context(
     ctx.optimizers = dict(optimizers)
     if optimizers:
         ctx.opt_name, ctx.opt = next(iter(optimizers.items()))
-    ctx.loss_fn = _loss(trainable, model, own_loop)
+    ctx.loss_fn = _loss(trainable, model, needs_loss and not own_loop)
     # Looked up without calling anything: of a compiled or a scripted module it is not the class's.
     has_forward = inspect.getattr_static(model, "forward") is not nn.Module.forward
     ctx._predict = step.predict if has_forward else step.identity
@@ -334,10 +341,10 @@ def make_context(
     return ctx
 
 
-def _loss(trainable: Trainable, model: nn.Module, own_loop: bool) -> Callable[..., Any]:
+def _loss(trainable: Trainable, model: nn.Module, needed: bool) -> Callable[..., Any]:
     loss = trainable.loss if trainable.loss is not None else getattr(model, "loss", None)
     if loss is None:
-        if not (own_loop or hasattr(model, "step")):
+        if needed and not hasattr(model, "step"):
             _no_loss()
         return _missing_loss
     if isinstance(loss, nn.Module):
@@ -388,7 +395,8 @@ def _name(value: Any) -> str:
 def _no_loss() -> NoReturn:
     raise ArgumentError(
         "There is no way to a loss. Pass one, lb.setup(..., loss=nn.MSELoss()), or let the module "
-        "define loss(self, pred, target), or the whole step(self, ctx)."
+        "define loss(self, pred, target), or the whole step(self, ctx). To evaluate a model from a "
+        "file: lb.load(..., loss=nn.MSELoss())."
     )
 
 
