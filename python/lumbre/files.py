@@ -158,7 +158,7 @@ def _model_of(fitted: Any) -> nn.Module:
 
 def _is_whole(tree: Any) -> bool:
     """Whether a tree is one that `save` could have made."""
-    kinds = {"module": str, "hparams": dict, "opt_hparams": dict, "records": dict}
+    kinds: dict[str, Any] = {"module": str, "hparams": dict, "opt_hparams": dict, "records": dict}
     kinds |= {"model": dict, "optimizers": list, "stop_reason": str | None}
     return isinstance(tree, dict) and all(
         key in tree and isinstance(tree[key], kind) for key, kind in kinds.items()

@@ -121,13 +121,14 @@ def _refuse_foreign(path: str, start: bytes, size: int) -> None:
     """Refuse what cannot be lumbre's, as far as its first bytes tell."""
     if not start:
         raise FileError(f"{path} is empty: what wrote it did not get to its end.")
-    if start.startswith(b"PK\3\4") or re.match(rb"\x80[\2-\5]", start):
-        form = "a zip archive, as torch.save writes it" if start[:1] == b"P" else "a pickle"
-        raise FileError(
-            f"{path} is {form}. lumbre reads no pickle, as that can run any code. If you trust it, "
-            "read it with torch, and write it anew: lb.save_model_weights(fitted, path)."
-        )
     if start[8:9] != b"{":
+        # Only here, since the length of a header may begin with any bytes.
+        if start.startswith(b"PK\3\4") or re.match(rb"\x80[\2-\5]", start):
+            form = "a zip archive, as torch.save writes it" if start[0] == ord("P") else "a pickle"
+            raise FileError(
+                f"{path} is {form}. lumbre reads no pickle, as that can run any code. If you trust "
+                "it, read it with torch, and write it anew: lb.save_model_weights(fitted, path)."
+            )
         raise FileError(
             f"{path} is no safetensors file, or is truncated or altered; lumbre reads files that "
             "it has written itself."

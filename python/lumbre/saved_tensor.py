@@ -72,16 +72,16 @@ def mark(tensor: Tensor) -> str | None:
 
 
 def place(tensor: Tensor) -> tuple[Any, ...] | None:
-    """The same for two tensors that are one in memory, such as tied weights; None if empty."""
-    if not tensor.numel():
+    """The same for two tensors that are one in memory, such as tied weights; None if in none."""
+    if not tensor.numel() or tensor._is_zerotensor():
         return None
-    flags = tensor.is_conj(), tensor.is_neg(), tensor._is_zerotensor()
+    flags = tensor.is_conj(), tensor.is_neg()
     where = tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset()
     return (*where, tensor.dtype, tensor.shape, tensor.stride(), flags)
 
 
 def storable(value: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    """Give it on the CPU, contiguous, of a dtype that files know; copied only where it has to be."""
+    """Give it on the CPU, contiguous, of a dtype that files know; copied only where needed."""
     if isinstance(value, np.ndarray):
         # The name knows no byte order, so that this is the machine's. Read-only arrays are copied,
         # too: torch has no such tensors and would warn.

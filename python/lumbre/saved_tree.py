@@ -214,8 +214,7 @@ def _dtype(name: str) -> torch.dtype:
 def _float(text: str) -> float:
     if text in ("nan", "inf", "-inf"):
         return float(text)
-    bits: float = struct.unpack(">d", bytes.fromhex(text))[0]
-    return bits
+    return float(np.frombuffer(bytes.fromhex(text), ">f8", count=1)[0])
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

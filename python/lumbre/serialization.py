@@ -164,10 +164,12 @@ def read_meta(path: Pathlike, kind: Kinds = None) -> Meta:
 def _tree(it: Opened, tensor: Any, parts: Collection[str] | None = None) -> Any:
     from safetensors import SafetensorError
 
-    tree = it.head["tree"]
+    tree, altered = it.head["tree"], f"{it.path} is altered: its tree is not what lumbre writes."
+    if parts is not None:
+        if not isinstance(tree, dict) or any(key.startswith("$") for key in tree):
+            raise FileError(altered)
+        tree = {key: tree[key] for key in parts if key in tree}
     try:
-        if parts is not None:
-            tree = {key: tree[key] for key in parts if key in tree}
         return decode(tree, tensor)
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise FileError(f"{it.path} is altered: its tree is not what lumbre writes.") from error
+        raise FileError(altered) from error
