@@ -262,7 +262,7 @@ def _why_not(value: Any) -> str:
             return f"is a {_kind(value)}, a {name} of another class: save {name}(...) of it"
     if isinstance(value, set | frozenset):
         return f"is a {_kind(value)}: save a sorted list of it"
-    if isinstance(value, type) or callable(value):
+    if isinstance(value, type) or inspect.isroutine(value):
         got = f"is {value!r}, which is code"
     elif isinstance(value, np.generic | np.ndarray):
         got = f"is a {_kind(value)} of dtype {value.dtype}"
