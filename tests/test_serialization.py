@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,11 +298,39 @@ def test_two_parts_of_a_tensor_that_changed_places_are_found(path: Path) -> None
     assert serialization.read_meta(path).tree["epoch"] == 3
 
 
-def test_the_checksum_is_the_crc_that_zlib_has(path: Path) -> None:
-    raw = path.read_bytes()
-    noted = json.loads(safetensors.safe_open(path, "pt").metadata()["lumbre"])["checksum"]
-    blank = raw.replace(noted.encode(), b"00000000", 1)
-    assert int(noted, 16) == zlib.crc32(blank)
+def test_the_page_on_files_tells_how_to_take_the_checksum(tmp_path: Path, path: Path) -> None:
+    page = Path(__file__).parent.parent / "docs" / "files.md"
+    block = page.read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(block, names)  # noqa: S102
+    # More than one block, and not a whole number of them.
+    serialization.write(tmp_path / "big", {"w": torch.randn(5_000_000)}, "weights")
+    for each in (path, tmp_path / "big"):
+        noted, found = names["checksum"](each)
+        assert noted == found != "00000000"
+
+
+@pytest.mark.parametrize("at", [9_000_000, 2**23, 2**23 - 1, -1])
+def test_a_flipped_byte_in_a_large_file_is_found(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "big"
+    serialization.write(path, {"w": torch.zeros(5_000_000)}, "weights")
+    whole = bytearray(path.read_bytes())
+    whole[at] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(FileError, match="its checksum is not that of its contents"):
+        serialization.verify(path)
+
+
+def test_where_a_file_is_read_by_one_thread_only_the_checksum_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serialization.write(tmp_path / "big", {"w": torch.randn(5_000_000)}, "weights")
+    monkeypatch.delattr(os, "preadv", raising=False)
+    monkeypatch.setattr(saved_file, "_WORKERS", 1)
+    serialization.verify(tmp_path / "big")
+    serialization.write(tmp_path / "small", TREE, "weights")
+    monkeypatch.undo()
+    serialization.verify(tmp_path / "small")
 
 
 def test_what_looks_like_the_checksum_elsewhere_is_not_taken_for_it(tmp_path: Path) -> None:
