@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lumbre import atomic, saved_file, serialization
+from lumbre._core import crc32
 from lumbre.errors import ArgumentError, ArgumentTypeError, FileError, LumbreError, SaveError
 
 TREE = {"model": {"w": torch.arange(6.0).reshape(2, 3)}, "epoch": 3, "lr": [0.1, float("nan")]}
@@ -303,14 +307,14 @@ def test_the_page_on_files_tells_how_to_take_the_checksum(tmp_path: Path, path: 
     block = page.read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
     names: dict[str, Any] = {}
     exec(block, names)  # noqa: S102
-    # More than one block, and not a whole number of them.
+    # Longer than what is read at a time, and not a multiple of it.
     serialization.write(tmp_path / "big", {"w": torch.randn(5_000_000)}, "weights")
     for each in (path, tmp_path / "big"):
         noted, found = names["checksum"](each)
         assert noted == found != "00000000"
 
 
-@pytest.mark.parametrize("at", [9_000_000, 2**23, 2**23 - 1, -1])
+@pytest.mark.parametrize("at", [9_000_000, 2**18, 2**18 - 1, -1])
 def test_a_flipped_byte_in_a_large_file_is_found(tmp_path: Path, at: int) -> None:
     path = tmp_path / "big"
     serialization.write(path, {"w": torch.zeros(5_000_000)}, "weights")
@@ -321,16 +325,10 @@ def test_a_flipped_byte_in_a_large_file_is_found(tmp_path: Path, at: int) -> Non
         serialization.verify(path)
 
 
-def test_where_a_file_is_read_by_one_thread_only_the_checksum_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serialization.write(tmp_path / "big", {"w": torch.randn(5_000_000)}, "weights")
-    monkeypatch.delattr(os, "preadv", raising=False)
-    monkeypatch.setattr(saved_file, "_WORKERS", 1)
-    serialization.verify(tmp_path / "big")
-    serialization.write(tmp_path / "small", TREE, "weights")
-    monkeypatch.undo()
-    serialization.verify(tmp_path / "small")
+@given(data=st.binary(max_size=300), more=st.binary(max_size=300))
+def test_the_sum_is_that_of_zlib(data: bytes, more: bytes) -> None:
+    assert crc32(data) == zlib.crc32(data)
+    assert crc32(more, crc32(data)) == zlib.crc32(data + more)
 
 
 def test_what_looks_like_the_checksum_elsewhere_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -407,7 +405,7 @@ def huge_header(path: Path) -> None:
             "is no regular file",
             marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here"),
         ),
-        (huge_header, "is truncated or altered: .*header too large"),
+        (huge_header, "is truncated or altered"),
     ],
 )
 def test_what_is_no_file_of_lumbres_is_refused_with_the_reason(

@@ -13,12 +13,14 @@ __all__ = [
     "NativeMetric",
     "Run",
     "Schedule",
+    "crc32",
     "nearest",
     "unique_names",
 ]
 
 HOOKS: dict[str, str]
 
+def crc32(data: bytes, value: int = 0, /) -> int: ...
 def nearest(name: str, candidates: Sequence[str]) -> str | None: ...
 def unique_names(names: Sequence[str]) -> list[str]: ...
 

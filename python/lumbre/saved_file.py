@@ -8,12 +8,12 @@ import json
 import os
 import re
 import stat
-import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lumbre._core import crc32
 from lumbre.errors import FileError, SaveError
 
 FORMAT = 1
@@ -27,10 +27,7 @@ KINDS = {
 _BEFORE_CHECKSUM = b'"lumbre":"{\\"checksum\\":\\"'
 BLANK = "00000000"
 _MOST_HEADER = 100_000_000  # safetensors reads no longer one
-_BLOCK = 1 << 23
-_CHUNK = 1 << 18  # of a block; fits into a cache
-# Where only one thread at a time can say what to read, there is one.
-_WORKERS = min(4, os.cpu_count() or 1) if hasattr(os, "preadv") else 1
+_CHUNK = 1 << 18
 
 Kinds = str | Collection[str] | None
 _File = io.BufferedReader | io.BufferedRandom
@@ -189,35 +186,14 @@ def _header(file: _File) -> bytes:
 
 def _checksum_place(header: bytes) -> int | None:
     at = header.find(_BEFORE_CHECKSUM)
-    # safetensors writes its metadata first: further down it is not what was written.
-    return None if at < 0 or at > _CHUNK // 2 else at + len(_BEFORE_CHECKSUM)
+    return None if at < 0 else at + len(_BEFORE_CHECKSUM)
 
 
 def _checksum(file: _File, at: int) -> bytes:
-    """The checksum, in hexadecimal digits, of the file with zeros in its own place.
-
-    The CRC-32 of the CRC-32s of its blocks, which can be taken side by side.
-    """
-    blocks = range(0, os.fstat(file.fileno()).st_size, _BLOCK)
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        found = pool.map(lambda start: _of_block(file, start, at), blocks)
-        whole = b"".join(value.to_bytes(4, "little") for value in found)
-    return b"%08x" % zlib.crc32(whole)
-
-
-def _of_block(file: _File, start: int, at: int) -> int:
-    buffer, value, place, end = bytearray(_CHUNK), 0, start, start + _BLOCK
-    view = memoryview(buffer)
-    while n := _read_at(file, view[: end - place], place):
-        if place == 0:
-            buffer[at : at + len(BLANK)] = BLANK.encode()
-        value = zlib.crc32(view[:n], value)
-        place += n
-    return value
-
-
-def _read_at(file: _File, view: memoryview, place: int) -> int:
-    if hasattr(os, "preadv"):
-        return os.preadv(file.fileno(), [view], place)
-    file.seek(place)
-    return file.readinto(view)
+    """CRC-32 of the file with zeros in the place of the checksum, in hexadecimal digits."""
+    file.seek(0)
+    value = crc32(BLANK.encode(), crc32(file.read(at)))
+    file.seek(at + len(BLANK))
+    while chunk := file.read(_CHUNK):
+        value = crc32(chunk, value)
+    return b"%08x" % value

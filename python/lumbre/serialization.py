@@ -101,8 +101,8 @@ def _save(path: str, temporary: Path, tensors: dict[str, Tensor], meta: dict[str
     try:
         save_file(tensors, temporary, meta)
     except SafetensorError as error:
-        # A full disk is an OSError everywhere else.
-        found = re.search(r"os error (\d+)", str(error))
+        # A full disk is an OSError everywhere else; its number is told in one of two forms.
+        found = re.search(r"(?:os error|Os { code:) (\d+)", str(error))
         if found is None:
             raise FileError(f"{path} cannot be written: {error}.") from error
         raise OSError(int(found[1]), os.strerror(int(found[1])), path) from error

@@ -6,6 +6,7 @@
 use pyo3::prelude::*;
 
 mod batches;
+mod checksum;
 mod error;
 mod filter;
 mod foreign;
@@ -30,6 +31,8 @@ mod _core {
 
     #[pymodule_export]
     use super::batches::Batches;
+    #[pymodule_export]
+    use super::checksum::crc32;
     #[pymodule_export]
     use super::filter::Filter;
     #[pymodule_export]
