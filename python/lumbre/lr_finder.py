@@ -51,7 +51,7 @@ def find_lr(
     loader = data_module.train_loader(data, dataloader_options)
     with _untouched(loader, accelerator.device):
         trainable = _copied(trainable)
-        model = accelerator.prepare_model(trainable._build())
+        model = accelerator.prepare_model(trainable.build())
         optimizers = trainable._optimizers(model)
         sweep = _Sweep(_choose(optimizers, opt_name), optimizers, rates)
         ctx = make_context(trainable, model, optimizers, accelerator, [sweep], verbose, MetricSet())
