@@ -62,7 +62,7 @@ def test_02_a_scheduler_for_a_named_optimizer_works() -> None:
     """A scheduler for a named optimizer always aborts."""
     rates: list[dict[str, float]] = []
 
-    @lb.on("on_epoch_end", weight=1)
+    @lb.on("on_epoch_end", weight=float("inf"))
     def look(ctx: Any) -> None:
         rates.append({name: o.param_groups[0]["lr"] for name, o in ctx.optimizers.items()})
 
