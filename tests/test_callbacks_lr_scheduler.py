@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler as lrs
 from torch.optim.swa_utils import SWALR
 
 import lumbre as lb
-from lumbre.callbacks import LRScheduler
+from lumbre.callbacks import EMA, LRScheduler
 from lumbre.errors import ArgumentError, ArgumentTypeError, MonitorError, MonitorWarning
 from runs import Pair, Scale, at, fit, numbered
 
@@ -166,12 +166,14 @@ def test_a_scheduler_that_wants_a_value_gets_the_monitored_one(monitor: str, mod
     assert min(expected) < 0.1
 
 
-def test_a_value_that_others_log_at_the_same_breakpoint_can_be_watched() -> None:
-    late = at("on_epoch_end", lambda ctx: ctx.log_metric("mine", 1.0, "train"), weight=10)
-    late.logs = ("train_mine",)
+def test_a_value_that_others_log_earlier_at_the_same_breakpoint_can_be_watched() -> None:
+    log = at("on_epoch_end", lambda ctx: ctx.log_metric("mine", 1.0, "train"))
+    log.logs = ("train_mine",)
     callback = LRScheduler(lrs.ReduceLROnPlateau, monitor="train_mine")
-    fit(Scale, callback, late, epochs=1)
+    fit(Scale, log, callback, epochs=1)
     assert callback.schedulers["opt"].best == 1.0
+    with pytest.raises(MonitorError, match="after epoch 1 the records are train_loss, valid_loss"):
+        fit(Scale, callback, log, epochs=1)
 
 
 def test_an_epoch_that_measured_nothing_is_not_shown() -> None:
@@ -485,7 +487,7 @@ def test_it_shows_what_it_was_given() -> None:
     assert repr(shown) == ("LRScheduler(StepLR, call_on='on_train_end', opt_name='a', step_size=2)")
 
 
-def test_it_comes_after_what_others_log_and_before_what_saves() -> None:
-    plan = lb.schedule([LRScheduler(lrs.StepLR, step_size=1), at("on_epoch_end", print)])
+def test_it_has_its_place_among_others_as_it_was_passed_and_before_what_saves() -> None:
+    plan = lb.schedule([at("on_epoch_end", print), LRScheduler(lrs.StepLR, step_size=1), EMA()])
     rows = [row for row in plan.rows if row[0] == "on_epoch_end"]
-    assert [row[1] for row in rows][-2:] == ["ask", "LRScheduler"]
+    assert [row[1] for row in rows][-3:] == ["ask", "LRScheduler", "EMA"]

@@ -29,9 +29,9 @@ class LRScheduler(Callback):
     """Steps the learning rate by a scheduler of torch, or by one that is made like them.
 
     Acts at `on_fit_begin`, where the schedulers are made, one for each optimizer, and at the
-    breakpoint `call_on`, at weight 1e5: others that act there see the rate that was in use, and
-    what they log is there to be watched. Changes the options of the optimizers in
-    `ctx.optimizers`.
+    breakpoint `call_on`, at weight 0: what others log there is to be watched where they come
+    earlier, by a smaller weight or by being passed before. Changes the options of the optimizers
+    in `ctx.optimizers`.
 
     `call_on="on_epoch_end"` counts epochs. `call_on="on_train_batch_after_step"` counts steps of
     the optimizer: a skipped batch is none, and of several optimizers each one's scheduler goes on
@@ -68,8 +68,6 @@ class LRScheduler(Callback):
         ... )
         LRScheduler(OneCycleLR, call_on='on_train_batch_after_step', max_lr=0.1, total_steps=1000)
     """
-
-    weight = 1e5
 
     def __init__(
         self,
