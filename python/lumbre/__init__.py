@@ -4,6 +4,7 @@ from lumbre import callbacks, errors, metrics, nn
 from lumbre._core import HOOKS
 from lumbre.accelerator import Accelerator
 from lumbre.callback import Callback, callback, epochs, every, on, once
+from lumbre.checkpoints import load_checkpoint
 from lumbre.context import Context
 from lumbre.data import as_dataloader
 from lumbre.errors import LumbreError, LumbreWarning
@@ -37,6 +38,7 @@ __all__ = [
     "errors",
     "every",
     "load",
+    "load_checkpoint",
     "load_model_weights",
     "metric",
     "metrics",

@@ -48,6 +48,10 @@ class Callback:
     breakpoints: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
 
+    # Among equal weights a higher rank comes later, wherever the callback was passed: what saves
+    # the others' state has to see what they have done.
+    _rank = 0
+
     def state_dict(self) -> dict[str, Any]:
         """What to keep of the callback when the run is saved: a tree of tensors and plain values.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from lumbre import loop, step
 from lumbre._core import Run, nearest
 from lumbre.data import input_and_target
+from lumbre.draws import restore_loader
 from lumbre.errors import ArgumentError, ArgumentTypeError, ContextError
 from lumbre.now import Now
 from lumbre.state import restore, state_of
@@ -30,6 +31,7 @@ _THE_LOOPS = {
     "drop_open_epoch",
     "history",
     "interrupt",
+    "is_cut",
     "is_used",
     "log_metrics",
     "meter_names",
@@ -76,6 +78,7 @@ class Context(Run):
         "_road",
         "_steps",
         "_updates",
+        "_waiting",
         "accelerator",
         "buffers",
         "callbacks",
@@ -121,6 +124,7 @@ class Context(Run):
     _road: Road
     _steps: tuple[Callable[[Context], Any], Callable[[Context], Any]]
     _updates: Updates | None
+    _waiting: dict[str, Any] | None
 
     def __init__(self) -> None:
         for slot in self.__slots__:
@@ -240,11 +244,13 @@ class Context(Run):
             loader: A DataLoader, or anything that gives batches; a new iterator is made of it.
         """
         self.train_data = loader
+        restore_loader(self, "train", loader)
         return loop.train(self, loader)
 
     def valid(self, loader: Any) -> Iterator[Any]:
         """The batches of a validation pass, on the device; gradients are off. As `train`."""
         self.valid_data = loader
+        restore_loader(self, "valid", loader)
         return loop.valid(self, loader)
 
     # -- the parts of a step ---------------------------------------------------------------------

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
-from lumbre.samples import BATCH_SIZE, Samples, TensorLoader, is_frame, type_name
+from lumbre.samples import BATCH_SIZE, Part, Samples, TensorLoader, is_frame, type_name
 
 # What decides which training samples come when; it has no meaning for the validation data.
 _ORDER = frozenset({"shuffle", "sampler", "batch_sampler", "drop_last", "generator"})
@@ -250,7 +250,7 @@ def split(data: Any, fraction: numbers.Real) -> tuple[Any, Any]:
     order = torch.randperm(count, device="cpu")
     parts = order[: count - held], order[count - held :]
     if not by_rows:
-        left, right = (Subset(source, part.tolist()) for part in parts)
+        left, right = (Part(source, part.tolist()) for part in parts)
         return left, right
     if source.rows is not None:
         parts = source.rows[parts[0]], source.rows[parts[1]]

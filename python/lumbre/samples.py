@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from lumbre.errors import ArgumentTypeError, DataError
 
@@ -79,6 +79,10 @@ class Samples(Dataset[Any]):
     def __repr__(self) -> str:
         rows = ", ".join(f"{tuple(t.shape[1:])} {t.dtype}" for t in self.tensors)
         return f"{len(self)} samples of {rows}".replace("torch.", "")
+
+
+class Part(Subset[Any]):
+    """The samples of a data set that a split has left on one side."""
 
 
 class TensorLoader:

@@ -53,7 +53,9 @@ def compile_schedule(callbacks: list[Any]) -> Schedule:
     for each in given:
         _names(each, "logs")
     specs = [_describe(each, name, custom) for each, name in zip(given, names, strict=True)]
-    return Schedule(specs, custom)
+    # Weight, then position: who has to be the last of a weight takes the last position.
+    ranks = [getattr(each, "_rank", 0) for each in callbacks]
+    return Schedule([specs[i] for i in sorted(range(len(specs)), key=ranks.__getitem__)], custom)
 
 
 def _describe(given: Given, name: str, custom: list[str]) -> Spec:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from torch.nn.parameter import is_lazy
 
 from lumbre._core import unique_names
 from lumbre.callback import Callback
+from lumbre.draws import draws_of, restore_draws
 from lumbre.errors import ArgumentError, LumbreWarning
 from lumbre.foreign import Given
 
@@ -20,6 +19,17 @@ if TYPE_CHECKING:
     from lumbre.context import Context
 
 _SPANS = ("fit", "epoch", "train", "valid")
+# What each part of a restore reads.
+_PARTS = {
+    "model": ("model",),
+    "optimizers": ("optimizers", "optimizer_kinds", "scalers"),
+    "callbacks": ("callbacks",),
+    "records": ("records",),
+    "progress": ("progress",),
+    "rng": ("rng", "generators", "splits"),
+}
+# How many names of a kind a message lists.
+_LISTED = 10
 
 
 def state_of(ctx: Context) -> dict[str, Any]:
@@ -28,6 +38,7 @@ def state_of(ctx: Context) -> dict[str, Any]:
     return {
         "model": dict(ctx.accelerator.unwrap(ctx.model).state_dict()),
         "optimizers": {name: each.state_dict() for name, each in ctx.optimizers.items()},
+        "optimizer_kinds": {name: type(each).__name__ for name, each in ctx.optimizers.items()},
         "scalers": {
             name: scaler.state_dict()
             for name, scaler in (updates.scalers if updates is not None else {}).items()
@@ -41,40 +52,67 @@ def state_of(ctx: Context) -> dict[str, Any]:
             "iter": ctx.iter,
             "step_count": ctx.step_count,
             "used_once": [list(pair) for pair in ctx.used_once()],
-            "stop_reason": ctx.stop_reason,
+            # Ctrl-C ends the run that it was pressed in, and no other.
+            "stop_reason": None if ctx.interrupted else ctx.stop_reason,
         },
-        "rng": rng_state(ctx.device),
-        "generators": {
-            "train": [each.get_state() for each in _generators(ctx.train_data)],
-            "valid": [each.get_state() for each in _generators(ctx.valid_data)],
-        },
+        **draws_of(ctx),
     }
 
 
 def restore(ctx: Context, state: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
     """Make a run go on from a state; `parts` says from which parts of it."""
+    _check(ctx, state, [part for part, wanted in parts.items() if wanted])
     if parts["model"]:
         ctx.accelerator.unwrap(ctx.model).load_state_dict(state["model"])
     if parts["optimizers"]:
         _restore_optimizers(ctx, state)
     if parts["callbacks"]:
         _restore_callbacks(ctx, state["callbacks"])
-    if parts["records"]:
-        _restore_records(ctx, state["records"])
     if parts["progress"]:
         progress = state["progress"]
         ctx.resume(progress["epoch"], progress["step_count"], progress["stop_reason"])
         ctx.use_once([(name, hook) for name, hook in progress["used_once"]])
+    if parts["records"]:
+        _restore_records(ctx, state["records"])
     if parts["rng"]:
-        for kind in ("train", "valid"):
-            own = _generators(getattr(ctx, f"{kind}_data"))
-            for generator, saved in zip(own, state["generators"][kind], strict=False):
-                generator.set_state(saved)
-        set_rng_state(state["rng"], ctx.device)
+        restore_draws(ctx, state)
 
 
-def _restore_optimizers(ctx: Context, state: Mapping[str, Any]) -> None:
-    saved = state["optimizers"]
+def _check(ctx: Context, state: Mapping[str, Any], parts: list[str]) -> None:
+    """Refuse what does not fit, before anything is changed."""
+    missing = [key for part in parts for key in _PARTS[part] if key not in state]
+    if missing:
+        raise ArgumentError(
+            f"The state has no {', '.join(missing)}; it has {_names(state)}. Pass what "
+            "ctx.state_dict() gave, whole."
+        )
+    if "model" in parts:
+        _check_model(ctx, state["model"])
+    if "optimizers" in parts:
+        _check_optimizers(ctx, state)
+
+
+def _check_model(ctx: Context, saved: Mapping[str, Any]) -> None:
+    model = ctx.accelerator.unwrap(ctx.model)
+    own = model.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in saved]
+    faults += [f"{name} is not in the model" for name in saved if name not in own]
+    for name in own.keys() & saved.keys():
+        shapes = [getattr(each[name], "shape", None) for each in (saved, own)]
+        if shapes[0] != shapes[1] and not is_lazy(own[name]):
+            was, now = (each and tuple(each) for each in shapes)
+            faults.append(f"{name} has the shape {was} where the model has {now}")
+    if faults:
+        more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        raise ArgumentError(
+            f"The state is of another model than this {type(model).__name__}: "
+            f"{'; '.join(sorted(faults)[:_LISTED])}{more}. Build the model as it was when it was "
+            "saved."
+        )
+
+
+def _check_optimizers(ctx: Context, state: Mapping[str, Any]) -> None:
+    saved, kinds = state["optimizers"], state["optimizer_kinds"]
     if set(saved) != set(ctx.optimizers):
         raise ArgumentError(
             f"The state is of the optimizers {_names(saved)}, and this run has "
@@ -82,25 +120,36 @@ def _restore_optimizers(ctx: Context, state: Mapping[str, Any]) -> None:
             "their state."
         )
     for name, each in ctx.optimizers.items():
-        each.load_state_dict(saved[name])
+        was, own = saved[name]["param_groups"], each.param_groups
+        forms = [f"{kinds[name]} of {_form(was)}", f"{type(each).__name__} of {_form(own)}"]
+        if forms[0] != forms[1]:
+            raise ArgumentError(
+                f"The state of the optimizer {name!r} is that of {forms[0]}, and this run has "
+                f"{forms[1]}. Resume with the optimizers that were saved, or without their state."
+            )
+
+
+def _restore_optimizers(ctx: Context, state: Mapping[str, Any]) -> None:
+    for name, each in ctx.optimizers.items():
+        each.load_state_dict(state["optimizers"][name])
     scalers = ctx._updates.scalers if ctx._updates is not None else {}
     for name, scaler in scalers.items():
-        if name in state["scalers"]:
+        if state["scalers"].get(name):
             scaler.load_state_dict(state["scalers"][name])
 
 
 def _restore_callbacks(ctx: Context, saved: Mapping[str, Any]) -> None:
     own = dict(named(ctx))
     for name, state in saved.items():
-        if name not in own:
+        if name in own:
+            load_callback_state(own[name], state)
+        elif state:
             warnings.warn(
                 f"The state that is resumed holds one of {name}, and no callback of this run has "
                 "that name: it is left out.",
                 LumbreWarning,
                 stacklevel=2,
             )
-            continue
-        load_callback_state(own[name], state)
 
 
 def _restore_records(ctx: Context, records: Mapping[str, Any]) -> None:
@@ -139,35 +188,8 @@ def load_callback_state(callback: Any, state: Any) -> None:
         native.load(state if isinstance(state, bytes) else json.dumps(state))
 
 
-def rng_state(device: torch.device) -> dict[str, Any]:
-    """Where the generators stand that a run draws from: Python's, numpy's, torch's."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    state = {
-        "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],  # type: ignore[union-attr]
-        "torch": torch.get_rng_state(),
-    }
-    if device.type != "cpu":
-        state["device"] = torch.get_device_module(device).get_rng_state(device)
-    return state
-
-
-def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Put the generators where they stood; a device of another kind keeps its own."""
-    random.setstate(state["python"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "device" in state and device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(state["device"], device)
-
-
-def _generators(loader: Any) -> list[torch.Generator]:
-    """The generators of their own that a loader and its samplers have."""
-    batches = getattr(loader, "batch_sampler", None)
-    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
-    found = (getattr(owner, "generator", None) for owner in owners)
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+def _form(groups: list[dict[str, Any]]) -> str:
+    return f"{' + '.join(str(len(each['params'])) for each in groups)} parameters"
 
 
 def _names(names: Mapping[str, Any]) -> str:

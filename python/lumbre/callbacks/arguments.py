@@ -6,7 +6,7 @@ import math
 import numbers
 from typing import TYPE_CHECKING, Any
 
-from lumbre._core import nearest
+from lumbre._core import Monitor, nearest
 from lumbre.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -50,6 +50,21 @@ def whole(owner: object, name: str, value: Any, *, least: int) -> int:
     raise ArgumentError(
         f"{type(owner).__name__}: {name} is a whole number from {least}; got {value!r}."
     )
+
+
+def monitor_of(owner: object, monitor: Any, mode: Any, min_delta: float) -> Monitor:
+    """What a callback watches, by its arguments.
+
+    Raises:
+        ArgumentError: when one of them makes no sense.
+    """
+    name = type(owner).__name__
+    if not isinstance(monitor, str):
+        raise ArgumentError(
+            f'{name}: monitor is a set and the name of a record, such as "valid_loss" or '
+            f'"train_acc"; got {monitor!r}.'
+        )
+    return Monitor(name, monitor, str(mode), min_delta)
 
 
 def optimizers_of(owner: Any, ctx: Context) -> list[str]:

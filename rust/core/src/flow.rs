@@ -80,6 +80,7 @@ pub struct State {
     reason: Mutex<Option<String>>,
     stage: AtomicU8,
     early_stop: AtomicBool,
+    cut: AtomicBool,
     non_finite: AtomicBool,
 }
 
@@ -254,6 +255,7 @@ impl State {
             return false;
         }
         self.forget(SKIP_EPOCH | SKIP_BATCH);
+        self.cut.store(false, Relaxed);
         self.epoch.fetch_add(1, Relaxed);
         self.iter.store(0, Relaxed);
         true
@@ -269,6 +271,7 @@ impl State {
     /// Begin a pass over data, if nothing asks to leave it out.
     pub fn next_pass(&self, training: bool) -> bool {
         if self.wishes(SKIP_EPOCH | STOP | INTERRUPT) {
+            self.note_cut(STOP | INTERRUPT);
             return false;
         }
         self.training.store(training, Relaxed);
@@ -290,12 +293,27 @@ impl State {
 
     /// Whether the pass ends before its next batch. A stop lets a validation pass finish.
     pub fn pass_is_over(&self) -> bool {
-        let finishes = self.is_open(Scope::Valid);
-        self.wishes(if finishes {
-            SKIP_EPOCH | INTERRUPT
+        let ends = if self.is_open(Scope::Valid) {
+            INTERRUPT
         } else {
-            SKIP_EPOCH | STOP | INTERRUPT
-        })
+            STOP | INTERRUPT
+        };
+        let is_over = self.wishes(SKIP_EPOCH | ends);
+        if is_over {
+            self.note_cut(ends);
+        }
+        is_over
+    }
+
+    /// Whether the end of the run, not the epoch's own, has left out a part of the epoch.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
+    }
+
+    fn note_cut(&self, ends: u32) {
+        if self.wishes(ends) {
+            self.cut.store(true, Relaxed);
+        }
     }
 
     /// Record a wish; `who` is put before a stop's reason.
@@ -460,6 +478,32 @@ mod tests {
         assert!(!state.pass_is_over());
         state.interrupt("Ctrl-C");
         assert!(state.pass_is_over());
+    }
+
+    #[test]
+    fn an_epoch_is_cut_by_the_end_of_the_run_and_by_nothing_else() {
+        let state = in_train();
+        state.wish(Flow::SkipEpoch, None);
+        assert!(state.pass_is_over() && !state.next_pass(false) && !state.is_cut());
+        state.next_epoch();
+        state.next_pass(true);
+        state.enter(Hook::TrainBegin);
+        state.wish(Flow::Stop(String::new()), None);
+        assert!(!state.is_cut(), "the wish alone leaves nothing out");
+        assert!(state.pass_is_over() && state.is_cut());
+
+        let state = State::new(2);
+        state.next_epoch();
+        state.enter(Hook::ValidBegin);
+        state.wish(Flow::Stop(String::new()), None);
+        assert!(!state.pass_is_over() && !state.is_cut());
+        state.interrupt("Ctrl-C");
+        assert!(state.pass_is_over() && state.is_cut());
+
+        let state = State::new(2);
+        state.next_epoch();
+        state.wish(Flow::Stop(String::new()), None);
+        assert!(!state.next_pass(false) && state.is_cut());
     }
 
     #[test]

@@ -123,6 +123,12 @@ impl Run {
         self.state.completed()
     }
 
+    /// Whether a stop or Ctrl-C has left out a part of the epoch.
+    #[getter]
+    fn is_cut(&self) -> bool {
+        self.state.is_cut()
+    }
+
     /// The first epoch after which `EarlyStopping` may stop.
     #[getter]
     fn min_epochs(&self) -> u64 {

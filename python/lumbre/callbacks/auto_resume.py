@@ -1,0 +1,98 @@
+"""A fit that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lumbre import serialization
+from lumbre.atomic import as_path
+from lumbre.callback import Callback
+from lumbre.callbacks.arguments import whole
+from lumbre.checkpoints import Found, go_on
+from lumbre.errors import ArgumentError, FileError
+
+if TYPE_CHECKING:
+    from lumbre.context import Context
+
+
+class AutoResume(Callback):
+    """Keeps the state of the fit in a file, and goes on from it when the fit is started again.
+
+    Start the same script once more after a crash: where the file is found, the fit goes on with the
+    epoch that comes next, in the same bits as if it had never been interrupted, on the CPU, with
+    any seed. The file goes when the fit ends well, by a stop of `EarlyStopping` too; it stays
+    after an exception and after Ctrl-C. An epoch that was not finished is run again.
+
+    Acts at `on_fit_begin`, `on_epoch_end` and `on_fit_end`, at weight inf, after all others of that
+    weight, wherever it was passed: nobody's state is stale in the file. At `on_fit_begin` it
+    restores weights, optimizers, callbacks, records, counters and random numbers, and says so in a
+    line when the run is verbose.
+
+    Args:
+        path: The file; its folder is made.
+        every: "epoch", or a number of training batches: then it saves at the end of the epoch in
+            which so many have passed since it last did.
+
+    Raises:
+        ArgumentError: when `path` is a folder or `every` is something else.
+        SaveError: when the fit begins with something in the state that no file can hold.
+        FileError: when the file is no checkpoint, or that of another model.
+        OSError: when the system refuses to write.
+
+    Example:
+        >>> AutoResume("run/state.safetensors", every=1000)
+        AutoResume(path='run/state.safetensors', every=1000)
+    """
+
+    weight = math.inf
+    _rank = 3
+
+    def __init__(
+        self, path: str | os.PathLike[str] = "./state.safetensors", every: str | int = "epoch"
+    ) -> None:
+        self.path = as_path(path)
+        if self.path.endswith(("/", os.sep)) or os.path.isdir(self.path):
+            raise ArgumentError(
+                f"AutoResume: path is one file; got the folder {self.path!r}. Use one in it: "
+                f"{os.path.join(self.path, 'state.safetensors')!r}."
+            )
+        if isinstance(every, str) and every != "epoch":
+            raise ArgumentError(
+                f'AutoResume: every is "epoch" or a number of training batches; got {every!r}.'
+            )
+        self.every = every if isinstance(every, str) else whole(self, "every", every, least=1)
+        self._saved_at = 0
+        self._has_trained = False
+
+    def on_fit_begin(self, ctx: Context) -> None:
+        """Go on from the file, if it is there."""
+        serialization.check(ctx.state_dict())
+        if os.path.exists(self.path):
+            mend = "To begin anew, delete the file, or give AutoResume another path."
+            try:
+                state = serialization.read(self.path, "checkpoint")
+            except FileError as error:
+                raise FileError(f"{error} {mend}") from error
+            go_on(ctx, Found(self.path, state), mend)
+        self._saved_at = ctx.step_count
+        # A fit of fewer epochs than the file has done must not take the file away.
+        self._has_trained = ctx.epoch <= ctx.max_epochs
+
+    def on_epoch_end(self, ctx: Context) -> None:
+        """Save, unless the run is about to end: then this epoch would be run again."""
+        if ctx.stopped or ctx.exception is not None:
+            return
+        if self.every == "epoch" or ctx.step_count - self._saved_at >= int(self.every):
+            state = ctx.state_dict()
+            if ctx.accelerator.is_main:
+                serialization.write(self.path, state, "checkpoint")
+            self._saved_at = ctx.step_count
+
+    def on_fit_end(self, ctx: Context) -> None:
+        """Take the file away when all went well."""
+        ended_well = not ctx.interrupted and ctx.exception is None and self._has_trained
+        if ended_well and ctx.accelerator.is_main:
+            Path(self.path).unlink(missing_ok=True)

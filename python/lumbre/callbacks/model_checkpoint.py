@@ -1,0 +1,219 @@
+"""Save the run while it is under way."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from lumbre import serialization
+from lumbre._core import Monitor
+from lumbre.atomic import as_path
+from lumbre.callback import Callback
+from lumbre.callbacks.arguments import monitor_of, number, whole
+from lumbre.callbacks.file_name import FileName
+from lumbre.checkpoints import SUFFIX
+from lumbre.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from lumbre.context import Context
+
+
+class _Saved(NamedTuple):
+    """A file by what its name is made of: a path out of a file is never believed."""
+
+    epoch: int
+    values: dict[str, float]
+
+
+class _Plan(NamedTuple):
+    """What is still to be done in an epoch."""
+
+    epoch: int
+    save: _Saved | None
+    drop: list[_Saved]
+
+
+class ModelCheckpoint(Callback):
+    """Saves the whole state of the run at the end of epochs, to go on from or to go back to.
+
+    `lb.load_checkpoint(fitted, path)` takes the weights of such a file, `ResumeFromCheckpoint` goes
+    on with the training. Files are written in one step: what was there before is whole until the
+    new one is. `keep=3` leaves the best three of those that this callback has written, and deletes
+    a file when a better one is safe; of equals the newer one is better. NaN is never an
+    improvement, and the worst value to keep.
+
+    Acts at `on_fit_begin` and `on_epoch_end`, at weight inf, after all others of that weight but
+    those that resume: the state it saves has what `EarlyStopping` made of the epoch. An epoch that
+    a stop, Ctrl-C or an exception has cut short is not saved, nor one that has not measured what is
+    watched or is a part of the name.
+
+    Args:
+        path: The file. `{epoch}`, `{monitor}` and records such as `{valid_acc}` are filled in, with
+            formats if you like; a path that ends in `/` gets
+            `epoch-{epoch:02d}-<monitor's name>-{monitor:.3f}.safetensors`. Folders are made.
+        monitor: What to watch: a set and the name of a record. Needed only where it is part of the
+            path, or for one of the next two.
+        save_best_only: Whether to save only an epoch that is better than all before.
+        mode: Whether better is "min", "max" or nearer to "zero".
+        min_delta: By how much a value has to be better for `save_best_only`.
+        keep: How many files to keep; None for all.
+
+    Raises:
+        ArgumentError: when an argument makes no sense, or the path has other fields.
+        MonitorError: when the fit begins without the data it watches; when an epoch has ended
+            without the value, or with one that is no number.
+        SaveError: when the fit begins with something in the state that no file can hold.
+        FileError: when the path is a folder.
+        OSError: when the system refuses to write.
+
+    Example:
+        >>> ModelCheckpoint("run/", monitor="valid_acc", mode="max", keep=3)
+        ModelCheckpoint(path='run/', monitor='valid_acc', save_best_only=False, mode='max',
+        min_delta=0.0, keep=3)
+    """
+
+    weight = math.inf
+    _rank = 1
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        monitor: str = "valid_loss",
+        save_best_only: bool = False,
+        mode: Literal["min", "max", "zero"] = "min",
+        min_delta: float = 0.0,
+        keep: int | None = None,
+    ) -> None:
+        self.path = as_path(path)
+        self.monitor = monitor
+        self.save_best_only = bool(save_best_only)
+        self.mode = mode
+        self.min_delta = number(self, "min_delta", min_delta, least=0.0)
+        self.keep = None if keep is None else whole(self, "keep", keep, least=1)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._name = self._file_name()
+        self._best = math.nan
+        self._kept: list[_Saved] = []
+        self._plan = _Plan(0, None, [])
+        self._watched("monitor")
+
+    def on_fit_begin(self, ctx: Context) -> None:
+        """Refuse what could not be saved before an epoch is lost."""
+        self._begin()
+        for field in self._watches():
+            self._watched(field).check(ctx)
+        serialization.check(ctx.state_dict())
+        if Path(self.path).is_dir() and not _is_folder(self.path):
+            raise ArgumentError(
+                f"ModelCheckpoint: path {self.path!r} is a folder. End it with a slash to get a "
+                f'file for each epoch in it: ModelCheckpoint("{self.path}/").'
+            )
+        folder = os.path.dirname(self._name.start)
+        if folder and ctx.accelerator.is_main:
+            os.makedirs(folder, exist_ok=True)
+
+    def on_epoch_end(self, ctx: Context) -> None:
+        """Save, and delete what is not to be kept any more."""
+        all_ = [each for each in ctx.callbacks if isinstance(each, ModelCheckpoint)]
+        before = [(each, each._best, each._kept) for each in all_]
+        # The file of one holds the state of all: each has to know by then what it will save.
+        for each in all_:
+            each._decide(ctx)
+        try:
+            self._save(ctx)
+        except BaseException:
+            for each, best, kept in before:
+                each._best, each._kept = best, kept
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, and the files that it has written and may delete."""
+        kept = [[each.epoch, dict(each.values)] for each in self._kept]
+        return {"path": self.path, "best": self._best, "kept": kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave; files under another path are no longer its own."""
+        self._best = float(state["best"])
+        kept = state["kept"] if state["path"] == self.path else []
+        self._kept = [
+            _Saved(int(epoch), {field: float(value) for field, value in values.items()})
+            for epoch, values in kept
+        ]
+
+    def _decide(self, ctx: Context) -> None:
+        """Say what is to be saved in this epoch, once, and remember it as done."""
+        if self._plan.epoch == ctx.epoch:
+            return
+        self._plan = _Plan(ctx.epoch, None, [])
+        if ctx.is_cut or ctx.exception is not None:
+            return
+        values: dict[str, float] = {}
+        for field in self._watches():
+            value = self._watched(field).value(ctx)
+            if value is None:
+                return
+            values[field] = value
+        if self.save_best_only:
+            if not self._watched("monitor").improves(values["monitor"], self._best):
+                return
+            self._best = values["monitor"]
+        new = _Saved(ctx.epoch, values)
+        drop: list[_Saved] = []
+        if self.keep is not None:
+            ranked = sorted([*self._kept, new], key=self._badness)
+            best = {self._path(each): each for each in reversed(ranked)}
+            kept = [each for each in ranked if best[self._path(each)] is each][: self.keep]
+            if new not in kept:
+                return
+            # What has the path of the new one is written over.
+            paths = {self._path(each) for each in kept}
+            drop = [each for each in self._kept if self._path(each) not in paths]
+            self._kept = kept
+        self._plan = _Plan(ctx.epoch, new, drop)
+
+    def _save(self, ctx: Context) -> None:
+        new, drop = self._plan.save, self._plan.drop
+        if new is None:
+            return
+        self._plan = _Plan(ctx.epoch, None, [])
+        state = ctx.state_dict()
+        if not ctx.accelerator.is_main:
+            return
+        serialization.write(self._path(new), state, "checkpoint")
+        for each in drop:
+            Path(self._path(each)).unlink(missing_ok=True)
+
+    def _watches(self) -> list[str]:
+        """The fields whose values are needed, `monitor` for the one that is watched."""
+        fields = self._name.fields - {"epoch"}
+        if self.save_best_only or self.keep is not None:
+            fields |= {"monitor"}
+        return sorted(fields)
+
+    def _watched(self, field: str) -> Monitor:
+        if field == "monitor":
+            return monitor_of(self, self.monitor, self.mode, self.min_delta)
+        return Monitor("ModelCheckpoint", field)
+
+    def _path(self, saved: _Saved) -> str:
+        return self._name.fill({"epoch": saved.epoch, **saved.values})
+
+    def _badness(self, saved: _Saved) -> tuple[bool, float, int]:
+        value = saved.values.get("monitor", math.nan)
+        bad = {"min": value, "max": -value, "zero": abs(value)}[self.mode]
+        return math.isnan(bad), 0.0 if math.isnan(bad) else bad, -saved.epoch
+
+    def _file_name(self) -> FileName:
+        path = self.path
+        if _is_folder(path):
+            watched = str(self.monitor).replace("{", "{{").replace("}", "}}")
+            path += f"epoch-{{epoch:02d}}-{watched}-{{monitor:.3f}}{SUFFIX}"
+        return FileName("ModelCheckpoint", path)
+
+
+def _is_folder(path: str) -> bool:
+    return path.endswith(("/", os.sep))

@@ -1,0 +1,86 @@
+"""Train on from a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+from lumbre.atomic import as_path
+from lumbre.callback import Callback
+from lumbre.checkpoints import find, go_on
+from lumbre.errors import LumbreWarning
+
+if TYPE_CHECKING:
+    from lumbre.context import Context
+
+
+class ResumeFromCheckpoint(Callback):
+    """Begins the fit with what a checkpoint has, at the epoch after its own.
+
+    Counters go on, and so do the random numbers: the next epoch draws what it would have drawn in
+    the fit that was saved. A stop of that fit is not taken over. Without `restore_records` the
+    records hold `{}` for the epochs before. For a fit that ends in the same bits as one that was
+    never interrupted, restore everything, or use `AutoResume`.
+
+    Acts at `on_fit_begin`, at weight inf, after all others of that weight but `AutoResume`, whose
+    file wins where there is one.
+
+    Args:
+        path: A file that `ModelCheckpoint` or `AutoResume` wrote, or a folder of them: of these the
+            newest one that can be read, by its epoch, then by the time it was written, never by
+            its name. A path where there is nothing, or a folder without a checkpoint, is a
+            warning, and the fit begins anew.
+        restore_model_state: Whether to load the weights.
+        restore_records: Whether to take over the records.
+        restore_optimizer_state: Whether to load the optimizers' state.
+        restore_callbacks_state: Whether to load the callbacks' states, each by its name.
+
+    Raises:
+        FileError: when the path is a file that cannot be read, or the checkpoint does not fit.
+
+    Example:
+        >>> ResumeFromCheckpoint("run/", restore_optimizer_state=True)
+        ResumeFromCheckpoint(path='run/', restore_model_state=True, restore_records=False,
+        restore_optimizer_state=True, restore_callbacks_state=False)
+    """
+
+    weight = math.inf
+    _rank = 2
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        restore_model_state: bool = True,
+        restore_records: bool = False,
+        restore_optimizer_state: bool = False,
+        restore_callbacks_state: bool = False,
+    ) -> None:
+        self.path = as_path(path)
+        self.restore_model_state = bool(restore_model_state)
+        self.restore_records = bool(restore_records)
+        self.restore_optimizer_state = bool(restore_optimizer_state)
+        self.restore_callbacks_state = bool(restore_callbacks_state)
+
+    def on_fit_begin(self, ctx: Context) -> None:
+        """Load what was asked for."""
+        found = find(self.path) if os.path.exists(self.path) else None
+        if found is None:
+            there = "no checkpoint in it" if os.path.isdir(self.path) else "nothing there"
+            warnings.warn(
+                f"ResumeFromCheckpoint: {self.path}: {there}; the fit begins anew.",
+                LumbreWarning,
+                stacklevel=2,
+            )
+            return
+        found.state.get("progress", {})["stop_reason"] = None
+        go_on(
+            ctx,
+            found,
+            "Pass a checkpoint of this model's own fit, or restore less of it.",
+            model=self.restore_model_state,
+            records=self.restore_records,
+            optimizers=self.restore_optimizer_state,
+            callbacks=self.restore_callbacks_state,
+        )
