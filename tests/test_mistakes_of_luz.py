@@ -3,8 +3,10 @@
 Each one is told in its test's docstring. What a part does beside is tested in that part's own file.
 """
 
+import math
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
-from runs import Pair, at
+from lumbre.callbacks import (
+    AutoResume,
+    EarlyStopping,
+    KeepBestModel,
+    ModelCheckpoint,
+    ResumeFromCheckpoint,
+)
+from runs import Pair, Scale, at, numbered
+from runs import fit as small_fit
 
 
 def rows(count: int = 20) -> list[Tensor]:
@@ -154,6 +164,117 @@ def test_07_clipping_sees_true_gradients_and_autocast_is_entered_everywhere() ->
     assert norms
     assert max(norms) < 100
     assert dtypes == {(part, torch.float16) for part in ("a", "b", "valid")}
+
+
+def scripted(values: list[float]) -> type[nn.Module]:
+    """A model whose weight is the epoch, and whose loss is the next of these values."""
+
+    class Scripted(Scale):
+        def loss(self, pred: Tensor, target: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.weight.fill_(self.ctx.epoch)
+            return 0 * pred.mean() + values[self.ctx.epoch - 1]
+
+    return Scripted
+
+
+def killed(*callbacks: lb.Callback, epoch: int, **options: Any) -> None:
+    with pytest.raises(ZeroDivisionError):
+        small_fit(*callbacks, at("on_epoch_begin", lambda ctx: 1 // 0, epoch), **options)
+
+
+def test_08_patience_and_the_best_value_are_not_lost_when_a_fit_is_resumed(tmp_path: Path) -> None:
+    """Patience and best value begin anew when a fit is resumed."""
+
+    module, path = scripted([1, 2, 3, 4, 5, 6]), tmp_path / "state"
+
+    def callbacks() -> list[lb.Callback]:
+        return [AutoResume(path), EarlyStopping(patience=3)]
+
+    killed(module, *callbacks(), epoch=3, data=numbered(1), epochs=6)
+    fitted = small_fit(module, *callbacks(), data=numbered(1), epochs=6)
+    assert len(fitted.records["metrics"]["train"]) == 4
+    assert "the best is 1.0000 of epoch 1" in str(fitted.stop_reason)
+
+
+def test_08_keeping_the_best_needs_no_file_that_was_never_written(tmp_path: Path) -> None:
+    """Keep-best loads a file that was never written."""
+
+    module, path = scripted([1, 2, 3]), tmp_path / "state"
+    options: dict[str, Any] = {"data": numbered(1), "epochs": 3}
+    killed(module, AutoResume(path), KeepBestModel(), epoch=3, **options)
+    assert [each.name for each in tmp_path.iterdir()] == ["state"]
+    fitted: Any = small_fit(module, AutoResume(path), KeepBestModel(), **options)
+    assert round(fitted.model.weight.item()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_08_a_checkpoint_knows_its_best_value_when_a_fit_is_resumed(tmp_path: Path) -> None:
+    """The best value of a checkpoint begins anew when a fit is resumed."""
+
+    path = tmp_path / "state"
+
+    def callbacks() -> list[lb.Callback]:
+        return [AutoResume(path), ModelCheckpoint(f"{tmp_path}/best/", save_best_only=True)]
+
+    module = scripted([2, 3, 2.5, 1])
+    killed(module, *callbacks(), epoch=3, data=numbered(1), epochs=4)
+    small_fit(module, *callbacks(), data=numbered(1), epochs=4)
+    assert sorted(each.name[:8] for each in (tmp_path / "best").iterdir()) == [
+        "epoch-01",
+        "epoch-04",
+    ]
+
+
+def test_09_states_go_by_name_and_not_by_position(tmp_path: Path) -> None:
+    """Each callback gets the state of the one that had its place."""
+
+    class Counts(lb.Callback):
+        count = 0
+
+        def on_epoch_end(self, ctx: Any) -> None:
+            self.count += 1
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.count = state["count"]
+
+    class Other(Counts):
+        count = 100
+
+    path = tmp_path / "state"
+    killed(Scale, Other(), Counts(), AutoResume(path), epoch=3, epochs=3)
+    counts, other = Counts(), Other()
+    between = lb.on("on_epoch_end")(lambda ctx: None)
+    small_fit(Scale, AutoResume(path), counts, between, other, epochs=3)
+    assert (counts.count, other.count) == (3, 103)
+
+
+def test_10_epoch_100_comes_after_epoch_99(tmp_path: Path) -> None:
+    """The newest checkpoint is looked for by name."""
+
+    small_fit(Scale, ModelCheckpoint(f"{tmp_path}/epoch-{{epoch:02d}}"), epochs=100)
+    for path in tmp_path.iterdir():
+        if path.name not in ("epoch-99", "epoch-100"):
+            path.unlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-100", "epoch-99"]
+    epochs: list[int] = []
+    seen = lb.on("on_epoch_begin", weight=math.inf)(lambda ctx: epochs.append(ctx.epoch))
+    small_fit(Scale, ResumeFromCheckpoint(tmp_path), seen, epochs=102)
+    assert epochs == [101, 102]
+
+
+def test_10_a_fit_goes_on_at_the_next_epoch_and_not_at_the_first(tmp_path: Path) -> None:
+    """A fit that goes on from a checkpoint counts from epoch 1 again."""
+
+    small_fit(Scale, ModelCheckpoint(tmp_path / "a"), epochs=3)
+    epochs: list[int] = []
+    seen = lb.on("on_epoch_begin")(lambda ctx: epochs.append(ctx.epoch))
+    fitted = small_fit(Scale, ResumeFromCheckpoint(tmp_path / "a"), seen, epochs=5)
+    assert epochs == [4, 5]
+    assert [bool(each) for each in fitted.records["metrics"]["train"]] == [False] * 3 + [True] * 2
 
 
 def test_11_lr_finder_changes_the_rate_of_one_optimizer_and_no_other_option() -> None:

@@ -20,11 +20,11 @@ from lumbre import loop
 from lumbre._core import nearest
 from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.callback import Callback
+from lumbre.draws import rng_state, set_rng_state
 from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.guard import RunGuard
 from lumbre.lr_records import LRRecords, Smoothed
 from lumbre.metric import MetricSet
-from lumbre.state import rng_state, set_rng_state
 
 if TYPE_CHECKING:
     from lumbre.context import Context

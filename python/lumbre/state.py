@@ -100,7 +100,7 @@ def _check_model(ctx: Context, saved: Mapping[str, Any]) -> None:
     for name in own.keys() & saved.keys():
         shapes = [getattr(each[name], "shape", None) for each in (saved, own)]
         if shapes[0] != shapes[1] and not is_lazy(own[name]):
-            was, now = (each and tuple(each) for each in shapes)
+            was, now = (None if each is None else tuple(each) for each in shapes)
             faults.append(f"{name} has the shape {was} where the model has {now}")
     if faults:
         more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
