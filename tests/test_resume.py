@@ -20,9 +20,11 @@ import lumbre as lb
 from lumbre.callbacks import (
     EMA,
     AutoResume,
+    CSVLogger,
     EarlyStopping,
     GradientAccumulation,
     GradientClip,
+    JSONLogger,
     KeepBestModel,
     LRScheduler,
     MixedPrecision,
@@ -408,3 +410,19 @@ def test_a_loop_of_ones_own_resumes_with_its_loaders_generator(tmp_path: Path) -
     with pytest.raises(Killed):
         own(1, 3, tmp_path / "state")
     same(own(2, None, tmp_path / "state"), expected)
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, JSONLogger])
+def test_logs_go_on_where_the_fit_does(kind: Any, tmp_path: Path) -> None:
+    path, whole, resumed = (tmp_path / name for name in ("state", "whole", "resumed"))
+
+    def rows(log: Path) -> list[str]:
+        # A JSON line begins with the time.
+        return [line.partition('"epoch"')[2] or line for line in log.read_text().splitlines()]
+
+    start("plain", 1, AutoResume(tmp_path / "other"), Kill(None), kind(whole))
+    with pytest.raises(Killed):
+        start("plain", 1, AutoResume(path), Kill(3, "on_epoch_end"), kind(resumed))
+    start("plain", 2, AutoResume(path), Kill(None), kind(resumed))
+    assert len(rows(whole)) >= 2 * EPOCHS
+    assert rows(resumed) == rows(whole)
