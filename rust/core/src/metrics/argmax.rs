@@ -30,9 +30,7 @@ pub(super) fn each_prediction(
                 *class = few(&from[k * run.stride..][..scores.classes]);
             }
         } else {
-            for (k, class) in predicted.iter_mut().enumerate() {
-                *class = many(&from[k * run.stride..][..scores.classes]);
-            }
+            many(from, run, scores, predicted);
         }
         visit(wanted, predicted);
         Ok(())
@@ -57,36 +55,82 @@ fn few<T: Element>(row: &[T]) -> u32 {
     if nan { none(row.len()) } else { at }
 }
 
-/// The same when there are many: first the highest score, then where it is.
-fn many<T: Element>(row: &[T]) -> u32 {
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    let Some(first) = chunks.first() else {
-        return few(row);
+/// The same when there are many: first the highest score of each position, then where it is, as the
+/// processor can work ahead in a loop without branches that it cannot predict.
+fn many<T: Element>(from: &[T], run: Run, scores: Scores, predicted: &mut [u32]) {
+    let mut best = [T::Key::default(); BLOCK];
+    let rows = || (0..run.len).map(|k| &from[k * run.stride..][..scores.classes]);
+    best.iter_mut()
+        .zip(rows())
+        .for_each(|(best, row)| *best = highest(row));
+    for ((class, row), best) in predicted.iter_mut().zip(rows()).zip(best) {
+        *class = u32::try_from(first_of(best, row)).unwrap_or(u32::MAX);
+    }
+}
+
+/// The highest score; NaN where there is one.
+fn highest<T: Element>(row: &[T]) -> T::Key {
+    let (mut best, mut sum) = in_lanes(row);
+    fold::<T, 8>(&mut best, &mut sum);
+    fold::<T, 4>(&mut best, &mut sum);
+    fold::<T, 2>(&mut best, &mut sum);
+    fold::<T, 1>(&mut best, &mut sum);
+    // Only of a sum that is NaN, one of the scores may be: or two are infinite.
+    if is_nan(sum[0])
+        && let Some(nan) = row.iter().map(|x| x.key()).find(|&x| is_nan(x))
+    {
+        return nan;
+    }
+    best[0]
+}
+
+/// The highest scores and the sums of every sixteenth score. A function of its own, as together with
+/// what follows the compiler makes worse SIMD code of it.
+#[inline(never)]
+fn in_lanes<T: Element>(row: &[T]) -> ([T::Key; LANES], [T::Key; LANES]) {
+    let (mut best, mut sum) = ([T::Key::default(); LANES], [T::Key::default(); LANES]);
+    let Some(first) = row.first_chunk::<LANES>() else {
+        return (best, sum); // never: there are `LANES` or more
     };
-    let mut best = first.map(Element::key);
-    for chunk in chunks {
-        for (best, x) in best.iter_mut().zip(chunk) {
-            *best = higher(x.key(), *best);
+    best = first.map(Element::key);
+    // The last scores are a chunk too: it does no harm to look at some of them twice.
+    for chunk in row.as_chunks::<LANES>().0.iter().chain(row.last_chunk()) {
+        for k in 0..LANES {
+            let x = chunk[k].key();
+            best[k] = higher(x, best[k]);
+            sum[k] = T::add(sum[k], x);
         }
     }
-    let tail = rest.iter().map(|x| x.key());
-    let best = best
-        .into_iter()
-        .chain(tail)
-        .fold(best[0], |best, x| higher(x, best));
-    // NaN is not below the highest score either, and neither is anything where that itself is NaN.
-    let below = |chunk: &[T]| chunk.iter().fold(true, |ok, x| ok & (x.key() <= best));
-    if !row.chunks(64).all(below) {
-        return none(row.len());
+    (best, sum)
+}
+
+/// Takes the second half of the first `2 * HALF` lanes into the first one. A length that the compiler
+/// knows makes SIMD code.
+#[inline]
+fn fold<T: Element, const HALF: usize>(best: &mut [T::Key; LANES], sum: &mut [T::Key; LANES]) {
+    for k in 0..HALF {
+        best[k] = higher(best[k + HALF], best[k]);
+        sum[k] = T::add(sum[k + HALF], sum[k]);
     }
+}
+
+/// Where a score is first; the number of scores where it is not.
+fn first_of<T: Element>(best: T::Key, row: &[T]) -> usize {
     let holds = |chunk: &[T; LANES]| {
         chunk
             .iter()
             .fold(false, |found, x| found | (x.key() == best))
     };
-    let skipped = LANES * chunks.iter().position(holds).unwrap_or(chunks.len());
-    let at = row[skipped..].iter().position(|x| x.key() == best);
-    u32::try_from(skipped + at.unwrap_or_default()).unwrap_or(u32::MAX)
+    let (chunks, rest) = row.as_chunks();
+    let Some(chunk) = chunks.iter().position(holds) else {
+        let at = rest.iter().position(|x| x.key() == best);
+        return at.map_or(row.len(), |at| row.len() - rest.len() + at);
+    };
+    let mut bits = 0_u32;
+    for (k, x) in chunks[chunk].iter().enumerate() {
+        bits |= u32::from(x.key() == best) << k;
+    }
+    LANES * chunk + bits.trailing_zeros() as usize
 }
 
 /// Of scores that lie apart, as in images: class by class, so that memory is read in order.
