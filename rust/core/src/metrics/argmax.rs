@@ -70,48 +70,35 @@ fn many<T: Element>(from: &[T], run: Run, scores: Scores, predicted: &mut [u32])
 
 /// The highest score; NaN where there is one.
 fn highest<T: Element>(row: &[T]) -> T::Key {
-    let (mut best, mut sum) = in_lanes(row);
-    fold::<T, 8>(&mut best, &mut sum);
-    fold::<T, 4>(&mut best, &mut sum);
-    fold::<T, 2>(&mut best, &mut sum);
-    fold::<T, 1>(&mut best, &mut sum);
+    let (best, sum) = in_lanes(row);
     // Only of a sum that is NaN, one of the scores may be: or two are infinite.
-    if is_nan(sum[0])
+    if is_nan(sum.into_iter().fold(T::Key::default(), T::add))
         && let Some(nan) = row.iter().map(|x| x.key()).find(|&x| is_nan(x))
     {
         return nan;
     }
-    best[0]
+    let [a, b, c, d] = best;
+    higher(higher(a, b), higher(c, d))
 }
 
-/// The highest scores and the sums of every sixteenth score. A function of its own, as together with
+/// The highest scores and the sums of every fourth score. A function of its own, as together with
 /// what follows the compiler makes worse SIMD code of it.
 #[inline(never)]
-fn in_lanes<T: Element>(row: &[T]) -> ([T::Key; LANES], [T::Key; LANES]) {
-    let (mut best, mut sum) = ([T::Key::default(); LANES], [T::Key::default(); LANES]);
-    let Some(first) = row.first_chunk::<LANES>() else {
-        return (best, sum); // never: there are `LANES` or more
-    };
-    best = first.map(Element::key);
+fn in_lanes<T: Element>(row: &[T]) -> ([T::Key; 4], [T::Key; 4]) {
+    let (mut best, mut sum) = ([T::Key::default(); 4], [T::Key::default(); 4]);
+    if let Some(first) = row.first_chunk::<4>() {
+        best = first.map(Element::key);
+    }
     // The last scores are a chunk too: it does no harm to look at some of them twice.
     for chunk in row.as_chunks::<LANES>().0.iter().chain(row.last_chunk()) {
-        for k in 0..LANES {
-            let x = chunk[k].key();
-            best[k] = higher(x, best[k]);
-            sum[k] = T::add(sum[k], x);
+        for k in 0..4 {
+            let [a, b, c, d] = [chunk[k], chunk[k + 4], chunk[k + 8], chunk[k + 12]];
+            let [a, b, c, d] = [a, b, c, d].map(Element::key);
+            best[k] = higher(higher(higher(a, b), higher(c, d)), best[k]);
+            sum[k] = T::add(sum[k], T::add(T::add(a, b), T::add(c, d)));
         }
     }
     (best, sum)
-}
-
-/// Takes the second half of the first `2 * HALF` lanes into the first one. A length that the compiler
-/// knows makes SIMD code.
-#[inline]
-fn fold<T: Element, const HALF: usize>(best: &mut [T::Key; LANES], sum: &mut [T::Key; LANES]) {
-    for k in 0..HALF {
-        best[k] = higher(best[k + HALF], best[k]);
-        sum[k] = T::add(sum[k + HALF], sum[k]);
-    }
 }
 
 /// Where a score is first; the number of scores where it is not.
