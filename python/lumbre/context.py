@@ -404,9 +404,18 @@ class Context(Run):
 
     def get_formatted_metrics(self, set: str, epoch: int | None = None) -> dict[str, str]:
         """The values of an epoch as text, each as its metric formats it."""
+        return self._formatted(set, self.get_metrics(set, epoch))
+
+    def _formatted(
+        self, set: str, values: Mapping[str, Any], short: bool = False
+    ) -> dict[str, str]:
+        """The values as text; when short, of arrays only those that have a format of their own."""
         formats = {m.record_name: m.format for m in (self.metrics or {}).get(set, ())}
-        values = self.get_metrics(set, epoch)
-        return {name: formats.get(name, format_value)(value) for name, value in values.items()}
+        return {
+            name: formats.get(name, format_value)(value)
+            for name, value in values.items()
+            if not short or isinstance(value, int | float) or _is_own(formats.get(name))
+        }
 
     def get_metrics_df(self) -> pd.DataFrame:
         """All values so far as a long data frame with the columns set, metric, epoch, value."""
@@ -500,7 +509,20 @@ def format_value(value: Any) -> str:
     if isinstance(value, int | float):
         small = 0 < abs(value) < 1e-3
         return f"{value:.3e}" if small or abs(value) >= 1e6 else f"{value:.4f}"
-    return str(value)
+    shape = getattr(value, "shape", None)
+    if not shape or not hasattr(value, "tolist"):
+        return str(value)
+    if len(shape) > 1:
+        return f"array of shape {tuple(shape)}"
+    shown = [format_value(each) for each in value.tolist()]
+    return f"[{' '.join(shown if len(shown) <= 6 else [*shown[:3], '...', *shown[-2:]])}]"
+
+
+def _is_own(format: Any) -> bool:
+    """Whether a metric has a format of its own."""
+    from lumbre.metric import Metric
+
+    return getattr(format, "__func__", format) not in (None, Metric.format)
 
 
 def _items(batch: Any) -> list[Any] | None:

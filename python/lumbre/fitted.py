@@ -168,12 +168,19 @@ class Fitted:
     def plot(self) -> Figure:
         """The values over the epochs: a panel for each metric, a line for each set.
 
+        Of a vector there is a line for each place, of a matrix the last one as an image, that of
+        the validation data where there is one.
+
         Returns:
             The matplotlib figure.
         """
+        from lumbre.metrics import ConfusionMatrix
         from lumbre.plot import plot_metrics
 
-        return plot_metrics(self.records["metrics"])
+        given = self._trainable.metrics
+        metrics = [*given.train, *given.valid]
+        confusion = {m.record_name for m in metrics if isinstance(m, ConfusionMatrix)}
+        return plot_metrics(self.records["metrics"], confusion)
 
     def _summary(self) -> list[tuple[str, dict[str, Any]]]:
         last = []
@@ -293,4 +300,9 @@ def _seconds(seconds: float) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else escape(format_value(value))
+    if value is None:
+        return ""
+    if getattr(value, "ndim", 0) == 2 and max(value.shape) <= 10:
+        rows = ("".join(f"<td>{x:.4g}</td>" for x in row) for row in value)
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    return escape(format_value(value))

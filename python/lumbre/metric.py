@@ -24,7 +24,8 @@ class Metric:
 
     A run makes a copy for the training and one for the validation data, calls `reset` when a pass
     begins, `update` after each batch and `compute` when the pass ends. `self.ctx` is the run's
-    context while it lasts.
+    context while it lasts. Where there is a method `retract`, it is called to take the last batch
+    back out, when a callback skips a batch that was counted already.
 
     Attributes:
         abbrev: The short name, the class name unless given; lower-cased it names the record.
@@ -238,9 +239,13 @@ def _as_metric(value: Any) -> Metric:
         )
     if _is_torchmetric(value):
         return TorchMetric(value)
+    if callable(value):
+        from lumbre.metrics.mean import Mean
+
+        return Mean(value)
     raise ArgumentTypeError(
         f"{value!r} is no metric. A metric is an instance of a subclass of lb.Metric, of one made "
-        "by lb.metric(...), or of a torchmetrics.Metric."
+        "by lb.metric(...), or of a torchmetrics.Metric; or a function of predictions and target."
     )
 
 

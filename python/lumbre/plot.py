@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# {name: {set: [(epoch, value)]}}
+Curves = dict[str, dict[str, list[tuple[int, Any]]]]
 
-def plot_metrics(metrics: dict[str, list[dict[str, Any]]]) -> Figure:
-    """A panel for each metric that is a number, a line for each set."""
+LEGIBLE = 10  # so many lines have a name, and so many rows of a matrix have numbers
+
+
+def plot_metrics(
+    metrics: dict[str, list[dict[str, Any]]], confusion: Container[str] = ()
+) -> Figure:
+    """A panel for each metric: lines over the epochs, or the last matrix.
+
+    Args:
+        metrics: The records, `{"train": [{name: value}, ...], "valid": [...]}`.
+        confusion: Names of matrices of which rows are true and columns predicted classes.
+    """
     plt = _pyplot()
-    from matplotlib.ticker import MaxNLocator
-
-    lines: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for set_, entries in metrics.items():
-        for epoch, values in enumerate(entries, 1):
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    lines.setdefault(name, {}).setdefault(set_, []).append((epoch, value))
-    panels = max(len(lines), 1)
+    curves = _curves(metrics)
+    panels = max(len(curves), 1)
     columns = min(panels, 3)
     rows = -(-panels // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(4.5 * columns, 3.2 * rows), squeeze=False, layout="constrained"
     )
-    for axis in axes.flat[len(lines) :]:
+    for axis in axes.flat[len(curves) :]:
         axis.set_visible(False)
-    for axis, (name, sets) in zip(axes.flat, lines.items(), strict=False):
-        for set_, points in sets.items():
-            # A line of one point would not be seen.
-            axis.plot(
-                *zip(*points, strict=True), marker="o" if len(points) < 20 else "", ms=3, label=set_
-            )
-        axis.set(title=name, xlabel="epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axis.grid(alpha=0.3)
-        axis.legend()
-    if not lines:
+    for axis, (name, sets) in zip(axes.flat, curves.items(), strict=False):
+        # A metric that is a matrix in one set is one in the other, too.
+        is_matrix = any(np.ndim(points[-1][1]) == 2 for points in sets.values())
+        (_draw_matrix if is_matrix else _draw_lines)(axis, name, sets)
+        if name in confusion:
+            axis.set(xlabel="predicted", ylabel="true")
+    if not curves:
         figure.text(0.5, 0.5, "no values were recorded", ha="center", va="center")
     return _shown_once(figure)
 
@@ -64,6 +69,79 @@ def plot_lr(
     axis.grid(alpha=0.3)
     axis.legend()
     return _shown_once(figure)
+
+
+def _curves(metrics: dict[str, list[dict[str, Any]]]) -> Curves:
+    curves: Curves = {}
+    for set_, entries in metrics.items():
+        for epoch, values in enumerate(entries, 1):
+            for name, value in values.items():
+                if np.ndim(value) <= 2 and np.size(value):
+                    curves.setdefault(name, {}).setdefault(set_, []).append((epoch, value))
+    return curves
+
+
+def _draw_lines(axis: Axes, name: str, sets: dict[str, list[tuple[int, Any]]]) -> None:
+    """A line for each set; of vectors one for each place, in the color of that place."""
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    width = max(np.size(value) for points in sets.values() for _, value in points)
+    for (set_, points), style in zip(sets.items(), ("-", "--"), strict=False):
+        epochs = [epoch for epoch, _ in points]
+        # A line of one point would not be seen.
+        look: dict[str, Any] = {"marker": "o" if len(points) < 20 else "", "ms": 3}
+        if width == 1:
+            axis.plot(epochs, [np.squeeze(value) for _, value in points], label=set_, **look)
+            continue
+        # What is NaN for a whole pass is a number, whatever the shape.
+        values = np.array([np.broadcast_to(value, width) for _, value in points])
+        for place, color in enumerate(_colors(width)):
+            axis.plot(epochs, values[:, place], style, color=color, lw=1, **look)
+    handles, labels = axis.get_legend_handles_labels()
+    if width > 1:
+        pairs = zip(sets, ("-", "--"), strict=False)
+        handles = [Line2D([], [], color="gray", ls=style, label=set_) for set_, style in pairs]
+        if width <= LEGIBLE:
+            colors = enumerate(_colors(width))
+            handles += [Line2D([], [], color=color, label=str(k)) for k, color in colors]
+        labels = [str(handle.get_label()) for handle in handles]
+    title = name if width <= LEGIBLE else f"{name}, {width} values"
+    axis.set(title=title, xlabel="epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.grid(alpha=0.3)
+    axis.legend(
+        handles, labels, ncols=1 + (len(labels) > 6), fontsize="small" if width > 1 else None
+    )
+
+
+def _draw_matrix(axis: Axes, name: str, sets: dict[str, list[tuple[int, Any]]]) -> None:
+    """The last one, of the validation data if there is one."""
+    set_ = "valid" if "valid" in sets else next(iter(sets))
+    matrices = [(epoch, value) for epoch, value in sets[set_] if np.ndim(value) == 2]
+    epoch, matrix = matrices[-1] if matrices else (sets[set_][-1][0], np.full((1, 1), np.nan))
+    image = axis.imshow(matrix, cmap="Blues", vmin=min(0.0, np.nanmin(matrix, initial=0.0)))
+    axis.set(title=f"{name}, {set_}, epoch {epoch}")
+    if max(matrix.shape) > LEGIBLE:
+        axis.figure.colorbar(image, ax=axis)
+        return
+    middle = sum(image.get_clim()) / 2
+    for (row, column), value in np.ndenumerate(matrix):
+        color = "white" if value > middle else "black"
+        axis.text(column, row, f"{value:.3g}", ha="center", va="center", color=color, fontsize=8)
+    axis.set_xticks(range(matrix.shape[1]))
+    axis.set_yticks(range(matrix.shape[0]))
+
+
+def _colors(number: int) -> Any:
+    from matplotlib import colormaps
+
+    few = number <= LEGIBLE
+    return (
+        colormaps["tab10"](np.arange(number))
+        if few
+        else colormaps["viridis"](np.linspace(0, 1, number))
+    )
 
 
 def _pyplot() -> Any:

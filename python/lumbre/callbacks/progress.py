@@ -152,4 +152,6 @@ def _epoch(ctx: Context) -> str:
 
 
 def _values(ctx: Context, set_: str) -> str:
-    return " ".join(f"{name} {value}" for name, value in ctx.get_formatted_metrics(set_).items())
+    # Vectors and matrices are left out: a line has no room for them.
+    shown = ctx._formatted(set_, ctx.get_metrics(set_), short=True)
+    return " ".join(f"{name} {value}" for name, value in shown.items())

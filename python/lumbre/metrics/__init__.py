@@ -3,6 +3,7 @@
 from lumbre.metrics.auroc import BinaryAUROC, MulticlassAUROC
 from lumbre.metrics.classification import Accuracy, BinaryAccuracy, BinaryAccuracyWithLogits
 from lumbre.metrics.confusion import F1, ConfusionMatrix, Precision, Recall
+from lumbre.metrics.mean import Mean
 from lumbre.metrics.regression import MAE, MSE, R2, RMSE
 from lumbre.metrics.top_k import TopKAccuracy
 
@@ -17,6 +18,7 @@ __all__ = [
     "BinaryAccuracy",
     "BinaryAccuracyWithLogits",
     "ConfusionMatrix",
+    "Mean",
     "MulticlassAUROC",
     "Precision",
     "Recall",

@@ -137,27 +137,35 @@ impl Meter {
         Ok(())
     }
 
-    /// Take the batch under way back out of the loss and of the built-in metrics.
-    pub fn retract(&self, py: Python<'_>) {
+    /// Take the batch under way back out of the loss, and of the metrics that can do so.
+    pub fn retract(&self, ctx: &Bound<'_, Run>) -> PyResult<()> {
+        let py = ctx.py();
         for loss in &self.losses {
             let mean = &mut *lock(&loss.mean);
             mean.0 = mean.1;
         }
-        // What these two methods do is to set an attribute: there is no error to pass on.
         let on_device = lock(&self.on_device)
             .as_ref()
             .map(|losses| losses.clone_ref(py));
         if let Some(losses) = on_device {
-            drop(losses.call_method0(py, intern!(py, "retract")));
-        }
-        for slot in &self.slots {
-            let Some(native) = &slot.native else { continue };
-            if !native.bind(py).get().retract() {
-                drop(slot.metric.call_method0(py, intern!(py, "retract")));
-            }
+            losses.call_method0(py, intern!(py, "retract"))?;
         }
         // Never below 0: a batch is retracted at most once, after it was counted.
         self.batches.fetch_sub(1, Relaxed);
+        let retract = intern!(py, "retract");
+        for slot in &self.slots {
+            let metric = slot.metric.bind(py);
+            let done = slot
+                .native
+                .as_ref()
+                .is_some_and(|native| native.bind(py).get().retract());
+            if !done && metric.hasattr(retract)? {
+                metric
+                    .call_method0(retract)
+                    .map_err(|error| self.noted(ctx, slot, "retract", error))?;
+            }
+        }
+        Ok(())
     }
 
     /// The values so far; none when no batch was counted.
@@ -368,7 +376,13 @@ impl Meter {
     #[allow(clippy::unused_self)]
     fn noted(&self, ctx: &Bound<'_, Run>, slot: &Slot, method: &str, error: PyErr) -> PyErr {
         let metric = slot.metric.bind(py(ctx));
-        // A torchmetric is held by a metric of ours, but what it raises is its own.
+        // What a function raises is its own, and so is what a torchmetric raises that a metric of
+        // ours holds.
+        let named = metric.getattr(intern!(py(ctx), "_noted_as"));
+        if let Ok(name) = named.and_then(|name| name.extract::<String>()) {
+            ctx.get().note(py(ctx), &error, &name);
+            return error;
+        }
         let held = metric.getattr(intern!(py(ctx), "_held"));
         let kind = held.as_ref().unwrap_or(metric).get_type();
         let kind = kind

@@ -282,7 +282,7 @@ impl Run {
             if !skipped {
                 this.count_due(slf, &bound, set)?;
             } else if this.counted.load(Relaxed) {
-                bound.meter(set).bind(slf.py()).get().retract(slf.py());
+                bound.meter(set).bind(slf.py()).get().retract(slf)?;
             }
             this.due.store(false, Relaxed);
         }
