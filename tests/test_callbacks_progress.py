@@ -121,6 +121,25 @@ def test_epochs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[9].startswith("epoch 10/10 · train loss")
 
 
+def test_vectors_and_matrices_are_left_out_of_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    class Shown(lb.Metric):
+        def update(self, preds: Any, target: Any) -> None: ...
+
+        def compute(self) -> Any:
+            return torch.tensor([0.25, 0.75])
+
+        def format(self, value: Any) -> str:
+            return f"{value[0]:.2f}/{value[1]:.2f}"
+
+    class Hidden(Shown):
+        format = lb.Metric.format
+
+    fit(metrics=[Hidden(), Shown()], verbose=True)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "shown 0.25/0.75" in line
+    assert "hidden" not in line
+
+
 def test_an_epoch_that_measured_nothing_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     fit(Scale, lb.on("on_epoch_begin")(lambda ctx: ctx.skip_epoch()), verbose=True, epochs=1)
     assert capsys.readouterr().out == "epoch 1/1\n"

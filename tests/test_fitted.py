@@ -1,10 +1,12 @@
 """What fit gives back: predictions, evaluations, records as frames and figures, and its text."""
 
 import copy
+import math
 import pickle
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
+from lumbre.context import format_value
 from lumbre.errors import ArgumentError, DataWarning
 from runs import Pair, Scale, Trace, at, fit, numbered
 
@@ -249,6 +252,91 @@ def test_plot_of_one_set_one_epoch_or_no_values_works_too() -> None:
         figure.canvas.draw()
         plt.close(figure)
     assert mpl.get_backend().lower() == "agg"
+
+
+def by_class(*values: Any) -> list[lb.Metric]:
+    """Metrics whose values are these, one each."""
+    made = []
+    for k, value in enumerate(values):
+        kind = lb.metric("Value", update=lambda *_: None, compute=lambda _, value=value: value)
+        made.append(kind())
+        made[-1].name = f"value_{k}"
+    return made
+
+
+def test_plot_has_a_line_for_each_place_of_a_vector() -> None:
+    fitted = fit(metrics=by_class([0.1, 0.2, math.nan], np.arange(12.0), math.nan))
+    figure = fitted.plot()
+    _, few, many, none = (axis for axis in figure.axes if axis.get_visible())
+    assert len(few.lines) == 2 * 3
+    assert [list(line.get_ydata()) for line in few.lines[:2]] == [[0.1, 0.1], [0.2, 0.2]]
+    assert [line.get_linestyle() for line in few.lines] == ["-"] * 3 + ["--"] * 3
+    legend = [text.get_text() for text in few.get_legend().get_texts()]
+    assert legend == ["train", "valid", "0", "1", "2"]
+    assert (few.get_title(), many.get_title()) == ("value_0", "value_1, 12 values")
+    assert [text.get_text() for text in many.get_legend().get_texts()] == ["train", "valid"]
+    assert len(none.lines) == 2
+    figure.canvas.draw()
+    plt.close(figure)
+
+
+def test_plot_shows_the_last_matrix_as_an_image() -> None:
+    small, large = np.array([[1.0, 0.25], [0.125, 4.0]]), np.full((11, 11), math.nan)
+    fitted = fit(metrics=by_class(small, large, np.zeros((2, 2, 2)), np.zeros(0)))
+    fitted.records["metrics"]["valid"][-1]["value_0"] = small + 1
+    figure = fitted.plot()
+    titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
+    # The last one is the colors' scale beside the large matrix.
+    assert titles == ["loss", "value_0, valid, epoch 2", "value_1, valid, epoch 2", ""]
+    panel = figure.axes[1]
+    np.testing.assert_array_equal(panel.images[0].get_array(), small + 1)
+    assert [text.get_text() for text in panel.texts] == ["2", "1.25", "1.12", "5"]
+    assert (panel.get_xlabel(), figure.axes[2].texts[:]) == ("", [])
+    figure.canvas.draw()
+    plt.close(figure)
+
+
+def test_plot_of_a_metric_whose_shape_varies_works_too() -> None:
+    fitted = fit(metrics=by_class(np.ones((2, 2)), np.ones(2)))
+    for entries in fitted.records["metrics"].values():
+        entries[-1] |= {"value_0": math.nan, "value_1": np.ones(3)}
+    fitted.records["metrics"]["valid"] = [{"value_0": math.nan, "value_1": math.nan}]
+    figure = fitted.plot()
+    assert figure.axes[1].get_title() == "value_0, valid: nothing was measured"
+    assert np.isnan(figure.axes[2].lines[2].get_ydata()[0])
+    figure.canvas.draw()
+    plt.close(figure)
+
+
+def test_of_a_confusion_matrix_the_axes_have_names() -> None:
+    data = torch.eye(3).repeat(4, 1), torch.arange(12) % 3
+    matrix = lb.metrics.ConfusionMatrix(name="m")
+    setup = lb.setup(Scale, nn.functional.cross_entropy, torch.optim.SGD, matrix)
+    fitted = setup.set_opt_hparams(lr=0.1).fit(data, 1, verbose=False)
+    panel = fitted.plot().axes[1]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("predicted", "true")
+    plt.close(panel.figure)
+    assert "<tr><th>train</th>" in fitted._repr_html_()
+    assert "<table><tr><td>4</td><td>0</td><td>0</td></tr>" in fitted._repr_html_()
+    evaluation = fitted.evaluate(data, verbose=False)
+    assert "<th>m</th><td><table><tr><td>4</td>" in evaluation._repr_html_()
+    assert "m       array of shape (3, 3)" in repr(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.array([0.5, 1e-9]), "[0.5000 1.000e-09]"),
+        (np.arange(6.0), "[0.0000 1.0000 2.0000 3.0000 4.0000 5.0000]"),
+        (np.arange(7.0), "[0.0000 1.0000 2.0000 ... 5.0000 6.0000]"),
+        (torch.tensor([0.5]), "[0.5000]"),
+        (np.zeros((2, 3)), "array of shape (2, 3)"),
+        ("text", "text"),
+    ],
+    ids=str,
+)
+def test_a_vector_is_shown_in_short_and_a_matrix_by_its_shape(value: Any, text: str) -> None:
+    assert format_value(value) == text
 
 
 def test_the_fitted_says_what_it_was_made_of() -> None:

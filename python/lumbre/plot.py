@@ -38,7 +38,7 @@ def plot_metrics(
         axis.set_visible(False)
     for axis, (name, sets) in zip(axes.flat, curves.items(), strict=False):
         # A metric that is a matrix in one set is one in the other, too.
-        is_matrix = any(np.ndim(points[-1][1]) == 2 for points in sets.values())
+        is_matrix = any(np.ndim(value) == 2 for points in sets.values() for _, value in points)
         (_draw_matrix if is_matrix else _draw_lines)(axis, name, sets)
         if name in confusion:
             axis.set(xlabel="predicted", ylabel="true")
@@ -94,8 +94,10 @@ def _draw_lines(axis: Axes, name: str, sets: dict[str, list[tuple[int, Any]]]) -
         if width == 1:
             axis.plot(epochs, [np.squeeze(value) for _, value in points], label=set_, **look)
             continue
-        # What is NaN for a whole pass is a number, whatever the shape.
-        values = np.array([np.broadcast_to(value, width) for _, value in points])
+        # A pass that measured nothing has one NaN, whatever the shape.
+        values = np.full((len(points), width), np.nan)
+        for row, (_, value) in zip(values, points, strict=True):
+            row[: np.size(value)] = value
         for place, color in enumerate(_colors(width)):
             axis.plot(epochs, values[:, place], style, color=color, lw=1, **look)
     handles, labels = axis.get_legend_handles_labels()
@@ -117,18 +119,26 @@ def _draw_lines(axis: Axes, name: str, sets: dict[str, list[tuple[int, Any]]]) -
 
 def _draw_matrix(axis: Axes, name: str, sets: dict[str, list[tuple[int, Any]]]) -> None:
     """The last one, of the validation data if there is one."""
+    from matplotlib.ticker import MaxNLocator
+
     set_ = "valid" if "valid" in sets else next(iter(sets))
     matrices = [(epoch, value) for epoch, value in sets[set_] if np.ndim(value) == 2]
-    epoch, matrix = matrices[-1] if matrices else (sets[set_][-1][0], np.full((1, 1), np.nan))
-    image = axis.imshow(matrix, cmap="Blues", vmin=min(0.0, np.nanmin(matrix, initial=0.0)))
+    if not matrices:
+        axis.set(title=f"{name}, {set_}: nothing was measured")
+        return
+    epoch, matrix = matrices[-1]
+    image = axis.imshow(matrix, cmap="Blues", vmin=np.nanmin(matrix, initial=0.0))
     axis.set(title=f"{name}, {set_}, epoch {epoch}")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(MaxNLocator(integer=True))
     if max(matrix.shape) > LEGIBLE:
         axis.figure.colorbar(image, ax=axis)
         return
     middle = sum(image.get_clim()) / 2
     for (row, column), value in np.ndenumerate(matrix):
         color = "white" if value > middle else "black"
-        axis.text(column, row, f"{value:.3g}", ha="center", va="center", color=color, fontsize=8)
+        text = f"{value:.5g}" if value == round(value, 2) else f"{value:.2f}"
+        axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     axis.set_xticks(range(matrix.shape[1]))
     axis.set_yticks(range(matrix.shape[0]))
 
