@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import lumbre as lb
-from lumbre.callbacks import EMA, AutoResume, EarlyStopping, KeepBestModel
+from lumbre.callbacks import (
+    EMA,
+    AutoResume,
+    CSVLogger,
+    EarlyStopping,
+    KeepBestModel,
+    ModelCheckpoint,
+)
 from lumbre.errors import ArgumentError, MonitorError
 from runs import Scale, at, fit, numbered
 
@@ -105,6 +112,24 @@ def test_also_after_an_exception_that_is_dealt_with() -> None:
 
     fails = at("on_valid_batch_end", lambda ctx: 1 // 0, 2)
     assert best([1, 2, 0], at("on_fit_begin", handle), fails) == 1
+
+
+def test_an_epoch_that_was_cut_short_does_not_count() -> None:
+    stop = at("on_train_batch_begin", lambda ctx: ctx.stop("enough"), 2)
+    assert best([1, 0], stop, monitor="train_loss", epochs=2) == 1
+
+    def handle(ctx: Any) -> None:
+        ctx.handlers[ZeroDivisionError] = lambda ctx, error: None
+
+    fails = at("on_train_end", lambda ctx: 1 // 0, 2)
+    assert best([1, 0], at("on_fit_begin", handle), fails, monitor="train_loss") == 1
+
+
+def test_it_comes_after_those_that_log_and_before_those_that_save() -> None:
+    names = [KeepBestModel(), EMA(), CSVLogger("a"), ModelCheckpoint("b/"), AutoResume()]
+    rows = [name for hook, name, *_ in lb.schedule(names).rows if hook == "on_epoch_end"]
+    order = ["CSVLogger", "EMA", "KeepBestModel", "ModelCheckpoint", "AutoResume"]
+    assert [name for name in rows if name in order] == order
 
 
 def test_nothing_happens_where_no_epoch_has_counted() -> None:

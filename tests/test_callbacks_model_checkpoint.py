@@ -176,7 +176,9 @@ def test_it_goes_on_with_its_best_value_and_its_files(tmp_path: Path) -> None:
 
 
 def test_a_state_cannot_make_it_delete_what_is_not_its_own(tmp_path: Path) -> None:
-    victims = [tmp_path / name for name in ("epoch-01-valid_loss-9.000.safetensors", "victim")]
+    name = "epoch-01-valid_loss-9.000.safetensors"
+    victims = [tmp_path / name, tmp_path / "new" / name, tmp_path / "victim"]
+    (tmp_path / "new").mkdir()
     for victim in victims:
         victim.write_text("mine")
     checkpoint = ModelCheckpoint(f"{tmp_path}/new/", keep=1)
@@ -185,7 +187,7 @@ def test_a_state_cannot_make_it_delete_what_is_not_its_own(tmp_path: Path) -> No
         "on_fit_begin", lambda ctx: checkpoint.load_state_dict(state), after="ModelCheckpoint"
     )
     fit(scripted([3, 2]), checkpoint, loads, data=numbered(1))
-    assert [victim.read_text() for victim in victims] == ["mine", "mine"]
+    assert [victim.read_text() for victim in victims] == ["mine"] * 3
     hostile = {**state, "path": f"{tmp_path}/new/", "kept": [[1, {"monitor": "../../victim"}]]}
     with pytest.raises(ValueError, match="could not convert"):
         checkpoint.load_state_dict(hostile)

@@ -167,6 +167,7 @@ def test_what_does_not_look_like_one_is_left_out_in_silence(tmp_path: Path) -> N
     checkpoints(tmp_path)
     (tmp_path / "log.csv").write_text("epoch,set,loss\n")
     (tmp_path / ".3.safetensors.12.ab.tmp").write_text("half")
+    (tmp_path / ".hidden.safetensors").write_text("half")
     (tmp_path / "folder.safetensors").mkdir()
     assert begun(ResumeFromCheckpoint(tmp_path))["epoch"] == 4
 

@@ -83,7 +83,7 @@ class AutoResume(Callback):
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Save, unless the run is about to end: then this epoch would be run again."""
-        if ctx.stopped or ctx.exception is not None:
+        if ctx.stopped:
             return
         if self.every == "epoch" or ctx.step_count - self._saved_at >= int(self.every):
             state = ctx.state_dict()
