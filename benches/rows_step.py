@@ -139,7 +139,7 @@ def useful_loop(problem: Problem, optimizer: Callable[..., torch.optim.Optimizer
     model = problem.model()
     opt = optimizer(model.parameters())
     schedule = StepLR(opt, 100, 0.9)
-    parameters = list(model.parameters())
+    parameters: list[Tensor] = list(model.parameters())
     averages = weights(model)
     loader = problem.loader()
     model.train()
