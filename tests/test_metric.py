@@ -349,7 +349,7 @@ def test_two_of_a_kind_live_side_by_side_under_two_names(data):
 
 
 @pytest.mark.parametrize(
-    "bad", ["acc", 3, {"acc": Accuracy()}, [None], [Accuracy(), "acc"]], ids=repr
+    "bad", ["acc", 3, {"acc": Accuracy()}, [None], [Accuracy(), "acc"], nn.MSELoss()], ids=repr
 )
 def test_what_is_no_metric_is_refused_at_setup(bad):
     with pytest.raises(ArgumentTypeError, match=r"is no metric.*lb\.Metric.*torchmetrics"):

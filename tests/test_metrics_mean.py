@@ -123,6 +123,13 @@ def test_the_record_is_called_like_the_function():
     assert (Mean(worst).direction, Mean(worst, direction="min").direction) == (None, "min")
 
 
+def test_a_loss_is_a_metric_where_it_is_said_to_be(data):
+    with pytest.raises(ArgumentTypeError, match=r"A loss becomes one by lb\.metrics\.Mean\(loss\)"):
+        fit(data, nn.L1Loss())
+    fitted = fit(data, Mean(nn.L1Loss()))
+    assert records(fitted)["l1loss"] == pytest.approx(expected(nn.L1Loss(), fitted, data).item())
+
+
 def test_two_lambdas_need_names(data):
     with pytest.raises(MetricError, match='recorded as "lambda"'):
         fit(data, [lambda p, t: 0.0, lambda p, t: 1.0])

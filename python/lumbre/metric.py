@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
+from torch.nn import Module
 
 from lumbre._core import Meter
 from lumbre.errors import ArgumentTypeError, MetricError
@@ -239,13 +240,15 @@ def _as_metric(value: Any) -> Metric:
         )
     if _is_torchmetric(value):
         return TorchMetric(value)
-    if callable(value):
+    # A loss is a module, and it is sooner among the metrics by mistake than by intent.
+    if callable(value) and not isinstance(value, Module):
         from lumbre.metrics.mean import Mean
 
         return Mean(value)
     raise ArgumentTypeError(
         f"{value!r} is no metric. A metric is an instance of a subclass of lb.Metric, of one made "
-        "by lb.metric(...), or of a torchmetrics.Metric; or a function of predictions and target."
+        "by lb.metric(...), or of a torchmetrics.Metric; or a function of predictions and target. "
+        "A loss becomes one by lb.metrics.Mean(loss)."
     )
 
 
