@@ -39,6 +39,8 @@ pub(super) fn each_prediction(
 
 /// How many scores are looked at side by side.
 const LANES: usize = 16;
+/// The same where one of them is looked for.
+const WIDE: usize = 32;
 
 /// Of scores that lie side by side, when there are few. Without branches on the scores, which the
 /// processor could not predict.
@@ -89,21 +91,23 @@ fn in_lanes<T: Element>(row: &[T]) -> ([T::Key; 4], [T::Key; 4]) {
     if let Some(first) = row.first_chunk::<4>() {
         best = first.map(Element::key);
     }
-    // The last scores are a chunk too: it does no harm to look at some of them twice.
-    for chunk in row.as_chunks::<LANES>().0.iter().chain(row.last_chunk()) {
+    let mut see = |chunk: &[T; LANES]| {
         for k in 0..4 {
             let [a, b, c, d] = [chunk[k], chunk[k + 4], chunk[k + 8], chunk[k + 12]];
             let [a, b, c, d] = [a, b, c, d].map(Element::key);
             best[k] = higher(higher(higher(a, b), higher(c, d)), best[k]);
             sum[k] = T::add(sum[k], T::add(T::add(a, b), T::add(c, d)));
         }
-    }
+    };
+    row.as_chunks().0.iter().for_each(&mut see);
+    // The last scores are a chunk too: it does no harm to look at some of them twice.
+    row.last_chunk().into_iter().for_each(see);
     (best, sum)
 }
 
 /// Where a score is first; the number of scores where it is not.
 fn first_of<T: Element>(best: T::Key, row: &[T]) -> usize {
-    let holds = |chunk: &[T; LANES]| {
+    let holds = |chunk: &[T; WIDE]| {
         chunk
             .iter()
             .fold(false, |found, x| found | (x.key() == best))
@@ -117,7 +121,7 @@ fn first_of<T: Element>(best: T::Key, row: &[T]) -> usize {
     for (k, x) in chunks[chunk].iter().enumerate() {
         bits |= u32::from(x.key() == best) << k;
     }
-    LANES * chunk + bits.trailing_zeros() as usize
+    WIDE * chunk + bits.trailing_zeros() as usize
 }
 
 /// Of scores that lie apart, as in images: class by class, so that memory is read in order.
