@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lumbre as lb
 from lumbre.callbacks import GradientAccumulation, MixedPrecision
-from lumbre.errors import ArgumentError
+from lumbre.errors import ArgumentError, ContextError
 from runs import Pair, Trace, at
 
 
@@ -149,6 +149,18 @@ def test_a_batch_skipped_before_its_backward_leaves_the_window_as_it_is() -> Non
             nn.functional.mse_loss(net(x), y).backward()
             optimizer.step()
         assert distance(small, net) < 1e-12, hook
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_last_batch_that_is_skipped_leaves_the_window_as_it_is(length: bool) -> None:
+    skip = at("on_train_batch_begin", lambda ctx: ctx.skip_batch(), 4)
+    small = fit([2, 3, 4, 5], GradientAccumulation(4), skip, length=length)
+    net = model()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    x, y = (torch.cat(parts) for parts in zip(*batches([2, 3, 4, 5])[:3], strict=True))
+    nn.functional.mse_loss(net(x), y).backward()
+    optimizer.step()
+    assert distance(small, net) < 1e-12
 
 
 def test_a_batch_skipped_after_its_backward_takes_its_window_with_it() -> None:
@@ -312,6 +324,22 @@ def test_in_float16_the_window_is_scaled_by_one_scale() -> None:
     callbacks = [GradientAccumulation(2), MixedPrecision("fp16")]
     fitted = trainable.fit(loader, epochs=1, callbacks=callbacks, verbose=False)
     assert distance(fitted.model, net) == 0
+
+
+@pytest.mark.parametrize("callback", [GradientAccumulation(2), MixedPrecision("fp16")])
+def test_gradients_that_did_not_come_by_way_of_ctx_are_refused(callback: Any) -> None:
+    net = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with lb.run(net, optimizer, callbacks=callback, epochs=1, verbose=False) as ctx:
+        for _ in ctx.epochs():
+            for x in ctx.train([torch.ones(2, 1)] * 3):
+                if ctx.iter < 3:
+                    ctx.backward(net(x).sum())
+                    ctx.step_optimizer()
+            ctx.step_optimizer()  # without gradients there is nothing to refuse
+            net(x).sum().backward()
+            with pytest.raises(ContextError, match=r"'opt' has .* in the place of loss.backward"):
+                ctx.step_optimizer()
 
 
 def test_a_handled_exception_lets_go_of_the_window() -> None:

@@ -187,6 +187,22 @@ def test_bfloat16_is_the_default_on_a_cpu_and_names_are_taken() -> None:
     assert {name: MixedPrecision(name).dtype for name in names} == names
 
 
+def test_a_validation_pass_may_come_before_the_first_epoch() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with lb.run(
+        model, optimizer, callbacks=MixedPrecision(), epochs=1, loss=nn.MSELoss(), verbose=False
+    ) as ctx:
+        for _ in range(2):
+            for _ in ctx.valid(data()):
+                ctx.step(ctx)
+        assert model.seen == {(False, torch.bfloat16)}
+        for _ in ctx.epochs():
+            for _ in ctx.train(data()):
+                ctx.step(ctx)
+    assert model.seen == {(False, torch.bfloat16), (True, torch.bfloat16)}
+
+
 def test_wrong_arguments_are_refused() -> None:
     for wrong in (torch.float32, "fp8", 16, [torch.float16]):
         with pytest.raises(ArgumentError, match=r"dtype is torch.bfloat16, torch.float16, or None"):

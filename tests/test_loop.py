@@ -652,7 +652,8 @@ def test_a_target_that_the_model_sets_is_the_one_compared() -> None:
     assert losses() != fit(Scale, epochs=2).records["metrics"]["train"]
 
 
-def test_an_optimizer_put_in_place_between_epochs_steps_from_then_on() -> None:
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_train_begin"])
+def test_an_optimizer_put_in_place_before_a_pass_steps_from_then_on(hook: str) -> None:
     steps = []
 
     class Counting(torch.optim.SGD):
@@ -660,7 +661,7 @@ def test_an_optimizer_put_in_place_between_epochs_steps_from_then_on() -> None:
             steps.append(1)
             return super().step(closure)
 
-    @lb.on("on_epoch_end", once=True)
+    @lb.on(hook, epochs=(2, 2))
     def swap(ctx: Any) -> None:
         ctx.optimizers["opt"] = Counting(ctx.model.parameters(), lr=0.1)
 

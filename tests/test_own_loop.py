@@ -206,6 +206,85 @@ def test_a_run_without_epochs_fires_nothing() -> None:
     assert trace.events == []
 
 
+def test_a_training_pass_outside_of_the_epochs_is_refused() -> None:
+    with simple() as ctx, pytest.raises(ContextError, match=r"inside of one: `for epoch in ctx.ep"):
+        next(ctx.train(ONE))
+
+
+def test_the_epochs_of_a_run_begin_once() -> None:
+    best = lb.callbacks.KeepBestModel("train_loss")
+    with simple(best, epochs=5) as ctx:
+        for _ in ctx.epochs():
+            for _ in ctx.train(ONE):
+                ctx.step(ctx)
+            break
+        with pytest.raises(ContextError, match=r"begun already \(epoch 1, .*another lb.run"):
+            next(ctx.epochs())
+    assert best.best_epoch == 1  # it was not told to begin anew
+
+
+def test_a_break_out_of_a_validation_pass_gives_the_gradients_back() -> None:
+    with simple(epochs=1) as ctx:
+        for _ in ctx.epochs():
+            for _ in ctx.valid(ONES):
+                assert not torch.is_grad_enabled()
+                break
+            assert torch.is_grad_enabled()
+            kept = ctx.valid(ONES)
+            next(kept)
+    assert torch.is_grad_enabled()
+    with torch.no_grad():
+        del kept  # an old pass that is let go of changes nothing
+        assert not torch.is_grad_enabled()
+
+
+def test_batches_that_were_kept_over_the_end_of_their_pass_are_refused() -> None:
+    with simple() as ctx:
+        for epoch in ctx.epochs():
+            if epoch == 1:
+                kept = ctx.train(ONES)
+                next(kept)
+                continue
+            with pytest.raises(
+                ContextError, match=r"has ended \(epoch 2, training\).* one in each epoch"
+            ):
+                next(kept)
+    assert ctx.step_count == 1
+
+
+def test_a_pass_whose_batches_are_kept_is_closed_with_its_epoch() -> None:
+    kept = []
+    with simple() as ctx:
+        for _ in ctx.epochs():
+            kept.append(ctx.train(ONES))
+            next(kept[-1])
+            ctx.step(ctx)
+    assert [len(entry) for entry in ctx.records["metrics"]["train"]] == [1, 1]
+
+
+def test_a_batch_that_is_skipped_and_left_by_break_leaves_the_window_as_it_is() -> None:
+    accumulate = lb.callbacks.GradientAccumulation(4)
+    steps = Trace(lambda hook, ctx: (hook, ctx.iter))
+    with simple([accumulate, steps], epochs=1) as ctx:
+        for _ in ctx.epochs():
+            for _ in ctx.train(ONES):
+                if ctx.iter == 2:
+                    ctx.skip_batch()
+                    break
+                ctx.step(ctx)
+            before = ctx.model.weight.item()
+        stepped = steps.events.count(("on_train_batch_after_step", 2))
+        assert (stepped, ctx.model.weight.item() != before) == (1, True)
+    assert len(ctx.records["metrics"]["train"]) == 1
+
+
+def test_a_record_outside_of_a_pass_is_refused() -> None:
+    with simple() as ctx:
+        for _ in ctx.epochs():
+            with pytest.raises(ContextError, match=r"none is under way \(epoch \d\)\. Call it ins"):
+                ctx.record(torch.ones(1), torch.ones(1), torch.ones(()))
+
+
 def test_a_pass_inside_of_a_pass_is_refused() -> None:
     with simple() as ctx:
         for _ in ctx.epochs():
@@ -359,6 +438,41 @@ def test_what_a_loss_leaks_into_other_optimizers_is_gone_before_the_next_loss() 
     assert all(
         torch.equal(a, b) for a, b in zip(expected.parameters(), model.parameters(), strict=True)
     )
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_nor_does_it_leak_into_a_loss_that_has_a_name(first: str) -> None:
+    order = first + {"a": "b", "b": "a"}[first]
+    torch.manual_seed(0)
+    expected = Pair()
+    optimizers = expected.set_optimizers()
+    for _ in range(3):
+        for name in order:
+            expected.zero_grad()
+            expected(torch.ones(1, 1)).square().sum().backward()
+            optimizers[name].step()
+    torch.manual_seed(0)
+    model = Pair()
+    with lb.run(model, model.set_optimizers(), epochs=1, verbose=False) as ctx:
+        for _ in ctx.epochs():
+            for x in ctx.train([torch.ones(1, 1)] * 3):
+                for name in order:
+                    ctx.backward(model(x).square().sum(), "a" if name == "a" else None)
+                    ctx.step_optimizer(name)
+    assert all(
+        torch.equal(a, b) for a, b in zip(expected.parameters(), model.parameters(), strict=True)
+    )
+
+
+def test_gradients_that_are_gathered_by_hand_stay_where_each_loss_has_a_name() -> None:
+    model = Pair()
+    with lb.run(model, model.set_optimizers(), epochs=1, verbose=False) as ctx:
+        for _ in ctx.epochs():
+            for x in ctx.train([torch.ones(1, 1)] * 3):
+                ctx.backward(model(x).sum(), "a")
+                ctx.step_optimizer("a")
+                ctx.backward(model.b(x).sum(), "b")
+    assert model.b.weight.grad.tolist() == [[3.0]]  # type: ignore[union-attr]
 
 
 def test_one_loss_may_be_stepped_on_by_all() -> None:

@@ -318,6 +318,25 @@ def test_a_step_of_ones_own_gives_its_closure() -> None:
         fit(OfParts(), optimizer=torch.optim.LBFGS)
 
 
+def test_a_batch_that_was_not_differentiated_is_no_place_where_lbfgs_stands() -> None:
+    class Own(Wrapped):
+        def step(self, ctx: Any) -> None:
+            def closure() -> Tensor:
+                ctx.opt.zero_grad()
+                with torch.enable_grad():
+                    loss = nn.functional.mse_loss(self(ctx.input), ctx.target)
+                loss.backward()
+                return loss
+
+            ctx.forward()
+            ctx.compute_loss()
+            if ctx.training:
+                ctx.step_optimizer(closure=closure)
+
+    fitted = fit(Own(), optimizer=torch.optim.LBFGS)
+    assert same(fitted.model, lbfgs_by_hand(2))
+
+
 def test_two_optimizers_of_which_one_asks_for_a_closure() -> None:
     class Mixed(Pair):
         def set_optimizers(self, lr: float = 0.1) -> dict[str, torch.optim.Optimizer]:

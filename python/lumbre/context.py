@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _THE_LOOPS = {
     "bind",
     "drop_open_epoch",
+    "end_batch",
     "history",
     "interrupt",
     "is_cut",
@@ -70,10 +71,10 @@ class Context(Run):
         "_differentiate",
         "_extras",
         "_grad_outside",
-        "_in_pass",
         "_interrupt_fired",
         "_now",
         "_own_step",
+        "_pass",
         "_predict",
         "_road",
         "_steps",
@@ -113,13 +114,13 @@ class Context(Run):
     verbose: bool
     _extras: dict[str, dict[str, list[Any]]]
     _grad_outside: bool
-    _in_pass: bool
     _interrupt_fired: bool
     _now: Now
     _closures: frozenset[str]
     _compare: Part
     _differentiate: Part
     _own_step: bool
+    _pass: object | None
     _predict: Part
     _road: Road
     _steps: tuple[Callable[[Context], Any], Callable[[Context], Any]]
@@ -131,7 +132,7 @@ class Context(Run):
             if slot != "__weakref__":
                 setattr(self, slot, {} if slot in _UNSET else None)
         self._extras = {}
-        self._grad_outside = self._in_pass = self._interrupt_fired = False
+        self._grad_outside = self._interrupt_fired = False
         self._closures = frozenset()
         self._now = Now()
         self.callbacks = []
@@ -278,7 +279,7 @@ class Context(Run):
 
         With several optimizers, only the parameters of the one that is named get gradients. With
         none named the loss reaches them all: a joint one, to be stepped on by several, or that of
-        the one that steps next; what others have got of it is cleared before the next such loss.
+        the one that steps next; what others have got of it is cleared before the next loss.
 
         Args:
             loss: A scalar with its graph; `ctx.loss_grad` unless given.
@@ -322,7 +323,8 @@ class Context(Run):
             if now.losses is None or each not in now.losses:
                 step.keep_loss(self)
             loop.step_optimizer(self, self.call_callbacks, again)
-            now.stepped.add(each)
+            if now.stepped is not None:
+                now.stepped.add(each)
         self.opt_name = before
 
     def _fire(self) -> Callable[[str], bool]:

@@ -111,7 +111,7 @@ class RunGuard:
         ctx.exception = None
         # The quiet step holds the place where it is kept, and with it the model.
         ctx.step = None
-        ctx._in_pass = False
+        ctx._pass = None
         self._bound, self._before, self._modes = [], [], []
 
     def _take_sigint(self) -> Any:
@@ -193,7 +193,7 @@ def _handled(ctx: Context, error: BaseException, handlers: _Handlers) -> bool:
 def _leave_batch(ctx: Context) -> None:
     """The batch in which it happened counts in no metric; no gradient is left behind."""
     ctx.skip_batch()
-    ctx._in_pass = False
+    ctx._pass = None
     clear_gradients(ctx, whole=True)
 
 

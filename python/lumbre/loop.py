@@ -46,6 +46,11 @@ def evaluate(ctx: Context) -> None:
 def epochs(ctx: Context) -> Iterator[int]:
     """The epochs of the run, until the last one or a stop."""
     fire = ctx.call_callbacks
+    if ctx.epoch or ctx.next_end() is not None:
+        raise ContextError(
+            f"The epochs of this run have begun already ({ctx.place}), and callbacks would begin "
+            "anew. Go through ctx.epochs() once; for others, begin another lb.run(...)."
+        )
     fire("on_fit_begin")
     while ctx.next_epoch():
         with EpochGuard(ctx) as guard:
@@ -71,15 +76,23 @@ def end_fit(ctx: Context) -> None:
 def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     """One pass over the training data; the body between two batches is the training step."""
     begin_pass(ctx)
+    if ctx.next_end() is None:
+        raise ContextError(
+            "A training pass is a part of an epoch, and none is under way: callbacks would not "
+            "have begun. Put it inside of one: `for epoch in ctx.epochs(): ...`."
+        )
     if not ctx.next_pass(True):
         return
     fire, now = ctx.call_callbacks, ctx._now
-    ctx.data, ctx.step = loader, step.training_step(ctx)
+    ctx.data = loader
     step.begin_updates(ctx, loader)
-    unnamed = ctx._own_step and len(ctx.optimizers) > 1  # the step says which one it means
+    ctx.step = chosen = step.training_step(ctx)
     fire("on_train_begin")
+    if ctx.step is chosen:
+        ctx.step = step.training_step(ctx)  # there may be other optimizers now
+    unnamed = ctx._own_step and len(ctx.optimizers) > 1  # the step says which one it means
+    mine = ctx._pass = object()
     try:
-        ctx._in_pass = True
         set_grad(True)
         for _ in batches(ctx, loader, "the training data"):
             if unnamed:
@@ -89,9 +102,8 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
             if fire("on_train_batch_end"):
                 step.clear_gradients(ctx)
         finish_windows(ctx)
-        set_grad(ctx._grad_outside)
     finally:
-        ctx._in_pass = False
+        leave_loop(ctx, mine)
     interrupt(ctx)
     fire("on_train_end")
 
@@ -152,6 +164,7 @@ def again(ctx: Context) -> Any:
 
 def finish_windows(ctx: Context) -> None:
     """Step on what the last batches of a pass have gathered, fewer than a window holds."""
+    ctx.end_batch()  # a wish to leave the last one is not one to leave the others
     for name in step.open_windows(ctx):
         ctx.opt_name = name
         if step_optimizer(ctx, ctx.call_callbacks):
@@ -166,16 +179,15 @@ def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     fire, now = ctx.call_callbacks, ctx._now
     ctx.data, ctx.step = loader, ctx._steps[1]
     fire("on_valid_begin")
+    mine = ctx._pass = object()
     try:
-        ctx._in_pass = True
         set_grad(False)
         for _ in batches(ctx, loader, "the validation data"):
             if not fire("on_valid_batch_begin"):
                 yield now.batch
             fire("on_valid_batch_end")
-        set_grad(ctx._grad_outside)
     finally:
-        ctx._in_pass = False
+        leave_loop(ctx, mine)
     interrupt(ctx)
     fire("on_valid_end")
 
@@ -191,7 +203,7 @@ def valid_step(ctx: Context) -> None:
 
 def begin_pass(ctx: Context) -> None:
     """Leave the pass before, if a loop of the user's own has broken out of it."""
-    if ctx._in_pass:
+    if ctx._pass is not None:
         raise ContextError(
             f"A pass is under way ({ctx.place}), and another one cannot begin inside of it. Let "
             "its loop end first: `for batch in ctx.train(loader): ...`, with `break` if need be."
@@ -199,13 +211,24 @@ def begin_pass(ctx: Context) -> None:
     leave_pass(ctx)
 
 
+def leave_loop(ctx: Context, mine: object) -> None:
+    """Leave the loop over a pass, also where a `break` has: no breakpoint can be fired there."""
+    if ctx._pass is mine:  # not when somebody lets go of an old one that was kept
+        ctx._pass = None
+        set_grad(ctx._grad_outside)
+
+
 def leave_pass(ctx: Context) -> None:
     """Close a pass that was left before its end; what it has gathered is stepped on."""
-    if ctx.next_end(inside_epoch=True) is None:
+    end = ctx.next_end(inside_epoch=True)
+    if end is None:
         return
+    ctx._pass = None
     set_grad(ctx._grad_outside)
     if ctx.training:
         set_grad(True)
+        if end == "on_train_batch_end" and ctx.call_callbacks(end):
+            step.clear_gradients(ctx)
         finish_windows(ctx)
         set_grad(ctx._grad_outside)
     close(ctx, inside_epoch=True)

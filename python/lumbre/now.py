@@ -42,10 +42,9 @@ class Now:
     pred: Any
     step: Callable[[Any], Any]
     step_opt: Callable[[Any], Any]
-    stepped: set[str]  # the optimizers that have stepped since the last joint backward pass
+    stepped: set[str] | None  # the optimizers that have stepped on a joint loss, if there was one
 
     def __init__(self) -> None:
         for name in self.__slots__:
             setattr(self, name, None)
         self.opt_name = "opt"
-        self.stepped = set()

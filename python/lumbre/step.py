@@ -24,7 +24,7 @@ from lumbre.errors import (
     ShapeWarning,
 )
 from lumbre.fast_step import PUBLIC
-from lumbre.update import Updates
+from lumbre.update import Updates, gradients_of
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -219,8 +219,7 @@ def differentiate(ctx: Context, value: Any) -> None:
 
 def differentiate_one(ctx: Context, value: Any) -> None:
     """The backward pass for one of several optimizers: none but its parameters get gradients."""
-    if ctx._now.opt_name is None:
-        _forget_leaked(ctx)
+    if _is_joint(ctx):
         differentiate(ctx, value)
         return
     keep_loss(ctx)
@@ -234,18 +233,22 @@ def differentiate_one(ctx: Context, value: Any) -> None:
         raise
 
 
-def _forget_leaked(ctx: Context) -> None:
-    """Clear what an earlier joint loss has left on the parameters of those that did not step on it.
+def _is_joint(ctx: Context) -> bool:
+    """Whether the loss was said to be of no optimizer; it reaches all of them then.
 
-    A loss that was said to be of no optimizer reaches all of them; where only some stepped, it was
-    meant for these.
+    What an earlier such loss has left on those that did not step on it is cleared: where some
+    stepped, it was meant for these.
     """
-    stepped = ctx._now.stepped
-    if stepped:
+    now = ctx._now
+    if now.stepped:
         for name, optimizer in ctx.optimizers.items():
-            if name not in stepped:
+            if name not in now.stepped:
                 ctx._road.zero_grad(optimizer)
-        stepped.clear()
+        now.stepped = None
+    if now.opt_name is not None:
+        return False
+    now.stepped = set()
+    return True
 
 
 def differentiate_own(own: Callable[[Any], Any]) -> Part:
@@ -255,8 +258,7 @@ def differentiate_own(own: Callable[[Any], Any]) -> Part:
         if len(ctx.optimizers) <= 1:
             own(value)
             return
-        if ctx._now.opt_name is None:
-            _forget_leaked(ctx)
+        if _is_joint(ctx):
             own(value)
             return
         keep_loss(ctx)
@@ -352,8 +354,10 @@ def _step_with_closure(
         )
     now = ctx._now
     pred, loss = now.pred, now.loss_grad
-    # LBFGS asks first for where it stands, which is known. Others may have moved by then.
-    known = [loss] if isinstance(optimizer, torch.optim.LBFGS) and loss is not None else []
+    # LBFGS asks first for where it stands. That is known where the batch was differentiated;
+    # another optimizer may have moved by then.
+    is_known = isinstance(optimizer, torch.optim.LBFGS) and loss is not None
+    known = [loss] if is_known and gradients_of(optimizer) else []
 
     def closure() -> Any:
         if known:

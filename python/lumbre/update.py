@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
-from lumbre.errors import ArgumentError
+from lumbre.errors import ArgumentError, ContextError
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -69,6 +69,8 @@ class Updates:
         self.windows: dict[str, Window] = {}
         self.scalers: dict[str, GradScaler] = {}
         self.last_iter: int | None = None
+        # Whose gradients are of a scaled loss, and whose were scaled back for a step.
+        self._scaled: set[str] = set()
         self._unscaled: set[str] = set()
 
     def begin_pass(self, loader: Any) -> None:
@@ -88,7 +90,10 @@ class Updates:
             window.last_batch = ctx.step_count
             loss = window.weigh(loss, _weight(ctx))
         scaler = self.scalers.get(now.opt_name)
-        return loss if scaler is None or loss is None else scaler.scale(loss)
+        if scaler is None or loss is None:
+            return loss
+        self._scaled.add(now.opt_name)
+        return scaler.scale(loss)
 
     def settle(self, ctx: Context) -> bool:
         """Make the gradients those of the step, if one is due: their mean, and not scaled.
@@ -101,11 +106,16 @@ class Updates:
         total = 1.0
         window = self.windows.get(name)
         if window is not None:
+            if not window.count and gradients_of(optimizer):
+                raise _of_nobody(name)
             if window.count < window.steps and ctx.iter != self.last_iter:
                 return False
             total = window.take()
         scaler = self.scalers.get(name)
         grads = gradients_of(optimizer)
+        if scaler is not None and grads and name not in self._scaled:
+            raise _of_nobody(name)
+        self._scaled.discard(name)
         # Without a gradient there is nothing that a scaler could look at.
         finite = scaler is None or not grads or self._unscale(name, scaler, optimizer)
         if not finite or total == 0.0:
@@ -148,6 +158,14 @@ class Updates:
             return True
         window.clear()
         return False
+
+
+def _of_nobody(name: str) -> ContextError:
+    return ContextError(
+        f"The optimizer {name!r} has gradients that did not come by way of ctx.backward(loss), and "
+        "those alone count in a window of GradientAccumulation, or have the scale of float16. "
+        "Write ctx.backward(loss) in the place of loss.backward()."
+    )
 
 
 def gradients_of(optimizer: Any) -> list[Tensor]:

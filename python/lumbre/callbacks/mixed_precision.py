@@ -12,6 +12,7 @@ from lumbre.errors import ArgumentError
 from lumbre.step import set_precision
 
 if TYPE_CHECKING:
+    from lumbre.accelerator import Accelerator
     from lumbre.context import Context
 
 _NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -50,17 +51,20 @@ class MixedPrecision(Callback):
 
     def __init__(self, dtype: torch.dtype | str | None = None) -> None:
         self.dtype = _dtype(dtype)
+        self._accelerator: Accelerator | None = None
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Set it up."""
         accelerator = ctx.accelerator
+        if accelerator is self._accelerator:
+            return  # a validation pass before the first epoch has set it up
         if accelerator.autocasts:
             raise ArgumentError(
                 "MixedPrecision is given beside an accelerator with "
                 f"mixed_precision={accelerator.mixed_precision!r}; use one of the two."
             )
         dtype = self.dtype or _best(accelerator.device)
-        ctx.accelerator = accelerator.in_precision(_NAMES[dtype])
+        ctx.accelerator = self._accelerator = accelerator.in_precision(_NAMES[dtype])
         set_precision(ctx)
 
     def on_valid_begin(self, ctx: Context) -> None:

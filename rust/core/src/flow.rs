@@ -279,6 +279,23 @@ impl State {
         true
     }
 
+    /// Whether a pass over data is open.
+    pub fn in_pass(&self) -> bool {
+        let passes = Scope::Train.bit() | Scope::Valid.bit() | Scope::Predict.bit();
+        self.open.load(Relaxed) & passes != 0
+    }
+
+    /// Be done with the batch: a wish to leave it holds for nothing that comes after. Gives whether
+    /// there was one.
+    pub fn end_batch(&self) -> bool {
+        let left = self.batch_is_skipped();
+        if left {
+            self.forget(SKIP_BATCH);
+            self.closing.store(0, Relaxed);
+        }
+        left
+    }
+
     /// Begin a batch of the pass; gives whether the one before was to be left.
     pub fn next_batch(&self) -> bool {
         let left = self.batch_is_skipped();
@@ -504,6 +521,34 @@ mod tests {
         state.next_epoch();
         state.wish(Flow::Stop(String::new()), None);
         assert!(!state.next_pass(false) && state.is_cut());
+    }
+
+    #[test]
+    fn a_batch_that_was_left_is_done_with_when_the_pass_goes_on() {
+        let state = in_train();
+        state.enter(Hook::TrainBatchBegin);
+        state.enter(Hook::TrainBatchAfterLoss);
+        state.wish(Flow::SkipBatch, None);
+        state.enter(Hook::TrainBatchEnd);
+        assert!(state.end_batch() && !state.end_batch());
+        assert!(!state.batch_is_skipped() && !state.has_loss() && !state.has_pred());
+    }
+
+    #[test]
+    fn a_pass_is_open_until_its_end() {
+        let state = State::new(1);
+        for (begin, end) in [
+            (Hook::TrainBegin, Hook::TrainEnd),
+            (Hook::ValidBegin, Hook::ValidEnd),
+            (Hook::PredictBegin, Hook::PredictEnd),
+        ] {
+            assert!(!state.in_pass());
+            state.enter(begin);
+            assert!(state.in_pass());
+            state.enter(end);
+        }
+        state.enter(Hook::EpochBegin);
+        assert!(!state.in_pass());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
+use crate::error::exception;
 use crate::run::Run;
 
 /// The batches of a pass: each is counted, brought to the device and made `ctx.batch`. They end with
@@ -57,6 +58,10 @@ impl Batches {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let run = self.ctx.bind(py).get();
+        if !run.state.in_pass() {
+            return Err(kept(py, &run.state.place()));
+        }
+        run.end_batch(py)?;
         if run.state.pass_is_over() {
             return Ok(None);
         }
@@ -105,6 +110,15 @@ impl Batches {
         // Dropped when the lock is not held: dropping may run Python.
         drop(iterator);
     }
+}
+
+/// A loop of the user's own has kept the batches of a pass that has been closed since.
+fn kept(py: Python<'_>, place: &str) -> PyErr {
+    let message = format!(
+        "The pass that these batches are of has ended ({place}): the loop around it has gone on. Begin \
+         a new one in each epoch: `for batch in ctx.train(loader): ...`."
+    );
+    exception(py, "ContextError", message)
 }
 
 impl Batches {

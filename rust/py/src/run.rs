@@ -19,7 +19,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use crate::error::raise;
+use crate::error::{exception, raise};
 use crate::frame::{Frame, PyHost};
 use crate::grad::without_grad;
 use crate::meter::Meter;
@@ -305,13 +305,16 @@ impl Run {
         target: &Bound<'_, PyAny>,
         loss: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
+        let this = slf.get();
+        let Some(set) = this.state.pass() else {
+            return Err(exception(slf.py(), "ContextError", of_no_pass(this)));
+        };
         slf.setattr("pred", pred)?;
         slf.setattr("target", target)?;
         slf.setattr("loss", loss)?;
-        let this = slf.get();
         this.counted.store(false, Relaxed);
         match this.bound() {
-            Some(bound) => this.count(slf, &bound, this.state.set().unwrap_or(Set::Train)),
+            Some(bound) => this.count(slf, &bound, set),
             None => Ok(()),
         }
     }
@@ -401,6 +404,14 @@ fn batch_end_of(hook: HookId) -> Option<Set> {
         Some(Edge::End(Scope::ValidBatch)) => Some(Set::Valid),
         _ => None,
     }
+}
+
+fn of_no_pass(run: &Run) -> String {
+    format!(
+        "ctx.record(...) counts in a training or validation pass, and none is under way ({}). Call it \
+         inside of `for batch in ctx.train(loader): ...`.",
+        run.state.place()
+    )
 }
 
 /// `lumbre.context` knows the names there are and words the hint.

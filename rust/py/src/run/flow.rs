@@ -65,6 +65,14 @@ impl Run {
         self.show_left(py, true)
     }
 
+    /// Be done with the batch: whether it was left holds for nothing that comes after.
+    pub fn end_batch(&self, py: Python<'_>) -> PyResult<()> {
+        if self.state.end_batch() {
+            self.show_left(py, false)?;
+        }
+        Ok(())
+    }
+
     /// Record a Ctrl-C.
     fn interrupt(&self) {
         self.state
