@@ -1,8 +1,10 @@
 """LRScheduler: the rates of a loop by hand, for every optimizer that is meant and for no other."""
 
 import copy
+import gc
 import json
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -491,3 +493,29 @@ def test_it_has_its_place_among_others_as_it_was_passed_and_before_what_saves() 
     plan = lb.schedule([at("on_epoch_end", print), LRScheduler(lrs.StepLR, step_size=1), EMA()])
     rows = [row for row in plan.rows if row[0] == "on_epoch_end"]
     assert [row[1] for row in rows][-3:] == ["ask", "LRScheduler", "EMA"]
+
+
+def test_the_optimizer_is_let_go_with_the_callback_and_not_later() -> None:
+    refs: list[Any] = []
+    see = at("on_fit_begin", lambda ctx: refs.append(weakref.ref(ctx.opt)))
+    callback = LRScheduler(lrs.StepLR, step_size=1)
+    gc.collect()
+    gc.disable()
+    try:
+        run(see, callback)
+        assert refs[0]() is callback.schedulers["opt"].optimizer
+        del callback
+        assert refs[0]() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy])
+def test_a_copy_steps_its_own_rates(again: Callable[[Any], Any]) -> None:
+    first = LRScheduler(lrs.StepLR, step_size=1, gamma=0.5)
+    run(first, epochs=1)
+    second = again(first)
+    fitted = [run(each, epochs=2) for each in (second, first)]
+    assert fitted[0].records["metrics"] == fitted[1].records["metrics"]
+    rates = [each.schedulers["opt"].get_last_lr() for each in (second, first)]
+    assert rates == [[0.025], [0.025]]

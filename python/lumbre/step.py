@@ -219,7 +219,8 @@ def differentiate(ctx: Context, value: Any) -> None:
 
 def differentiate_one(ctx: Context, value: Any) -> None:
     """The backward pass for one of several optimizers: none but its parameters get gradients."""
-    if _is_joint(ctx):
+    now = ctx._now
+    if (now.opt_name is None or now.stepped) and _is_joint(ctx):
         differentiate(ctx, value)
         return
     keep_loss(ctx)

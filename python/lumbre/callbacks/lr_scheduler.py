@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -96,10 +97,8 @@ class LRScheduler(Callback):
         self.monitor = monitor
         self.scheduler_options = scheduler_options
         self.schedulers: dict[str, Any] = {}
-        self._monitor = Monitor("LRScheduler", monitor)
         self._wants: dict[str, bool] = {}
-        if call_on != "on_fit_begin":
-            setattr(self, call_on, self._advance)
+        self._listen()
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Make the schedulers, which sets the first rates."""
@@ -116,6 +115,28 @@ class LRScheduler(Callback):
             self._check_monitor(ctx)
         if self.call_on == "on_fit_begin":
             self._advance(ctx)
+
+    def _listen(self) -> None:
+        self._monitor = Monitor("LRScheduler", self.monitor)
+        # Not by a bound method: it would hold the callback, the schedulers and with them the
+        # optimizer, whose memory is to be free when the last one lets go of the callback.
+        me = weakref.ref(self)
+
+        def advance(ctx: Context) -> None:
+            if (alive := me()) is not None:
+                alive._advance(ctx)
+
+        if self.call_on != "on_fit_begin":
+            setattr(self, self.call_on, advance)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has; it listens by itself."""
+        own = {"_monitor", self.call_on}
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._listen()
 
     def _advance(self, ctx: Context) -> None:
         for name, scheduler in self.schedulers.items():
