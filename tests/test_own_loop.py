@@ -211,6 +211,20 @@ def test_a_training_pass_outside_of_the_epochs_is_refused() -> None:
         next(ctx.train(ONE))
 
 
+def test_what_the_last_epoch_has_recorded_stays_when_the_epochs_are_over() -> None:
+    with simple(epochs=1) as ctx:
+        for _ in ctx.epochs():
+            for _ in ctx.train(ONE):
+                ctx.step(ctx)
+        for loop in (ctx.train, ctx.valid):
+            with pytest.raises(ContextError, match=r"epochs of this run are over.* as test: for"):
+                next(loop(ONE))
+    with simple() as test:
+        for _ in test.valid(ONE):
+            test.step(test)
+    assert [len(entry) for entry in test.records["metrics"]["valid"]] == [1]
+
+
 def test_the_epochs_of_a_run_begin_once() -> None:
     best = lb.callbacks.KeepBestModel("train_loss")
     with simple(best, epochs=5) as ctx:
@@ -292,6 +306,12 @@ def test_a_pass_inside_of_a_pass_is_refused() -> None:
                 with pytest.raises(ContextError, match=r"epoch 1, iteration 1, training"):
                     next(iter(ctx.valid(ONES)))
                 break
+            kept = ctx.train(ONES)
+            next(kept)
+            with pytest.raises(ContextError, match=r"in a variable ends by `batches.close\(\)`"):
+                next(ctx.valid(ONES))
+            kept.close()
+            assert next(ctx.valid(ONES))
             break
 
 

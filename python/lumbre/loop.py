@@ -75,12 +75,7 @@ def end_fit(ctx: Context) -> None:
 
 def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     """One pass over the training data; the body between two batches is the training step."""
-    begin_pass(ctx)
-    if ctx.next_end() is None:
-        raise ContextError(
-            "A training pass is a part of an epoch, and none is under way: callbacks would not "
-            "have begun. Put it inside of one: `for epoch in ctx.epochs(): ...`."
-        )
+    begin_pass(ctx, training=True)
     if not ctx.next_pass(True):
         return
     fire, now = ctx.call_callbacks, ctx._now
@@ -173,7 +168,7 @@ def finish_windows(ctx: Context) -> None:
 
 def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     """One pass over the validation data."""
-    begin_pass(ctx)
+    begin_pass(ctx, training=False)
     if not ctx.next_pass(False):
         return
     fire, now = ctx.call_callbacks, ctx._now
@@ -201,12 +196,25 @@ def valid_step(ctx: Context) -> None:
         step.keep_loss(ctx)
 
 
-def begin_pass(ctx: Context) -> None:
+def begin_pass(ctx: Context, training: bool) -> None:
     """Leave the pass before, if a loop of the user's own has broken out of it."""
+    in_epoch = ctx.next_end() is not None
+    if ctx.epoch and not in_epoch:
+        raise ContextError(
+            "The epochs of this run are over, and another pass would take the place of what the "
+            "last one has recorded. Measure the model in a run of its own: "
+            "`with lb.run(model, optimizer) as test: for batch in test.valid(loader): ...`."
+        )
+    if training and not in_epoch:
+        raise ContextError(
+            "A training pass is a part of an epoch, and none is under way: callbacks would not "
+            "have begun. Put it inside of one: `for epoch in ctx.epochs(): ...`."
+        )
     if ctx._pass is not None:
         raise ContextError(
             f"A pass is under way ({ctx.place}), and another one cannot begin inside of it. Let "
-            "its loop end first: `for batch in ctx.train(loader): ...`, with `break` if need be."
+            "its loop end first: `for batch in ctx.train(loader): ...`, with `break` if need be; "
+            "one whose batches are kept in a variable ends by `batches.close()`."
         )
     leave_pass(ctx)
 

@@ -40,9 +40,10 @@ def run(
       parts of a step; use those you need, or `ctx.step(ctx)` for all of it;
     - `ctx.record(pred, target, loss)` feeds loss and metrics, where the parts have not done so.
 
-    A pass that is left by `break` is closed when the loop around it goes on. An epoch without a
-    validation pass does not count for callbacks that watch a value of one. Ctrl-C finishes the
-    batch under way and ends the loops; `ctx.records` holds what there is by then.
+    A pass that is left by `break` is closed when the loop around it goes on. Of several passes of
+    a kind in one epoch the last one is recorded. An epoch without a validation pass does not count
+    for callbacks that watch a value of one. Ctrl-C finishes the batch under way and ends the loops;
+    `ctx.records` holds what there is by then.
 
     Args:
         model: Trained in place; moved to the accelerator's device.
