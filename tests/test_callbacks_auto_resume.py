@@ -260,6 +260,7 @@ def test_its_file_wins_over_a_checkpoint_to_begin_with(tmp_path: Path) -> None:
     [
         ({"path": "folder/"}, r"path is one file; got the folder 'folder/'. Use one in it: 'fold"),
         ({"path": "."}, "path is one file; got the folder"),
+        ({"path": ""}, "path is empty; expected the name of a file"),
         ({"every": "step"}, r'every is "epoch" or a number of training batches; got .step'),
         ({"every": 0}, "every is a whole number from 1; got 0"),
         ({"every": 2.5}, "every is a whole number from 1; got 2.5"),

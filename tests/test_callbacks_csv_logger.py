@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import lumbre as lb
 from epochs import Epochs, log, stopped_and_resumed
 from lumbre.callbacks import CSVLogger
-from lumbre.errors import ArgumentTypeError
+from lumbre.errors import ArgumentError, ArgumentTypeError
 from runs import Scale, at, fit, numbered
 
 
@@ -190,6 +190,14 @@ def test_a_path_that_cannot_be_written_fails_before_the_first_epoch(tmp_path: Pa
 @pytest.mark.parametrize("path", [None, 3, b"log.csv"])
 def test_a_path_is_the_name_of_a_file(path: Any) -> None:
     with pytest.raises(ArgumentTypeError, match="CSVLogger: path is the name of a file; got "):
+        CSVLogger(path)
+
+
+@pytest.mark.parametrize("path", ["", "logs/"])
+def test_a_folder_is_no_file(path: str) -> None:
+    with pytest.raises(
+        ArgumentError, match=r"CSVLogger: path is the name of a file; got the folder .*'.*log'"
+    ):
         CSVLogger(path)
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lumbre as lb
 from lumbre.callbacks import GradientAccumulation, MixedPrecision
-from lumbre.errors import ArgumentError, ContextError
+from lumbre.errors import ArgumentError, ArgumentTypeError, ContextError
 from runs import Pair, Trace, at
 
 
@@ -363,6 +363,8 @@ def test_wrong_arguments_are_refused() -> None:
     for wrong in (0, -1, 1.5, "2", True, None):
         with pytest.raises(ArgumentError, match="steps is a whole number from 1; got"):
             GradientAccumulation(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentTypeError, match="Accumulation: opt_name is the name of an opt"):
+        GradientAccumulation(2, opt_name=["a"])  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="no optimizer 'b'; there are 'opt'"):
         fit([1], GradientAccumulation(2, opt_name="b"))
     with pytest.raises(ArgumentError, match=r"LBFGS evaluates .* larger batch_size"):

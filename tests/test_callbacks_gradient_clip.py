@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
 from lumbre.callbacks import GradientAccumulation, GradientClip, MixedPrecision
-from lumbre.errors import ArgumentError
+from lumbre.errors import ArgumentError, ArgumentTypeError
 from runs import Pair, Trace
 
 
@@ -113,6 +113,8 @@ def test_wrong_arguments_are_refused() -> None:
     for wrong in (0, -2, math.nan):
         with pytest.raises(ArgumentError, match=r"norm_type is a number above 0; got"):
             GradientClip(1.0, wrong)
+    with pytest.raises(ArgumentTypeError, match="GradientClip: opt_name is the name of an opt"):
+        GradientClip(opt_name=3)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"no optimizer 'generator'; there are 'opt'"):
         fit(GradientClip(opt_name="generator"))
 

@@ -321,7 +321,9 @@ def test_a_path_with_other_fields_is_refused_at_construction(path: str, message:
         ({"keep": 0}, "ModelCheckpoint: keep is a whole number from 1; got 0"),
         ({"keep": 1.5}, "ModelCheckpoint: keep is a whole number from 1; got 1.5"),
         ({"keep": True}, "ModelCheckpoint: keep is a whole number from 1; got True"),
-        ({"path": 3}, "expected a string or a pathlib.Path"),
+        ({"path": 3}, "ModelCheckpoint: path is of type int; expected a string or a pathlib.Path"),
+        ({"path": ""}, "ModelCheckpoint: path is empty; expected the name of a file or folder"),
+        ({"save_best_only": "no"}, "ModelCheckpoint: save_best_only is True or False; got 'no'"),
     ],
 )
 def test_arguments_are_checked_at_construction(options: dict[str, Any], message: str) -> None:

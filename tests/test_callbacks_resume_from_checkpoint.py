@@ -12,7 +12,7 @@ from torch import Tensor
 import lumbre as lb
 from lumbre import serialization
 from lumbre.callbacks import EarlyStopping, ModelCheckpoint, ResumeFromCheckpoint
-from lumbre.errors import FileError
+from lumbre.errors import ArgumentError, ArgumentTypeError, FileError
 from runs import Pair, Scale, at, fit
 
 
@@ -230,6 +230,23 @@ def test_it_comes_after_all_others_but_auto_resume() -> None:
     ]
 
 
-def test_a_path_is_checked_at_construction() -> None:
-    with pytest.raises(TypeError, match=r"expected a string or a pathlib\.Path"):
-        ResumeFromCheckpoint(None)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"path": None},
+            ArgumentTypeError,
+            "path is of type NoneType; expected a string or a path",
+        ),
+        ({"path": ""}, ArgumentError, "path is empty"),
+        ({"restore_model_state": 1}, ArgumentTypeError, "restore_model_state is True or False"),
+        ({"restore_records": "no"}, ArgumentTypeError, "restore_records is True or .* got 'no'"),
+        ({"restore_optimizer_state": None}, ArgumentTypeError, "restore_optimizer_state is True"),
+        ({"restore_callbacks_state": []}, ArgumentTypeError, "restore_callbacks_state is True"),
+    ],
+)
+def test_arguments_are_checked_at_construction(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"ResumeFromCheckpoint: {message}"):
+        ResumeFromCheckpoint(**{"path": "a", **options})

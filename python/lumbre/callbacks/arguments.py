@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from typing import TYPE_CHECKING, Any
 
 from lumbre._core import Monitor, nearest
-from lumbre.errors import ArgumentError
+from lumbre.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -49,6 +50,49 @@ def whole(owner: object, name: str, value: Any, *, least: int) -> int:
         return int(value)
     raise ArgumentError(
         f"{type(owner).__name__}: {name} is a whole number from {least}; got {value!r}."
+    )
+
+
+def flag(owner: object, name: str, value: Any) -> bool:
+    """True or False, and nothing that only counts as one of them, such as "no".
+
+    Raises:
+        ArgumentTypeError: when it is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ArgumentTypeError(f"{type(owner).__name__}: {name} is True or False; got {value!r}.")
+
+
+def path_of(owner: object, value: Any) -> str:
+    """A path as a string.
+
+    Raises:
+        ArgumentTypeError: when it is neither a string nor a path.
+        ArgumentError: when it is empty, which the system would take for the working folder.
+    """
+    kind = type(owner).__name__
+    if not isinstance(value, str | bytes | os.PathLike):
+        raise ArgumentTypeError(
+            f"{kind}: path is of type {type(value).__qualname__}; expected a string or a "
+            "pathlib.Path."
+        )
+    if path := os.fsdecode(value):
+        return path
+    raise ArgumentError(f"{kind}: path is empty; expected the name of a file or folder.")
+
+
+def optimizer_name(owner: object, value: Any) -> str | None:
+    """The name of an optimizer, or None for all of them; whether there is one the fit tells.
+
+    Raises:
+        ArgumentTypeError: when it is neither.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    raise ArgumentTypeError(
+        f"{type(owner).__name__}: opt_name is the name of an optimizer, or None for all of them; "
+        f"got {value!r}."
     )
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumbre import serialization
-from lumbre.atomic import as_path
 from lumbre.callback import Callback
-from lumbre.callbacks.arguments import whole
+from lumbre.callbacks.arguments import path_of, whole
 from lumbre.checkpoints import Found, go_on
 from lumbre.errors import ArgumentError, FileError
 
@@ -37,7 +36,8 @@ class AutoResume(Callback):
             which so many have passed since it last did.
 
     Raises:
-        ArgumentError: when `path` is a folder or `every` is something else.
+        ArgumentError: when `path` is empty or a folder, or `every` is something else.
+        ArgumentTypeError: when `path` is no path.
         SaveError: when the fit begins with something in the state that no file can hold.
         FileError: when the file is no checkpoint, or that of another model.
         OSError: when the system refuses to write.
@@ -53,7 +53,7 @@ class AutoResume(Callback):
     def __init__(
         self, path: str | os.PathLike[str] = "./state.safetensors", every: str | int = "epoch"
     ) -> None:
-        self.path = as_path(path)
+        self.path = path_of(self, path)
         if self.path.endswith(("/", os.sep)) or os.path.isdir(self.path):
             raise ArgumentError(
                 f"AutoResume: path is one file; got the folder {self.path!r}. Use one in it: "

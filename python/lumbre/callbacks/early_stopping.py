@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lumbre._core import NativeCallback
 from lumbre.callback import Callback
-from lumbre.errors import ArgumentError
+from lumbre.callbacks.arguments import monitor_of, number, whole
 
 
 class EarlyStopping(Callback):
@@ -28,8 +28,13 @@ class EarlyStopping(Callback):
             value.
 
     Raises:
+        ArgumentError: when an argument makes no sense.
         MonitorError: when the fit begins without the data it watches; when the first epoch has
             ended without the value.
+
+    Example:
+        >>> EarlyStopping("valid_acc", mode="max", patience=3)
+        EarlyStopping(monitor='valid_acc', min_delta=0.0, patience=3, mode='max', baseline=None)
     """
 
     weight = math.inf
@@ -76,21 +81,16 @@ class EarlyStopping(Callback):
         return self.monitor, self.min_delta, self.patience, self.mode, self.baseline
 
     def _build(self) -> tuple[tuple[Any, ...], NativeCallback]:
-        if not isinstance(self.monitor, str):
-            raise ArgumentError(
-                'EarlyStopping: monitor is a set and the name of a record, such as "valid_loss" or '
-                f'"train_acc"; got {self.monitor!r}.'
-            )
-        patience = self.patience
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
-            raise ArgumentError(
-                f"EarlyStopping: patience is a whole number from 0; got {patience!r}."
-            )
-        arguments = self._arguments()
+        min_delta = number(self, "min_delta", self.min_delta, least=0.0)
+        monitor_of(self, self.monitor, self.mode, min_delta)
         native = NativeCallback.early_stopping(
-            self.monitor, self.min_delta, patience, str(self.mode), self.baseline
+            self.monitor,
+            min_delta,
+            whole(self, "patience", self.patience, least=0),
+            str(self.mode),
+            None if self.baseline is None else number(self, "baseline", self.baseline),
         )
-        return arguments, native
+        return self._arguments(), native
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_built": self.state_dict()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumbre.callback import Callback
-from lumbre.errors import ArgumentTypeError
+from lumbre.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -34,6 +34,12 @@ class EpochLog(Callback):
         if not isinstance(path, str | os.PathLike):
             raise ArgumentTypeError(
                 f"{type(self).__name__}: path is the name of a file; got {path!r}."
+            )
+        text = os.fsdecode(path)
+        if not text or text.endswith(("/", os.sep)):
+            raise ArgumentError(
+                f"{type(self).__name__}: path is the name of a file; got the folder {text!r}. Name "
+                f"one in it: {os.path.join(text, 'log')!r}."
             )
         self.path = path
         self._begun = False

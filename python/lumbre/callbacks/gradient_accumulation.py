@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from lumbre.callback import Callback
-from lumbre.callbacks.arguments import optimizers_of, whole
+from lumbre.callbacks.arguments import optimizer_name, optimizers_of, whole
 from lumbre.errors import ArgumentError
 from lumbre.step import updates_of
 from lumbre.update import Window
@@ -37,6 +37,7 @@ class GradientAccumulation(Callback):
     Raises:
         ArgumentError: when `steps` is no such number; when there is no such optimizer, or it
             evaluates the loss several times a step.
+        ArgumentTypeError: when `opt_name` is no name.
 
     Example:
         >>> GradientAccumulation(4)
@@ -47,7 +48,7 @@ class GradientAccumulation(Callback):
 
     def __init__(self, steps: int, opt_name: str | None = None) -> None:
         self.steps = whole(self, "steps", steps, least=1)
-        self.opt_name = opt_name
+        self.opt_name = optimizer_name(self, opt_name)
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Give the optimizers their windows."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch.nn.utils import clip_grad_norm_
 
 from lumbre.callback import Callback
-from lumbre.callbacks.arguments import number, optimizers_of
+from lumbre.callbacks.arguments import number, optimizer_name, optimizers_of
 from lumbre.step import parameters_of
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 class GradientClip(Callback):
     """Scales the gradients of a step down to a norm, all parameters of the optimizer together.
 
-    Acts at `on_train_batch_before_step`, at weight 0. The gradients are those of the step by then:
-    in float16 no longer scaled, under `GradientAccumulation` the mean of the window. Changes the
-    `grad` of the parameters of `ctx.opt`.
+    Acts at `on_fit_begin`, where it looks for its optimizer, and at `on_train_batch_before_step`,
+    at weight 0. The gradients are those of the step by then: in float16 no longer scaled, under
+    `GradientAccumulation` the mean of the window. Changes the `grad` of the parameters of
+    `ctx.opt`.
 
     Args:
         max_norm: The norm that is kept to; 0 freezes the parameters, inf changes nothing.
@@ -28,6 +29,7 @@ class GradientClip(Callback):
 
     Raises:
         ArgumentError: when a number makes no sense; when there is no such optimizer.
+        ArgumentTypeError: when `opt_name` is no name.
 
     Source: `torch.nn.utils.clip_grad_norm_`.
 
@@ -41,7 +43,7 @@ class GradientClip(Callback):
     ) -> None:
         self.max_norm = number(self, "max_norm", max_norm, least=0.0)
         self.norm_type = number(self, "norm_type", norm_type, above=0.0)
-        self.opt_name = opt_name
+        self.opt_name = optimizer_name(self, opt_name)
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Look whether there is an optimizer of that name."""

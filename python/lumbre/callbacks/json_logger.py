@@ -28,7 +28,8 @@ class JSONLogger(EpochLog):
         path: The file; its folder is made.
 
     Raises:
-        ArgumentTypeError: when `path` is no name of a file.
+        ArgumentTypeError: when `path` is no name.
+        ArgumentError: when it is that of a folder.
         OSError: when the fit begins, if the file cannot be written.
 
     Example:

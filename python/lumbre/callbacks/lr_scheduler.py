@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 
 from lumbre._core import HOOKS, Monitor, nearest
 from lumbre.callback import Callback
-from lumbre.callbacks.arguments import optimizers_of
+from lumbre.callbacks.arguments import optimizer_name, optimizers_of
 from lumbre.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class LRScheduler(Callback):
         schedulers: The schedulers of the last fit, by the name of their optimizer.
 
     Raises:
-        ArgumentTypeError: when `scheduler` is not callable or does not take the options.
+        ArgumentTypeError: when `scheduler` is not callable or does not take the options; when
+            `opt_name` is no name.
         ArgumentError: when there is no such breakpoint, or, as the fit begins, no such optimizer.
         MonitorError: when a value is needed and the fit does not measure it.
 
@@ -81,11 +82,6 @@ class LRScheduler(Callback):
     ) -> None:
         _check_scheduler(scheduler, scheduler_options)
         self._check_breakpoint(call_on)
-        if opt_name is not None and not isinstance(opt_name, str):
-            raise ArgumentTypeError(
-                f"LRScheduler: opt_name is the name of an optimizer, or None for all of them; got "
-                f"{opt_name!r}."
-            )
         if not isinstance(monitor, str):
             raise ArgumentError(
                 'LRScheduler: monitor is a set and the name of a record, such as "valid_loss"; got '
@@ -93,7 +89,7 @@ class LRScheduler(Callback):
             )
         self.scheduler = scheduler
         self.call_on = call_on
-        self.opt_name = opt_name
+        self.opt_name = optimizer_name(self, opt_name)
         self.monitor = monitor
         self.scheduler_options = scheduler_options
         self.schedulers: dict[str, Any] = {}

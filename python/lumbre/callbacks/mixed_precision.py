@@ -32,7 +32,7 @@ class MixedPrecision(Callback):
     lowered. At `on_train_batch_before_step` gradients are not scaled any more. A `step` of the
     module's own is under autocast in `ctx.forward()` and `ctx.compute_loss()`.
 
-    Acts at `on_fit_begin`, or at the begin of a validation or prediction without a fit, at weight
+    Acts at `on_fit_begin`, or without a fit at `on_valid_begin` and `on_predict_begin`, at weight
     -inf. Changes `ctx.accelerator`. Its state is that of the scalers, saved with the optimizers.
 
     Args:

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.distributions import Gamma
 
 from lumbre.callback import Callback
-from lumbre.callbacks.arguments import number
+from lumbre.callbacks.arguments import flag, number
 from lumbre.data import input_and_target
-from lumbre.errors import ArgumentError, ArgumentTypeError, DataError
+from lumbre.errors import ArgumentError, DataError
 from lumbre.nn import MixedTarget, MixupLoss, mixup
 
 if TYPE_CHECKING:
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 class Mixup(Callback):
     """Mixes each sample with another one of its batch, the input and the loss alike.
 
-    Acts at `on_train_begin`, `on_train_batch_begin` and `on_train_batch_end`, and the same of
-    validation, at weight 0: pass it after callbacks that change the batch. When a batch begins it
-    replaces `ctx.input` by the mixture and `ctx.target` by a `lb.nn.MixedTarget` of the first
-    target, the second and the weight; when the batch ends, `ctx.target` is the first again, which
-    has the greater weight. That is what metrics see. `ctx.loss_fn` is replaced by `auto_loss` only.
+    Acts at `on_train_begin`, `on_train_batch_begin` and `on_train_batch_end`, and at
+    `on_valid_begin`, `on_valid_batch_begin` and `on_valid_batch_end` where `run_valid` is set, at
+    weight 0: pass it after callbacks that change the batch. When a batch begins it replaces
+    `ctx.input` by the mixture and `ctx.target` by a `lb.nn.MixedTarget` of the first target, the
+    second and the weight; when the batch ends, `ctx.target` is the first again, which has the
+    greater weight. That is what metrics see. `ctx.loss_fn` is replaced by `auto_loss` only.
 
     The weight is drawn for each sample as `max(w, 1 - w)`, w from Beta(alpha, alpha); one is drawn
     for the whole batch where the loss cannot be asked for the value of a sample, see
@@ -65,11 +66,8 @@ class Mixup(Callback):
                 "Mixup: alpha is finite; got inf, at which every weight would be a half. Take a "
                 "large number: Mixup(alpha=1000)."
             )
-        for name, value in (("run_valid", run_valid), ("auto_loss", auto_loss)):
-            if not isinstance(value, bool):
-                raise ArgumentTypeError(f"Mixup: {name} is True or False; got {value!r}.")
-        self.run_valid = run_valid
-        self.auto_loss = auto_loss
+        self.run_valid = flag(self, "run_valid", run_valid)
+        self.auto_loss = flag(self, "auto_loss", auto_loss)
 
     def on_train_begin(self, ctx: Context) -> None:
         """See that the loss takes mixed targets."""

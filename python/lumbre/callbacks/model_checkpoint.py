@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lumbre import serialization
 from lumbre._core import Monitor
-from lumbre.atomic import as_path
 from lumbre.callback import Callback
-from lumbre.callbacks.arguments import monitor_of, number, whole
+from lumbre.callbacks.arguments import flag, monitor_of, number, path_of, whole
 from lumbre.callbacks.file_name import FileName
 from lumbre.checkpoints import SUFFIX
 from lumbre.errors import ArgumentError
@@ -62,6 +61,7 @@ class ModelCheckpoint(Callback):
 
     Raises:
         ArgumentError: when an argument makes no sense, or the path has other fields.
+        ArgumentTypeError: when `path` is no path or `save_best_only` no bool.
         MonitorError: when the fit begins without the data it watches; when an epoch has ended
             without the value, or with one that is no number.
         SaveError: when the fit begins with something in the state that no file can hold.
@@ -86,9 +86,9 @@ class ModelCheckpoint(Callback):
         min_delta: float = 0.0,
         keep: int | None = None,
     ) -> None:
-        self.path = as_path(path)
+        self.path = path_of(self, path)
         self.monitor = monitor
-        self.save_best_only = bool(save_best_only)
+        self.save_best_only = flag(self, "save_best_only", save_best_only)
         self.mode = mode
         self.min_delta = number(self, "min_delta", min_delta, least=0.0)
         self.keep = None if keep is None else whole(self, "keep", keep, least=1)

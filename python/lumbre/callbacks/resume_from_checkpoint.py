@@ -7,8 +7,8 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
-from lumbre.atomic import as_path
 from lumbre.callback import Callback
+from lumbre.callbacks.arguments import flag, path_of
 from lumbre.checkpoints import find, go_on
 from lumbre.errors import LumbreWarning
 
@@ -38,6 +38,8 @@ class ResumeFromCheckpoint(Callback):
         restore_callbacks_state: Whether to load the callbacks' states, each by its name.
 
     Raises:
+        ArgumentError: when `path` is empty.
+        ArgumentTypeError: when `path` is no path, or another argument no bool.
         FileError: when the path is a file that cannot be read, or the checkpoint does not fit.
 
     Example:
@@ -57,11 +59,15 @@ class ResumeFromCheckpoint(Callback):
         restore_optimizer_state: bool = False,
         restore_callbacks_state: bool = False,
     ) -> None:
-        self.path = as_path(path)
-        self.restore_model_state = bool(restore_model_state)
-        self.restore_records = bool(restore_records)
-        self.restore_optimizer_state = bool(restore_optimizer_state)
-        self.restore_callbacks_state = bool(restore_callbacks_state)
+        self.path = path_of(self, path)
+        self.restore_model_state = flag(self, "restore_model_state", restore_model_state)
+        self.restore_records = flag(self, "restore_records", restore_records)
+        self.restore_optimizer_state = flag(
+            self, "restore_optimizer_state", restore_optimizer_state
+        )
+        self.restore_callbacks_state = flag(
+            self, "restore_callbacks_state", restore_callbacks_state
+        )
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Load what was asked for."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lumbre.callback import Callback
+from lumbre.callbacks.arguments import flag
 from lumbre.errors import ArgumentTypeError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -51,12 +52,8 @@ class TensorBoard(Callback):
     def __init__(self, logdir: str | os.PathLike[str], histograms: bool = False) -> None:
         if not isinstance(logdir, str | os.PathLike):
             raise ArgumentTypeError(f"TensorBoard: logdir is the name of a folder; got {logdir!r}.")
-        if not isinstance(histograms, bool):
-            raise ArgumentTypeError(
-                f"TensorBoard: histograms is True or False; got {histograms!r}."
-            )
         self.logdir = logdir
-        self.histograms = histograms
+        self.histograms = flag(self, "histograms", histograms)
         self._writers: dict[str, Any] = {}
 
     def on_fit_begin(self, ctx: Context) -> None:
