@@ -50,6 +50,7 @@ METRICS = {
     ),
     "ConfusionMatrix": "normalize=None, *, name=None",
     "TopKAccuracy": "k=5, *, name=None",
+    "Mean": "function, *, name=None, direction=None",
 }
 NN = {"MixedTarget": "first, second, weight", "MixupLoss": "loss", "mixup": "x, y, weight"}
 _RUN = "accelerator=None, verbose=None, dataloader_options=None"
