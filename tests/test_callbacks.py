@@ -1,10 +1,13 @@
 """What holds for every callback that comes with lumbre: its docstring, and its place among all."""
 
+import copy
 import inspect
 import os
+import pickle
 import random
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +142,20 @@ def _needed(kind: Any) -> dict[str, Any]:
 
 def _scheduler(optimizer: Any) -> Any:
     return torch.optim.lr_scheduler.StepLR(optimizer, 1)
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])  # noqa: S301
+@pytest.mark.parametrize("name", OWN)
+def test_it_is_copied_and_pickled_with_what_it_was_made_of(
+    name: str, clone: Callable[[Any], Any]
+) -> None:
+    callback = made(name)
+    twin = clone(callback)
+    assert twin is not callback
+    assert repr(twin) == repr(callback)
+    assert repr(twin.state_dict()) == repr(callback.state_dict())
+    rows = [[row for row in lb.schedule(it).rows if row[1] == name] for it in (twin, callback)]
+    assert rows[0] == rows[1] != []
 
 
 def test_all_of_them_together_end_in_the_same_bits_after_a_kill_in_any_order(

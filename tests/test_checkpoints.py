@@ -1,6 +1,8 @@
 """lb.load_checkpoint: with a fitted model, with a run, from a file, from a folder."""
 
+import builtins
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,16 @@ import torch
 from torch import nn
 
 import lumbre as lb
-from lumbre.callbacks import ModelCheckpoint
+from lumbre.callbacks import (
+    EMA,
+    AutoResume,
+    EarlyStopping,
+    KeepBestModel,
+    LRScheduler,
+    ModelCheckpoint,
+)
 from lumbre.errors import FileError
-from runs import Scale, fit
+from runs import Scale, at, fit
 
 
 class Counting(Scale):
@@ -65,6 +74,37 @@ def test_a_model_it_does_not_fit_is_refused_by_name_and_left_as_it_is(tmp_path: 
     with pytest.raises(FileError, match=r"1\.safetensors does not fit the model"):
         lb.load_checkpoint(other, tmp_path / "1.safetensors")
     assert all(map(torch.equal, before, other.model.parameters()))
+
+
+def test_no_pickle_and_no_code_is_used_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def banned(*_: Any, **__: Any) -> None:
+        pytest.fail("pickle, torch.load, torch.save, eval or exec was called")
+
+    def callbacks() -> list[lb.Callback]:
+        return [
+            AutoResume(tmp_path / "state"),
+            ModelCheckpoint(f"{tmp_path}/epochs/"),
+            LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=1),
+            EarlyStopping(patience=9),
+            KeepBestModel(),
+            EMA(),
+        ]
+
+    options: dict[str, Any] = {"epochs": 3, "optimizer": torch.optim.Adam}
+    with monkeypatch.context() as patched:
+        for name in ("dump", "dumps", "load", "loads", "Pickler", "Unpickler"):
+            patched.setattr(pickle, name, banned)
+        for name in ("load", "save"):
+            patched.setattr(torch, name, banned)
+        for name in ("eval", "exec"):
+            patched.setattr(builtins, name, banned)
+        with pytest.raises(ZeroDivisionError):
+            fit(Scale, *callbacks(), at("on_epoch_end", lambda ctx: 1 // 0, 2), **options)
+        fitted = fit(Scale, *callbacks(), **options)
+        lb.load_checkpoint(fitted, tmp_path / "epochs")
+    assert len(fitted.records["metrics"]["train"]) == 3
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

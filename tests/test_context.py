@@ -3,7 +3,9 @@
 import copy
 import gc
 import pickle
+import re
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,11 @@ METHODS = [
     "backward",
     "step_optimizer",
     "record",
+    "epochs",
+    "train",
+    "valid",
+    "state_dict",
+    "load_state_dict",
 ]
 REPLACEABLE = ["loss_fn", "step_opt", "pred", "input", "target", "loss_grad", "batch_size"]
 
@@ -104,6 +111,14 @@ def test_ctx_has_the_method_and_says_what_it_does(name: str) -> None:
     method = inside(lambda ctx: getattr(ctx, name))
     assert callable(method)
     assert method.__doc__
+
+
+def test_the_page_on_ctx_lists_each_of_them() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "context.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    listed = {name for cell in cells for name in re.findall(r"`(\w+)", cell)}
+    assert {*ATTRIBUTES, *METHODS} <= listed
+    assert all(hasattr(lb.Context, name) for name in listed)
 
 
 @pytest.mark.parametrize("name", REPLACEABLE)

@@ -234,7 +234,9 @@ def test_code_among_the_options_of_the_optimizer_stays_a_name(tmp_path: Path) ->
 def test_an_hparam_that_is_no_data_is_refused_at_save(tmp_path: Path) -> None:
     fitted = fit()
     fitted.hparams["layer"] = nn.Linear(1, 1)
-    with pytest.raises(SaveError, match=r"^hparams\.layer cannot be saved: it is a torch\.nn"):
+    with pytest.raises(
+        SaveError, match=r"^hparams\.layer cannot be saved: it is of type torch\.nn"
+    ):
         fitted.save(tmp_path / "net.lumbre")
     assert not list(tmp_path.iterdir())
 

@@ -287,14 +287,14 @@ def nested() -> list[Any]:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: object(), "is a object; files hold tensors, arrays, None, bool"),
+        (lambda: object(), "is of type object; files hold tensors, arrays, None, bool"),
         (lambda: {1, 2}, "is a set: save a sorted list of it"),
         (lambda: Pair(1, 2), r"a tuple of another class: save tuple\(...\) of it"),
         (lambda: np.str_("a"), r"is a numpy.str_, a str of another class: save str\(...\)"),
         (lambda: nn.ReLU, "is <class 'torch.nn.modules.activation.ReLU'>, which is code"),
         (lambda: lambda: 1, "which is code"),
-        (lambda: QualifiedName("a.B"), "is a lumbre.saved_tree.QualifiedName"),
-        (lambda: 1j, "is a complex"),
+        (lambda: QualifiedName("a.B"), "is of type lumbre.saved_tree.QualifiedName"),
+        (lambda: 1j, "is of type complex"),
         (lambda: np.longdouble(1), "is a numpy.longdouble of dtype"),
         (lambda: np.array(["a"]), "has the dtype <U1; files hold numbers and bools"),
         (lambda: np.array([object()]), "has the dtype object"),

@@ -134,6 +134,17 @@ def test_an_optimizers_instance_goes_with_a_modules_instance() -> None:
         lb.setup(model, nn.MSELoss(), optimizer).set_opt_hparams(lr=1)
 
 
+def test_an_optimizer_of_another_module_is_refused() -> None:
+    model, other = nn.Linear(3, 1), nn.Linear(3, 1)
+    message = (
+        r"The Adam steps no parameter of this Linear: .* Adam\(module.parameters\(\), \.\.\.\)"
+    )
+    with pytest.raises(ArgumentError, match=message):
+        lb.setup(model, nn.MSELoss(), torch.optim.Adam(other.parameters()))
+    shared = torch.optim.Adam([*other.parameters(), model.weight])
+    assert lb.setup(model, nn.MSELoss(), shared).optimizer is shared
+
+
 @pytest.mark.parametrize("made", [None, 3, [1], {"a": None}])
 def test_what_is_no_optimizer_is_refused(made: Any) -> None:
     with pytest.raises(ArgumentTypeError, match=r"optimizer has to give a torch.optim.Optimizer"):

@@ -267,7 +267,7 @@ def _why_not(value: Any) -> str:
     elif isinstance(value, np.generic | np.ndarray):
         got = f"is a {_kind(value)} of dtype {value.dtype}"
     else:
-        got = f"is a {_kind(value)}"
+        got = f"is of type {_kind(value)}"
     return (
         f"{got}; files hold tensors, arrays, None, bool, int, float, str, bytes, and dicts, lists "
         "and tuples of them. Leave it out, or save what it can be made of"

@@ -55,7 +55,8 @@ def setup(
 
     Raises:
         ArgumentTypeError: when a class is passed for an instance or the other way round.
-        ArgumentError: when there is no way to a loss or to an optimizer.
+        ArgumentError: when there is no way to a loss or to an optimizer; when the optimizer is
+            that of another module.
 
     Example:
         >>> import lumbre as lb, torch
@@ -68,6 +69,13 @@ def setup(
             raise ArgumentTypeError(
                 f"An optimizer's instance belongs to a module's instance. Pass the class: "
                 f"optimizer={type(optimizer).__name__}, and its options by set_opt_hparams(...)."
+            )
+        own = set(map(id, module.parameters()))
+        if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+            raise ArgumentError(
+                f"The {type(optimizer).__name__} steps no parameter of this "
+                f"{type(module).__name__}: it would learn nothing. Make it of the module's own: "
+                f"{type(optimizer).__name__}(module.parameters(), ...)."
             )
     elif optimizer is not None and not callable(optimizer):
         raise ArgumentTypeError(

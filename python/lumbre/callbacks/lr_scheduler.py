@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 
 from lumbre._core import HOOKS, Monitor, nearest
 from lumbre.callback import Callback
-from lumbre.callbacks.arguments import optimizer_name, optimizers_of
+from lumbre.callbacks.arguments import monitor_of, optimizer_name, optimizers_of
 from lumbre.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
@@ -82,15 +82,11 @@ class LRScheduler(Callback):
     ) -> None:
         _check_scheduler(scheduler, scheduler_options)
         self._check_breakpoint(call_on)
-        if not isinstance(monitor, str):
-            raise ArgumentError(
-                'LRScheduler: monitor is a set and the name of a record, such as "valid_loss"; got '
-                f"{monitor!r}."
-            )
         self.scheduler = scheduler
         self.call_on = call_on
         self.opt_name = optimizer_name(self, opt_name)
         self.monitor = monitor
+        self._watched()
         self.scheduler_options = scheduler_options
         self.schedulers: dict[str, Any] = {}
         self._wants: dict[str, bool] = {}
@@ -146,7 +142,7 @@ class LRScheduler(Callback):
             optimizer._opt_called = True
             if not self._wants[name]:
                 scheduler.step()
-            elif (value := self._monitor.value(ctx)) is not None:
+            elif (value := self._watched().value(ctx)) is not None:
                 scheduler.step(value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,8 +193,12 @@ class LRScheduler(Callback):
             )
         return optimizers_of(self, ctx)
 
+    def _watched(self) -> Monitor:
+        # Made anew each time: it is of Rust, and would keep the callback from being copied.
+        return monitor_of(self, self.monitor, "min", 0.0)
+
     def _check_monitor(self, ctx: Context) -> None:
-        self._monitor.check(ctx)
+        self._watched().check(ctx)
         of_valid = self.monitor.startswith("valid_")
         if self.call_on in _TOO_EARLY or (of_valid and self.call_on.startswith("on_train_")):
             raise ArgumentError(
