@@ -109,7 +109,6 @@ class LRScheduler(Callback):
             self._advance(ctx)
 
     def _listen(self) -> None:
-        self._monitor = Monitor("LRScheduler", self.monitor)
         # Not by a bound method: it would hold the callback, the schedulers and with them the
         # optimizer, whose memory is to be free when the last one lets go of the callback.
         me = weakref.ref(self)
@@ -123,8 +122,8 @@ class LRScheduler(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has; it listens by itself."""
-        own = {"_monitor", self.call_on}
-        return {name: value for name, value in vars(self).items() if name not in own}
+        own = None if self.call_on == "on_fit_begin" else self.call_on
+        return {name: value for name, value in vars(self).items() if name != own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
