@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from lumbre.errors import ArgumentError, ArgumentTypeError, FileError, LumbreWar
 from lumbre.files import load_model_weights
 from lumbre.fitted import Fitted
 from lumbre.serialization import Pathlike
+from lumbre.warn import warn
 
 SUFFIX = ".safetensors"
 
@@ -102,12 +102,11 @@ def go_on(ctx: Context, found: Found, mend: str, **parts: bool) -> None:
     except ArgumentError as error:
         raise FileError(f"{found.path} cannot be resumed. {error} {mend}") from error
     if ctx.epoch > ctx.max_epochs:
-        warnings.warn(
+        warn(
             f"{found.path} is of a fit that has done {ctx.epoch} epochs, and this one asks for "
             f"{ctx.max_epochs}: nothing is trained, the model is the one in the file. Ask for more "
             "epochs to train on; to begin anew, delete the file or use another path.",
             LumbreWarning,
-            stacklevel=2,
         )
     if ctx.verbose:
         print(f"Resuming from {found.path}, after epoch {ctx.epoch}.", flush=True)  # noqa: T201
@@ -134,4 +133,4 @@ def _newest_first(folder: str) -> Iterator[str]:
 
 
 def _warn_left_out(error: Exception) -> None:
-    warnings.warn(f"Left out: {error}", LumbreWarning, stacklevel=3)
+    warn(f"Left out: {error}", LumbreWarning)

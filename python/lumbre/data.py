@@ -10,7 +10,6 @@ import difflib
 import functools
 import inspect
 import numbers
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
 from lumbre.samples import BATCH_SIZE, Part, Samples, TensorLoader, is_frame, type_name
+from lumbre.warn import warn
 
 # What decides which training samples come when; it has no meaning for the validation data.
 _ORDER = frozenset({"shuffle", "sampler", "batch_sampler", "drop_last", "generator"})
@@ -166,11 +166,10 @@ def eval_loader(data: Any, options: Mapping[str, Any] | None = None) -> Loader:
     """
     options = _as_options(options)
     if not is_loader(data) and options.pop("shuffle", False):
-        warnings.warn(
+        warn(
             "shuffle=True in dataloader_options has no effect: evaluate and predict keep the "
             "order of the data",
             DataWarning,
-            stacklevel=3,
         )
     return _make(data, options)
 
@@ -196,11 +195,10 @@ def loaders(
     if valid_data is None:
         return train, None
     if is_loader(valid_data) and options:
-        warnings.warn(
+        warn(
             f"dataloader_options do not apply to valid_data, which is a "
             f"{type(valid_data).__name__} already; they are used for the training data alone",
             DataWarning,
-            stacklevel=3,
         )
         return train, valid_data
     try:

@@ -7,7 +7,6 @@ own, and the split of `valid_data=0.2`, which was drawn before the run began.
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from lumbre.errors import LumbreWarning
 from lumbre.samples import Part, Samples
+from lumbre.warn import warn
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -62,12 +62,11 @@ def restore_loader(ctx: Context, kind: str, loader: Any) -> None:
         return
     if rows is None or own is None or len(rows) != len(own):
         saved_as, found = (("no split" if r is None else f"{len(r)} samples") for r in (rows, own))
-        warnings.warn(
+        warn(
             f"The state is of a fit whose split of the data left {saved_as} for {kind}, and this "
             f"one has {found}: it goes on with its own split. Pass the data and the valid_data "
             "that were saved with it, or samples may be trained on and validated on.",
             LumbreWarning,
-            stacklevel=2,
         )
         return
     _put_rows(loader, rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from lumbre.callback import Callback
 from lumbre.draws import draws_of, restore_draws
 from lumbre.errors import ArgumentError, LumbreWarning
 from lumbre.foreign import Given
+from lumbre.warn import warn
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -144,11 +144,10 @@ def _restore_callbacks(ctx: Context, saved: Mapping[str, Any]) -> None:
         if name in own:
             load_callback_state(own[name], state)
         elif state:
-            warnings.warn(
+            warn(
                 f"The state that is resumed holds one of {name}, and no callback of this run has "
                 "that name: it is left out.",
                 LumbreWarning,
-                stacklevel=2,
             )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import linecache
-import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from lumbre.errors import (
 )
 from lumbre.fast_step import PUBLIC
 from lumbre.update import Updates, gradients_of
+from lumbre.warn import warn
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -394,11 +394,10 @@ def parameters_of(optimizer: Any) -> tuple[Tensor, ...]:
 def check_shapes(ctx: Context) -> None:
     """Warn when a loss of torch would broadcast (n, 1) against (n,) to (n, n), or there is none."""
     if ctx.loss_grad is None and not ctx._now.losses:
-        warnings.warn(
+        warn(
             f"{type(ctx.model).__name__}.step has set no loss, so that its record is NaN. "
             "Let it set ctx.loss = loss.",
             LumbreWarning,
-            stacklevel=2,
         )
     pred, target = ctx.pred, ctx.target
     if not (isinstance(pred, Tensor) and isinstance(target, Tensor)):
@@ -411,12 +410,11 @@ def check_shapes(ctx: Context) -> None:
         return  # a loss of the user's own knows what it does
     wide = [[n for n in t.shape if n != 1] for t in (pred, target)]
     if pred.shape != target.shape and wide[0] == wide[1] and pred.dim() != target.dim() and wide[0]:
-        warnings.warn(
+        warn(
             f"{_name(ctx.loss_fn)} gets predictions of shape {tuple(pred.shape)} and a target of "
             f"shape {tuple(target.shape)}, which torch broadcasts against each other. Make them "
             "alike: `pred.squeeze(1)` or `target.unsqueeze(1)`.",
             ShapeWarning,
-            stacklevel=2,
         )
 
 

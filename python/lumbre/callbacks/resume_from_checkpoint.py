@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from typing import TYPE_CHECKING
 
 from lumbre.callback import Callback
 from lumbre.callbacks.arguments import flag, path_of
 from lumbre.checkpoints import find, go_on
 from lumbre.errors import LumbreWarning
+from lumbre.warn import warn
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -74,10 +74,9 @@ class ResumeFromCheckpoint(Callback):
         found = find(self.path) if os.path.exists(self.path) else None
         if found is None:
             there = "no checkpoint in it" if os.path.isdir(self.path) else "nothing there"
-            warnings.warn(
+            warn(
                 f"ResumeFromCheckpoint: {self.path}: {there}; the fit begins anew.",
                 LumbreWarning,
-                stacklevel=2,
             )
             return
         found.state.get("progress", {})["stop_reason"] = None

@@ -46,8 +46,9 @@ pub fn warning_class(warning: Warning) -> &'static str {
 
 /// Warn with a class of `lumbre.errors`.
 pub fn warn(py: Python<'_>, class: &str, message: &str) -> PyResult<()> {
-    let text = std::ffi::CString::new(message.replace('\0', ""))?;
-    PyErr::warn(py, &class_named(py, class)?, &text, 1)
+    let warn = py.import("lumbre.warn")?.getattr("warn")?;
+    warn.call1((message, class_named(py, class)?))?;
+    Ok(())
 }
 
 fn class_named<'py>(py: Python<'py>, class: &str) -> PyResult<Bound<'py, PyAny>> {

@@ -1,0 +1,29 @@
+"""Warnings that show the line of the user's that led to them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import FrameType
+
+# What may stand between that line and the warning: a context manager or a closure, too.
+_BETWEEN = ("lumbre", "torch", "contextlib")
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, as of the line that called lumbre: that of `fit`, or of a callback of the user's.
+
+    Python shows a warning once for each line and text, so that what a fit says in both passes is
+    said once.
+    """
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and _module(frame) in _BETWEEN:
+        level += 1
+        frame = frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _module(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__") or ""
+    return name.partition(".")[0]
