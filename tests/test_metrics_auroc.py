@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import classification as torchmetrics
 
@@ -747,3 +748,23 @@ def test_a_refused_batch_leaves_the_metric_as_it_was(metric, measured):
     with pytest.raises(DTypeError, match="preds is NoneType"):
         metric.update(None, target)
     assert metric.compute() == pytest.approx(before, rel=1e-15)
+
+
+def test_values_in_the_middle_of_a_pass_are_read_without_a_warning() -> None:
+    # The first batch has one class, as that of a progress bar that is drawn early.
+    data = [torch.rand(4, 2), torch.tensor([0, 0, 1, 1])]
+    metrics = [lb.metrics.MulticlassAUROC()]
+    seen: list[object] = []
+
+    @lb.on("on_train_batch_end")
+    def look(ctx: lb.Context) -> None:
+        seen.append((ctx.get_metrics("train")["auroc"], ctx.get_metric("auroc", "train")))
+
+    net = lb.setup(nn.Linear(2, 2), nn.CrossEntropyLoss(), torch.optim.SGD, metrics=metrics)
+    options = {"batch_size": 2, "shuffle": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.fit(data, epochs=1, callbacks=look, dataloader_options=options)
+    assert len(seen) == 2
+    with pytest.warns(MetricWarning, match="each is 0"):
+        net.fit([data[0], torch.zeros(4, dtype=torch.long)], epochs=1, callbacks=look)

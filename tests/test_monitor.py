@@ -1,9 +1,14 @@
 """`Monitor`, by which callbacks written in Python watch a value of the records."""
 
-import pytest
+import warnings
+from typing import Any
 
+import pytest
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+import lumbre as lb
 from lumbre._core import Monitor
-from lumbre.errors import ArgumentError, MonitorError
+from lumbre.errors import ArgumentError, MonitorError, MonitorWarning
 from runs import Scale, at, fit
 
 
@@ -22,6 +27,39 @@ def test_it_asks_for_what_it_watches() -> None:
     wrong = Monitor("Me", "train_los")
     with pytest.raises(MonitorError, match="records are train_loss, valid_loss"):
         fit(Scale, at("on_epoch_end", wrong.value))
+
+
+C = lb.callbacks
+
+
+@pytest.mark.parametrize(
+    ("make", "reads"),
+    [
+        (lambda path, **mode: C.EarlyStopping("valid_r2", **mode), True),
+        (lambda path, **mode: C.KeepBestModel("valid_r2", **mode), True),
+        (lambda path, **mode: C.ModelCheckpoint(path, "valid_r2", keep=1, **mode), True),
+        (lambda path, **mode: C.ModelCheckpoint(path, "valid_r2", True, **mode), True),
+        (lambda path, **mode: C.ModelCheckpoint(path, "valid_r2", **mode), False),
+        (
+            lambda path, **mode: C.LRScheduler(ReduceLROnPlateau, monitor="valid_r2", **mode),
+            True,
+        ),
+    ],
+)
+@pytest.mark.parametrize("given", ["min", None, "max"])
+def test_a_metric_that_is_watched_the_wrong_way_round_is_warned_about(
+    make: Any, reads: bool, given: str | None, tmp_path: Any
+) -> None:
+    callback = make(f"{tmp_path}/", **({} if given is None else {"mode": given}))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        fit(Scale, callback, metrics=[lb.metrics.R2()])
+    said = [str(each.message) for each in seen if each.category is MonitorWarning]
+    name = type(callback).__name__
+    wrong = (
+        f'{name} takes a lower valid_r2 for the better one, and the higher one is. Pass mode="max".'
+    )
+    assert said == ([wrong] if reads and given != "max" else [])
 
 
 def test_it_compares() -> None:

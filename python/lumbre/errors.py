@@ -94,7 +94,7 @@ class MetricWarning(LumbreWarning):
 
 
 class MonitorWarning(LumbreWarning):
-    """A callback watches a name that is no metric of the run (yet)."""
+    """A callback watches a name that is no metric of the run (yet), or the wrong way round."""
 
 
 class DataWarning(LumbreWarning):

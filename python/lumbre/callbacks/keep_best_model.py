@@ -80,7 +80,9 @@ class KeepBestModel(Callback):
     def on_fit_begin(self, ctx: Context) -> None:
         """Begin anew."""
         self._begin()
-        self._monitor().check(ctx)
+        monitor = self._monitor()
+        monitor.check(ctx)
+        monitor.check_mode(ctx)
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Remember the weights if they are better."""

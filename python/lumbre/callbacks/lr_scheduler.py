@@ -198,6 +198,10 @@ class LRScheduler(Callback):
 
     def _check_monitor(self, ctx: Context) -> None:
         self._watched().check(ctx)
+        for scheduler in self.schedulers.values():
+            # Schedulers of torch that are shown a value have the mode as an attribute.
+            if (mode := getattr(scheduler, "mode", None)) in ("min", "max"):
+                monitor_of(self, self.monitor, mode, 0.0).check_mode(ctx)
         of_valid = self.monitor.startswith("valid_")
         if self.call_on in _TOO_EARLY or (of_valid and self.call_on.startswith("on_train_")):
             raise ArgumentError(

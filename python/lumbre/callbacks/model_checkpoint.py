@@ -106,6 +106,8 @@ class ModelCheckpoint(Callback):
         self._begin()
         for field in self._watches():
             self._watched(field).check(ctx)
+        if self.save_best_only or self.keep is not None:
+            self._watched("monitor").check_mode(ctx)
         serialization.check(ctx.state_dict())
         if Path(self.path).is_dir() and not _is_folder(self.path):
             raise ArgumentError(

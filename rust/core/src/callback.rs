@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::flow::{Flow, Set, State};
 use crate::hook::{HookId, HookSet};
+use crate::monitor::Mode;
 use crate::records::{Records, Value};
 use crate::saved::Saved;
 
@@ -46,6 +47,8 @@ pub struct Announced {
     pub metrics: [Vec<String>; 2],
     /// The names that callbacks say they log.
     pub logs: Vec<String>,
+    /// Which value of a metric is the better one, by set and name as in `valid_acc`, where that is known.
+    pub better: Vec<(String, Mode)>,
     /// Whether there is validation data.
     pub validates: bool,
 }

@@ -19,7 +19,9 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn from_name(name: &str) -> Option<Self> {
+    /// The mode that is called so.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "min" => Some(Self::Min),
             "max" => Some(Self::Max),
@@ -48,10 +50,13 @@ impl Monitor {
     pub fn new(owner: &str, monitor: &str, mode: &str, min_delta: f64) -> Result<Self> {
         let (set, name) = monitor.split_once('_').unwrap_or((monitor, ""));
         let Some(set) = Set::from_name(set).filter(|_| !name.is_empty()) else {
-            let meant = if set.starts_with("val") && !name.is_empty() {
-                format!(" Did you mean \"valid_{name}\"?")
-            } else {
-                String::new()
+            let is_name = name.is_empty() && !set.is_empty() && Set::from_name(set).is_none();
+            let meant = match (set.starts_with("val") && !name.is_empty(), is_name) {
+                (true, _) => format!(" Did you mean \"valid_{name}\"?"),
+                (_, true) if !monitor.contains('_') => {
+                    format!(" Did you mean \"valid_{monitor}\"?")
+                }
+                _ => String::new(),
             };
             return Err(Error::Argument(format!(
                 "{owner}: monitor is a set and the name of a record, such as \"valid_loss\" or \
@@ -114,6 +119,28 @@ impl Monitor {
                 known.join(", "),
                 self.hint(&known)
                     .map_or_else(String::new, |hint| hint + " ")
+            ),
+        )
+    }
+
+    /// When the fit begins: a metric that is watched the wrong way round is warned about.
+    ///
+    /// # Errors
+    /// The warning is made an error.
+    pub fn check_mode(&self, ctx: &impl Context) -> Result<()> {
+        let announced = ctx.announced()?;
+        let known = announced.better.iter().find(|(name, _)| *name == self.text);
+        let (taken, meant, mode) = match (self.mode, known) {
+            (Mode::Min, Some((_, Mode::Max))) => ("lower", "higher", "max"),
+            (Mode::Max, Some((_, Mode::Min))) => ("higher", "lower", "min"),
+            _ => return Ok(()),
+        };
+        let (owner, text) = (&self.owner, &self.text);
+        ctx.warn(
+            Warning::Monitor,
+            &format!(
+                "{owner} takes a {taken} {text} for the better one, and the {meant} one is. Pass \
+                 mode=\"{mode}\"."
             ),
         )
     }
@@ -213,8 +240,10 @@ mod tests {
                 message.starts_with("Judge: monitor is a set")
                     && message.contains(&format!("got '{text}'"))
             );
-            assert!(!message.contains("Did you mean"), "{message}");
+            let is_name = text == "loss";
+            assert_eq!(message.contains("Did you mean"), is_name, "{message}");
         }
+        assert!(refused("loss", "min", 0.0).ends_with("Did you mean \"valid_loss\"?"));
         assert!(refused("val_acc", "min", 0.0).ends_with("Did you mean \"valid_acc\"?"));
         assert!(refused("train_loss", "least", 0.0).ends_with("\"zero\"; got 'least'."));
         assert!(refused("train_loss", "min", -0.5).ends_with("got -0.5."));
@@ -246,6 +275,39 @@ mod tests {
         run.logs("valid_other");
         monitor("valid_other").check(&run).unwrap();
         assert_eq!(run.warnings().len(), 1);
+    }
+
+    #[test]
+    fn a_metric_that_is_watched_the_wrong_way_round_is_warned_about() {
+        let run = Run::default();
+        run.announces_better("valid_acc", Mode::Max);
+        run.announces_better("train_mae", Mode::Min);
+        let watch = |text, mode| {
+            let watched = Monitor::new("Judge", text, mode, 0.0).unwrap();
+            watched.check_mode(&run).unwrap();
+        };
+        for (text, mode) in [
+            ("valid_acc", "max"),
+            ("valid_acc", "zero"),
+            ("train_mae", "min"),
+            ("train_mae", "zero"),
+            ("train_acc", "min"),
+        ] {
+            watch(text, mode);
+        }
+        assert!(run.warnings().is_empty());
+        watch("valid_acc", "min");
+        watch("train_mae", "max");
+        let said: Vec<String> = run.warnings().into_iter().map(|(_, text)| text).collect();
+        assert_eq!(
+            said,
+            [
+                "Judge takes a lower valid_acc for the better one, and the higher one is. Pass \
+                 mode=\"max\".",
+                "Judge takes a higher train_mae for the better one, and the lower one is. Pass \
+                 mode=\"min\"."
+            ]
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 /// The candidate that was most likely meant: the shortest one that has all the words of the name in
 /// their order (`on_batch_end` in `on_train_batch_end`), else the one that takes the fewest edits to
-/// reach, if it is near enough.
+/// reach, if it is near enough, else the longest one of which the name is a longer form
+/// (`valid_accuracy` of `valid_acc`).
 #[must_use]
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let candidates: Vec<&str> = candidates.into_iter().collect();
@@ -12,12 +13,18 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     if let Some(candidate) = longer.min_by_key(|candidate| candidate.len()) {
         return Some(candidate);
     }
+    let near = candidates
+        .iter()
+        .map(|&candidate| (edits(name, candidate), candidate))
+        .filter(|&(distance, candidate)| distance <= (name.len().max(candidate.len()) / 3).max(1))
+        .min_by_key(|&(distance, _)| distance);
+    if let Some((_, candidate)) = near {
+        return Some(candidate);
+    }
     candidates
         .into_iter()
-        .map(|candidate| (edits(name, candidate), candidate))
-        .filter(|&(distance, candidate)| distance <= (name.len().max(candidate.len()) / 3).max(1))
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, candidate)| candidate)
+        .filter(|candidate| candidate.len() > 2 && name.starts_with(candidate))
+        .max_by_key(|candidate| candidate.len())
 }
 
 /// Whether the words of a name of two or more stand in the candidate, in their order.
@@ -52,6 +59,9 @@ mod tests {
         assert_eq!(nearest("on_epoch_ends", names), Some("on_epoch_end"));
         assert_eq!(nearest("on_batch_end", names), Some("on_train_batch_end"));
         assert_eq!(nearest("zzz", names), None);
+        let records = ["valid_loss", "valid_a", "valid_acc", "va"];
+        assert_eq!(nearest("valid_accuracy", records), Some("valid_acc"));
+        assert_eq!(nearest("vast_and_far", records), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use crate::callback::{Announced, Context, Host, Warning};
 use crate::error::Result;
 use crate::flow::{Set, State};
+use crate::monitor::Mode;
 use crate::records::{Records, Value};
 
 /// A host without a language.
@@ -38,6 +39,11 @@ impl Run {
         let mut announced = self.announced.borrow_mut();
         announced.metrics = [vec![metric.to_owned()], vec![metric.to_owned()]];
         announced.validates = validates;
+    }
+
+    pub fn announces_better(&self, name: &str, mode: Mode) {
+        let mut announced = self.announced.borrow_mut();
+        announced.better.push((name.to_owned(), mode));
     }
 
     pub fn logs(&self, name: &str) {

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use lumbre_core::Result;
 use lumbre_core::callback::{Announced, Context, Host, Warning};
 use lumbre_core::flow::{Set, State};
+use lumbre_core::monitor::Mode;
 use lumbre_core::records::{Entry, Records, Value};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -72,7 +73,7 @@ impl Context for Frame<'_> {
             .meter(set)
             .bind(self.run.py())
             .get()
-            .values(self.run)
+            .values(self.run, true)
             .map_err(carry)?;
         let epoch = self.state().epoch();
         self.records(|records| {
@@ -192,10 +193,27 @@ fn announced(ctx: &Bound<'_, Run>) -> PyResult<Announced> {
         }
     }
     Ok(Announced {
+        better: better(ctx)?,
         metrics: Set::ALL.map(|set| names(set).unwrap_or_default()),
         logs,
         validates: validates(ctx)?,
     })
+}
+
+/// Which value of each metric is the better one, where that is known.
+fn better(ctx: &Bound<'_, Run>) -> PyResult<Vec<(String, Mode)>> {
+    let Some(bound) = ctx.get().bound() else {
+        return Ok(Vec::new());
+    };
+    let mut better = Vec::new();
+    for set in Set::ALL {
+        for (name, direction) in bound.meter(set).bind(ctx.py()).get().directions(ctx.py())? {
+            if let Some(mode) = Mode::from_name(&direction) {
+                better.push((format!("{}_{name}", set.name()), mode));
+            }
+        }
+    }
+    Ok(better)
 }
 
 fn say(ctx: &Bound<'_, Run>, line: &str) -> PyResult<()> {

@@ -168,8 +168,8 @@ impl Meter {
         Ok(())
     }
 
-    /// The values so far; none when no batch was counted.
-    pub fn values(&self, ctx: &Bound<'_, Run>) -> PyResult<Vec<(Arc<str>, Value)>> {
+    /// The values so far, or those of the whole pass; none when no batch was counted.
+    pub fn values(&self, ctx: &Bound<'_, Run>, whole: bool) -> PyResult<Vec<(Arc<str>, Value)>> {
         let mut values = Vec::new();
         if self.batches.load(Relaxed) == 0 {
             return Ok(values);
@@ -179,7 +179,7 @@ impl Meter {
             values.push((Arc::clone(&loss.name), loss.value()));
         }
         for slot in &self.slots {
-            values.push((Arc::clone(&slot.name), self.computed(ctx, slot)?));
+            values.push((Arc::clone(&slot.name), self.computed(ctx, slot, whole)?));
         }
         Ok(values)
     }
@@ -194,7 +194,7 @@ impl Meter {
             return Ok(Some(loss.value()));
         }
         let slot = self.slots.iter().find(|slot| &*slot.name == name);
-        slot.map(|slot| self.computed(ctx, slot)).transpose()
+        slot.map(|slot| self.computed(ctx, slot, false)).transpose()
     }
 
     /// The names of the values so far.
@@ -206,16 +206,40 @@ impl Meter {
         }
     }
 
+    /// The records of metrics that say which value is better: the lowest, `"min"`, or the highest.
+    pub fn directions(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
+        let mut known = Vec::new();
+        for slot in &self.slots {
+            let direction = slot.metric.bind(py).getattr_opt(intern!(py, "direction"))?;
+            if let Some(direction) = direction.and_then(|direction| direction.extract().ok()) {
+                known.push((slot.name.to_string(), direction));
+            }
+        }
+        Ok(known)
+    }
+
     /// The name under which an optimizer's loss is recorded.
     pub fn loss_name(&self, key: &str) -> Option<&str> {
         let loss = self.losses.iter().find(|loss| loss.key == key);
         loss.map(|loss| &*loss.name)
     }
 
-    fn computed(&self, ctx: &Bound<'_, Run>, slot: &Slot) -> PyResult<Value> {
+    fn computed(&self, ctx: &Bound<'_, Run>, slot: &Slot, whole: bool) -> PyResult<Value> {
         let metric = slot.metric.bind(ctx.py());
+        let native = slot
+            .native
+            .as_ref()
+            .map(|native| native.bind(ctx.py()).get());
+        let running = |is_running| {
+            if let Some(native) = native {
+                native.set_running(is_running);
+            }
+        };
         let compute = intern!(ctx.py(), "compute");
-        without_grad(ctx.py(), || metric.call_method0(compute))
+        running(!whole);
+        let value = without_grad(ctx.py(), || metric.call_method0(compute));
+        running(false);
+        value
             .and_then(|value| value::from_python(&value))
             .map_err(|error| self.noted(ctx, slot, "compute", error))
     }

@@ -21,6 +21,8 @@ pub struct NativeMetric {
     told: AtomicBool,
     /// Whether the last batch was counted elsewhere, by torch ops.
     left: AtomicBool,
+    /// Whether its value is read in the middle of a pass, of which nothing is to be warned about.
+    running: AtomicBool,
 }
 
 impl NativeMetric {
@@ -34,6 +36,11 @@ impl NativeMetric {
         let fit = self.lock().update(preds, target)?;
         self.left.store(false, Relaxed);
         Ok(fit)
+    }
+
+    /// Say whether a pass is under way: what its first batches lack, later ones may bring.
+    pub fn set_running(&self, running: bool) {
+        self.running.store(running, Relaxed);
     }
 
     /// Warn, the first time, that shapes fit only without their dimensions of size 1.
@@ -77,6 +84,7 @@ impl NativeMetric {
             state: Mutex::new(native),
             told: AtomicBool::new(false),
             left: AtomicBool::new(false),
+            running: AtomicBool::new(false),
         })
     }
 
@@ -121,7 +129,7 @@ impl NativeMetric {
             let mut state = self.lock();
             (state.compute(), state.caveat())
         };
-        if let Some(caveat) = caveat {
+        if let Some(caveat) = caveat.filter(|_| !self.running.load(Relaxed)) {
             warn(py, "MetricWarning", &caveat)?;
         }
         value::to_python(py, &value)

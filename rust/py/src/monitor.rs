@@ -26,6 +26,11 @@ impl Monitor {
         self.0.check(&Frame { run: ctx }).map_err(raise)
     }
 
+    /// When the fit begins: a metric that is watched the wrong way round is warned about.
+    fn check_mode(&self, ctx: &Bound<'_, Run>) -> PyResult<()> {
+        self.0.check_mode(&Frame { run: ctx }).map_err(raise)
+    }
+
     /// Its value in the epoch under way; None when that has measured nothing.
     fn value(&self, ctx: &Bound<'_, Run>) -> PyResult<Option<f64>> {
         self.0.value(&Frame { run: ctx }).map_err(raise)

@@ -103,6 +103,7 @@ impl<H: Host> Callback<H> for EarlyStopping {
             Some(Hook::FitBegin) => {
                 self.begin();
                 self.monitor.check(ctx)?;
+                self.monitor.check_mode(ctx)?;
             }
             Some(Hook::EpochEnd) => return self.look(ctx),
             Some(Hook::EarlyStopping) => {

@@ -145,7 +145,7 @@ impl Run {
         let this = slf.get();
         let set = this.set_named(Some(set))?;
         let mut entry = match this.running(slf, set, epoch)? {
-            Some(bound) => bound.meter(set).bind(slf.py()).get().values(slf)?,
+            Some(bound) => bound.meter(set).bind(slf.py()).get().values(slf, false)?,
             None => Entry::new(),
         };
         let at = epoch.unwrap_or(this.this_epoch());
