@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,9 @@ from lumbre.errors import ArgumentError
 from runs import Pair, Scale, Trace, at, fit, numbered
 
 DECAY = 0.9
+
+# Most fits here are far too short for their average; one test is about the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:EMA. after")
 
 
 class Net(nn.Module):
@@ -483,3 +487,19 @@ def test_one_op_moves_all_averages() -> None:
 
 def test_it_comes_before_what_saves_and_after_the_rest() -> None:
     assert 1e6 < EMA.weight < 1e8
+
+
+@pytest.mark.parametrize(
+    ("decay", "short"), [(0.999, True), (0.9, True), (0.8, False), (0.0, False)]
+)
+def test_a_fit_too_short_for_its_average_is_warned_about(decay: float, short: bool) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        fit(Scale, EMA(decay))  # four steps
+    said = [str(each.message) for each in seen]
+    share = {0.999: "100%", 0.9: "66%"}.get(decay)
+    words = (
+        f"EMA: after 4 batches the averaged weights, which the model has now, are to {share} those "
+        "that the fit began with. Train longer, or average over less: EMA(decay=0.5)."
+    )
+    assert said == ([words] if short else [])

@@ -340,3 +340,13 @@ def test_it_can_be_copied(clone: Callable[[Any], Any], tmp_path: Path) -> None:
     checkpoint = ModelCheckpoint(f"{tmp_path}/", save_best_only=True, keep=1)
     fit(scripted([3, 2]), checkpoint, data=numbered(1))
     assert clone(checkpoint).state_dict() == checkpoint.state_dict()
+
+
+def test_several_files_to_keep_need_several_names() -> None:
+    words = (
+        r'keep=3 needs a name for .*slash, "run/last.st/", or .*: "run/last-\{epoch:02d\}.st"\.$'
+    )
+    with pytest.raises(ArgumentError, match=words):
+        ModelCheckpoint("run/last.st", keep=3)
+    for path, keep in (("run/last.st", 1), ("run/last.st", None), ("run/", 3), ("{valid_loss}", 2)):
+        ModelCheckpoint(path, keep=keep)

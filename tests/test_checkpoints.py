@@ -89,7 +89,7 @@ def test_no_pickle_and_no_code_is_used_on_the_way(
             LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=1),
             EarlyStopping(patience=9),
             KeepBestModel(),
-            EMA(),
+            EMA(0.5),
         ]
 
     options: dict[str, Any] = {"epochs": 3, "optimizer": torch.optim.Adam}

@@ -4,6 +4,7 @@ import builtins
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from torch import Tensor, nn
 
 import lumbre as lb
 from lumbre import serialization
-from lumbre.errors import ArgumentError, ArgumentTypeError, FileError, LumbreError, SaveError
+from lumbre.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    FileError,
+    LumbreError,
+    LumbreWarning,
+    SaveError,
+)
 from lumbre.saved_tree import QualifiedName
 from runs import at
 
@@ -209,6 +217,20 @@ def test_code_among_the_hparams_has_to_be_given_again(tmp_path: Path) -> None:
     assert there.hparams == {"act": QualifiedName("torch.nn.modules.activation.Tanh")}
 
 
+def test_other_code_than_what_was_saved_is_warned_about(tmp_path: Path) -> None:
+    path = _saved(tmp_path, fit(act=nn.Tanh))
+    words = r"net\.lumbre was saved with act=torch\S*Tanh and is loaded with torch\S*ReLU: "
+    with pytest.warns(LumbreWarning, match=words):
+        lb.load(path, Net, hparams={"act": nn.ReLU})
+
+    class Tanh(nn.Tanh):
+        """One that may be the same, moved."""
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lb.load(path, Net, hparams={"act": Tanh})
+
+
 def test_code_inside_of_an_hparam_is_found_there(tmp_path: Path) -> None:
     def make(layers: dict[str, Any]) -> Net:
         return Net(act=layers["kinds"][1][0])
@@ -245,7 +267,8 @@ def test_what_the_class_raises_keeps_its_type_and_says_for_which_file(path: Path
     with pytest.raises(TypeError, match="unexpected keyword argument 'width'") as caught:
         lb.load(path, nn.ReLU)
     assert caught.value.__notes__ == [
-        f"making the module of {path}, a test_files.Net, with its hparams"
+        "in ReLU, built with the hparams width=7",
+        f"making the module of {path}, a test_files.Net, with its hparams",
     ]
 
 

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -569,3 +570,20 @@ def test_the_repr_is_how_it_was_made():
     assert repr(BinaryAccuracy(0.3, name="b")) == "BinaryAccuracy(0.3, name='b')"
     assert repr(Accuracy()) == "Accuracy()"
     assert repr(F1(average=None)) == "F1(average=None)"
+
+
+def test_a_prediction_of_several_parts_is_refused_with_a_way_to_pick_one() -> None:
+    two, target = (torch.tensor([[0.0, 1.0]]), torch.zeros(1)), torch.tensor([1])
+    words = (
+        r"Accuracy measures tensors; preds is tuple\. Where .* class First\(lb.metrics.Accuracy\)"
+    )
+    with pytest.raises(DTypeError, match=words):
+        Accuracy().update(two, target)
+
+    class First(lb.metrics.Accuracy):
+        def update(self, preds: Any, target: Any) -> None:
+            super().update(preds[0], target)
+
+    first = First()
+    first.update(two, target)
+    assert first.compute() == 1.0

@@ -606,3 +606,29 @@ def test_a_forward_that_is_not_the_classs_is_called(wrap: Callable[[nn.Module], 
     assert torch.equal(pred, other_pred)
     assert loss == other_loss
     assert torch.equal(weight, other_weight)
+
+
+def test_what_is_wrong_with_the_hparams_says_that_it_came_from_there() -> None:
+    def notes(trainable: lb.Trainable) -> list[str]:
+        with pytest.raises(TypeError) as raised:
+            trainable.fit(torch.zeros(2, 1), epochs=1)
+        return raised.value.__notes__
+
+    net = lb.setup(nn.Linear, nn.MSELoss(), torch.optim.SGD)
+    wide = notes(net.set_hparams(width=3))
+    assert wide == ["in Linear, built with the hparams width=3"]
+    net = net.set_hparams(in_features=1, out_features=1)
+    fast = notes(net.set_opt_hparams(speed=0.1))
+    assert fast == ["in SGD, made with the parameters and the opt_hparams speed=0.1"]
+
+    class Own(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(1, 1)
+
+        def set_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters())
+
+    none = notes(lb.setup(nn.Linear, nn.MSELoss(), torch.optim.SGD))
+    assert none == ["in Linear, built with no hparams"]
+    own = notes(lb.setup(Own, nn.MSELoss()).set_opt_hparams(lr=0.1))
+    assert own == ["in Own.set_optimizers, called with the opt_hparams lr=0.1"]

@@ -13,12 +13,13 @@ from torch.nn.parameter import is_lazy
 from lumbre import serialization
 from lumbre.accelerator import Accelerator
 from lumbre.atomic import as_path
-from lumbre.errors import ArgumentError, ArgumentTypeError, FileError
+from lumbre.errors import ArgumentError, ArgumentTypeError, FileError, LumbreWarning
 from lumbre.fitted import Fitted
 from lumbre.metric import as_metric_set
 from lumbre.saved_tree import QualifiedName, qualified_name
 from lumbre.serialization import Pathlike
 from lumbre.setup import Trainable, check_parts
+from lumbre.warn import warn
 
 # How many names of a kind a message lists.
 _LISTED = 20
@@ -199,6 +200,16 @@ def _hparams(
             f"{path} has classes and functions by name only, as they are code ({shown}). Pass "
             f"these hparams: lb.load({path!r}, module=..., hparams={{{due}}})."
         )
+    for key, value in saved.items():
+        if isinstance(value, QualifiedName):
+            was, now = value.name, qualified_name(complete[key])
+            # What has moved to another module is the same for all that is known.
+            if was.rpartition(".")[2] != now.rpartition(".")[2]:
+                warn(
+                    f"{path} was saved with {key}={was} and is loaded with {now}: unless that is "
+                    "the same under another name, the model predicts something else.",
+                    LumbreWarning,
+                )
     return complete
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import numbers
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from torch import nn
@@ -240,7 +242,8 @@ class Trainable:
         """Make the module of the hparams, or give the one that is there."""
         if isinstance(self.module, nn.Module):
             return self.module
-        model = self.module(**self.hparams)
+        with _noted(f"in {_name(self.module)}, built with {_given('hparams', self.hparams)}"):
+            model = self.module(**self.hparams)
         if not isinstance(model, nn.Module):
             raise ArgumentTypeError(
                 f"{_name(self.module)} has to give a torch.nn.Module; it gave {model!r}."
@@ -252,9 +255,13 @@ class Trainable:
         if isinstance(self.optimizer, Optimizer):
             made = self.optimizer
         elif self.optimizer is not None:
-            made = self.optimizer(model.parameters(), **self.opt_hparams)
+            given = _given("opt_hparams", self.opt_hparams)
+            with _noted(f"in {_name(self.optimizer)}, made with the parameters and {given}"):
+                made = self.optimizer(model.parameters(), **self.opt_hparams)
         elif hasattr(model, "set_optimizers"):
-            made = cast(Any, model).set_optimizers(**self.opt_hparams)
+            given = _given("opt_hparams", self.opt_hparams)
+            with _noted(f"in {_name(model)}.set_optimizers, called with {given}"):
+                made = cast(Any, model).set_optimizers(**self.opt_hparams)
         elif hasattr(model, "step"):
             made = {}
         else:
@@ -392,6 +399,22 @@ def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
             f"got {epochs!r}."
         )
     return least, most
+
+
+@contextlib.contextmanager
+def _noted(note: str) -> Iterator[None]:
+    """Tell an exception where it comes from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(note)
+        raise
+
+
+def _given(kind: str, options: Mapping[str, Any]) -> str:
+    """Options as they were given, for the notes of errors."""
+    shown = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in options.items())
+    return f"the {kind} {shown}" if shown else f"no {kind}"
 
 
 def _name(value: Any) -> str:

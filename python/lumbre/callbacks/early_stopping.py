@@ -17,13 +17,15 @@ class EarlyStopping(Callback):
     Acts at `on_fit_begin` and `on_epoch_end`, at weight inf: every other callback has logged its
     values by then. After that epoch's end `on_early_stopping` fires, and a line says so when the
     run is verbose. It never stops before the `min` of `epochs=(min, max)`; epochs without an
-    improvement count on during them. A NaN is no improvement. Written in Rust.
+    improvement count on during them. A NaN is no improvement. The weights are those of the last
+    epoch; `KeepBestModel` puts back those of the best. Written in Rust.
 
     Args:
         monitor: What to watch: a set and the name of a record.
         min_delta: By how much a value has to be better to count.
         patience: How many epochs in a row may be no better; 0 acts as 1.
-        mode: Whether better is "min", "max" or nearer to "zero".
+        mode: Whether better is "min", "max" or nearer to "zero"; one that is at odds with the
+            metric is warned about.
         baseline: What the first epoch has to beat; without it, the first epoch only sets the best
             value.
 

@@ -11,7 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from lumbre.callback import Callback
 from lumbre.callbacks.arguments import number
-from lumbre.errors import ArgumentError
+from lumbre.errors import ArgumentError, LumbreWarning
+from lumbre.warn import warn
 
 if TYPE_CHECKING:
     from lumbre.context import Context
@@ -40,7 +41,9 @@ class EMA(Callback):
     stay the same objects in the same memory.
 
     Args:
-        decay: How much of the average stays at each step, from 0 to below 1.
+        decay: How much of the average stays at each step, from 0 to below 1. The average reaches
+            back over some `1 / (1 - decay)` steps, 1000 of them unless told otherwise: a shorter
+            fit needs a smaller one, and is warned about.
 
     Raises:
         ArgumentError: when `decay` is out of range, or, as the fit begins, a parameter has no
@@ -115,6 +118,15 @@ class EMA(Callback):
     def on_fit_end(self, ctx: Context) -> None:
         """The averaged weights are the result."""
         self._put_in_place()
+        old = self.decay**ctx.step_count
+        if ctx.step_count and old > 0.5:
+            shorter = max(0.5, 1 - 5 / ctx.step_count)
+            warn(
+                f"EMA: after {ctx.step_count} batches the averaged weights, which the model has "
+                f"now, are to {old:.0%} those that the fit began with. Train longer, or average "
+                f"over less: EMA(decay={shorter:.2g}).",
+                LumbreWarning,
+            )
 
     def on_exception(self, ctx: Context) -> None:
         """Leave the model as if there had been no average."""

@@ -93,6 +93,14 @@ class ModelCheckpoint(Callback):
         self.min_delta = number(self, "min_delta", min_delta, least=0.0)
         self.keep = None if keep is None else whole(self, "keep", keep, least=1)
         self._begin()
+        if (self.keep or 0) > 1 and not self._name.fields:
+            start, end = os.path.splitext(self.path)
+            name = f"{start}-{{epoch:02d}}{end}"
+            raise ArgumentError(
+                f"ModelCheckpoint: path {self.path!r} is one file, of which none but the newest "
+                f"is there; keep={self.keep} needs a name for each epoch. For a folder of them "
+                f'end it with a slash, "{self.path}/", or say where the epoch goes: "{name}".'
+            )
 
     def _begin(self) -> None:
         self._name = self._file_name()

@@ -105,7 +105,7 @@ class Mean(Metric):
             raise ShapeError(
                 f"{self.name} gave a value of shape {_shape(value)}, after one of shape "
                 f"{_shape(total)} for the batches before. A mean is of values of one shape: let "
-                "the function reduce what varies."
+                "the function reduce what varies, such as one value a sample by .mean()."
             )
         if isinstance(total, Tensor) and isinstance(value, Tensor):
             value = value.to(total.device)

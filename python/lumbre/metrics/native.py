@@ -12,7 +12,11 @@ from lumbre._core import NativeMetric
 from lumbre.errors import DTypeError, MetricError, TargetError
 from lumbre.metric import Metric
 
-_ON_CTX = {"preds": "pred", "target": "target"}
+_MENDS = {
+    "preds": "Where a model gives several, a subclass says which one is measured: class "
+    "First(lb.metrics.{}): def update(self, preds, target): super().update(preds[0], target).",
+    "target": "A callback at on_train_batch_begin may set it: ctx.target = ...",
+}
 
 
 class Native(Metric):
@@ -81,7 +85,7 @@ class Native(Metric):
         if not isinstance(tensor, Tensor):
             raise DTypeError(
                 f"{type(self).__name__} measures tensors; {name} is {type(tensor).__name__}. "
-                f"A callback at on_train_batch_begin may set it: ctx.{_ON_CTX[name]} = ..."
+                + _MENDS[name].format(type(self).__name__)
             )
         if tensor.is_complex():
             raise DTypeError(
