@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lumbre as lb
-from lumbre.errors import ArgumentError, ArgumentTypeError, HookError, ScheduleError
+from lumbre.errors import ArgumentTypeError, HookError, ScheduleError
 from runs import Scale, Trace, at, fit, numbered
 
 HOOKS = list(lb.HOOKS)
@@ -333,13 +333,6 @@ def test_a_misspelt_hook_is_refused_before_anything_ran() -> None:
     with pytest.raises(HookError):
         fit(Scale, trace, wrong())
     assert trace.events == []
-
-
-def test_one_that_is_passed_twice_is_refused_and_two_alike_are_not() -> None:
-    one, other = PrintCallback("a"), PrintCallback("a")
-    with pytest.raises(ArgumentError, match=r"\[0\] and callbacks\[2\] are the same PrintCallback"):
-        fit(Scale, one, other, one)
-    fit(Scale, one, other)
 
 
 @pytest.mark.parametrize("as_list", [True, False])

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from lumbre._core import NativeCallback
 from lumbre.callback import Callback
-from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.errors import ArgumentTypeError
 
 # `types.CapsuleType` comes with Python 3.13 only.
 _Capsule = type(datetime.datetime_CAPI)
@@ -52,8 +52,6 @@ def as_callbacks(callbacks: Callbacks) -> list[Any]:
     """The callbacks as a list, each one checked to be an instance.
 
     Raises:
-        ArgumentTypeError: when one is no callback.
-        ArgumentError: when one is there twice.
         ABIError: when a capsule among them cannot be used.
     """
     if _is_one(callbacks) or isinstance(callbacks, str | dict | type):
@@ -62,16 +60,7 @@ def as_callbacks(callbacks: Callbacks) -> list[Any]:
         found: list[Any] = list(callbacks)  # type: ignore[arg-type]
     except TypeError:
         found = [callbacks]
-    checked = [_checked(each) for each in found]
-    places: dict[int, int] = {}
-    for place, each in enumerate(found):
-        if (first := places.setdefault(id(each), place)) != place:
-            raise ArgumentError(
-                f"callbacks[{first}] and callbacks[{place}] are the same {type(each).__name__}: it "
-                "would act twice each time, and count what it counts double. Pass it once, or make "
-                "another one."
-            )
-    return checked
+    return [_checked(each) for each in found]
 
 
 def _is_one(each: object) -> bool:
