@@ -29,6 +29,13 @@ def test_every_public_name_has_one_line_in_the_reference(module: ModuleType) -> 
     assert all(inspect.getdoc(getattr(module, name)) for name in names)
 
 
+@pytest.mark.parametrize("module", [callbacks, metrics])
+def test_every_callback_and_metric_shows_an_example(module: ModuleType) -> None:
+    default = {"Profile", "TrainValid", "Metrics", "Progress", "Interrupt"}
+    shown = {n for n in module.__all__ if ">>> " in (inspect.getdoc(getattr(module, n)) or "")}
+    assert shown >= {*module.__all__} - default
+
+
 def own_classes() -> list[type[BaseException]]:
     return [
         value

@@ -24,6 +24,13 @@ class Accuracy(Native):
         TargetError: when a target is below 0 or not below the number of classes; on a device not
             before `compute`.
 
+    Example:
+        >>> import torch
+        >>> accuracy = Accuracy()
+        >>> accuracy.update(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+        >>> accuracy.compute()
+        0.5
+
     Source: scikit-learn, `accuracy_score` of the argmax.
     """
 
@@ -62,6 +69,13 @@ class BinaryAccuracy(Native):
         TargetError: when a target is neither 0 nor 1; on a device not before `compute`.
         MetricError: when the threshold is not between 0 and 1.
 
+    Example:
+        >>> import torch
+        >>> accuracy = BinaryAccuracy(threshold=0.7)
+        >>> accuracy.update(torch.tensor([0.6, 0.8]), torch.tensor([0, 1]))
+        >>> accuracy.compute()
+        1.0
+
     Source: scikit-learn, `accuracy_score(target, preds > threshold)`.
     """
 
@@ -92,6 +106,15 @@ class BinaryAccuracyWithLogits(BinaryAccuracy):
     Args:
         threshold: Between 0 and 1, on the scale of probabilities.
         name: The name of the record, "acc" unless given.
+
+    Example:
+        >>> import torch
+        >>> accuracy = BinaryAccuracyWithLogits()
+        >>> accuracy.update(torch.tensor([-2.0, 0.3]), torch.tensor([0, 1]))
+        >>> accuracy.compute()
+        1.0
+
+    Source: scikit-learn, `accuracy_score(target, sigmoid(preds) > threshold)`.
     """
 
     _kind = "BinaryAccuracyWithLogits"

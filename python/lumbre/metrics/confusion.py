@@ -81,6 +81,12 @@ class Recall(_PerClass):
         average: As in `Precision`. "micro" is the accuracy.
         name: The name of the record, "recall" unless given.
 
+    Example:
+        >>> recall = Recall(average="none")
+        >>> recall.update(torch.eye(2)[[0, 1, 1]], torch.tensor([0, 0, 1]))
+        >>> recall.compute()
+        array([0.5, 1. ])
+
     Source: scikit-learn, `recall_score(labels=range(classes), zero_division=0)`.
     """
 
@@ -96,6 +102,12 @@ class F1(_PerClass):
     Args:
         average: As in `Precision`.
         name: The name of the record, "f1" unless given.
+
+    Example:
+        >>> f1 = F1(average="micro")
+        >>> f1.update(torch.eye(2)[[0, 1, 1, 1]], torch.tensor([0, 0, 1, 1]))
+        >>> f1.compute()
+        0.75
 
     Source: scikit-learn, `f1_score(labels=range(classes), zero_division=0)`.
     """

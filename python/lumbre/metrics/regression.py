@@ -22,6 +22,12 @@ class MSE(Native):
     Raises:
         ShapeError: from `update`, when the shapes do not fit together.
 
+    Example:
+        >>> mse = MSE()
+        >>> mse.update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+        >>> mse.compute()
+        2.0
+
     Source: scikit-learn, `mean_squared_error`.
     """
 
@@ -53,6 +59,12 @@ class RMSE(MSE):
     Args:
         name: The name of the record, "rmse" unless given.
 
+    Example:
+        >>> rmse = RMSE()
+        >>> rmse.update(torch.tensor([1.0, 2.0]), torch.tensor([4.0, 5.0]))
+        >>> rmse.compute()
+        3.0
+
     Source: scikit-learn, `root_mean_squared_error`.
     """
 
@@ -65,6 +77,12 @@ class MAE(MSE):
 
     Args:
         name: The name of the record, "mae" unless given.
+
+    Example:
+        >>> mae = MAE()
+        >>> mae.update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+        >>> mae.compute()
+        1.0
 
     Source: scikit-learn, `mean_absolute_error`.
     """
