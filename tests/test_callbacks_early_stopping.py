@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import lumbre as lb
 from lumbre.callbacks import EarlyStopping
-from lumbre.context import format_value
 from lumbre.errors import ArgumentError, MonitorError, MonitorWarning
+from lumbre.text import format_value
 from runs import Scale, Trace, at, fit, numbered
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
-from lumbre.context import format_value
 from lumbre.errors import ArgumentError, DataWarning
+from lumbre.text import format_value
 from runs import Pair, Scale, Trace, at, fit, numbered
 
 TEN = torch.arange(10.0).reshape(10, 1)

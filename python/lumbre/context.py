@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lumbre import loop, step
-from lumbre._core import Run, nearest
+from lumbre import loop
+from lumbre._core import nearest
+from lumbre.backward import keep_loss
 from lumbre.data import input_and_target
 from lumbre.draws import restore_loader
-from lumbre.errors import ArgumentError, ArgumentTypeError, ContextError
+from lumbre.errors import ContextError
+from lumbre.logbook import Logbook
 from lumbre.now import Now
 from lumbre.state import restore, state_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from lumbre.backward import Part
     from lumbre.fast_step import Road
-    from lumbre.step import Part
     from lumbre.update import Updates
 
 # Methods of the base class that the loop calls.
@@ -57,7 +57,7 @@ def _of_now(name: str, doc: str) -> Any:
     return property(attrgetter(f"_now.{name}"), put, doc=doc)
 
 
-class Context(Run):
+class Context(Logbook):
     """Everything about the run under way.
 
     Counters, wishes, records and the compiled plan live in Rust, in the base class; the model, its
@@ -69,7 +69,6 @@ class Context(Run):
         "_closures",
         "_compare",
         "_differentiate",
-        "_extras",
         "_grad_outside",
         "_interrupt_fired",
         "_now",
@@ -89,7 +88,6 @@ class Context(Run):
         "exception",
         "handlers",
         "hparams",
-        "metrics",
         "opt_hparams",
         "optimizers",
         "train_data",
@@ -106,13 +104,11 @@ class Context(Run):
     exception: BaseException | None
     handlers: dict[type[BaseException], Callable[[Context, BaseException], Any]]
     hparams: dict[str, Any]
-    metrics: dict[str, list[Any]]
     opt_hparams: dict[str, Any]
     optimizers: dict[str, Any]
     train_data: Any
     valid_data: Any
     verbose: bool
-    _extras: dict[str, dict[str, list[Any]]]
     _grad_outside: bool
     _interrupt_fired: bool
     _now: Now
@@ -128,10 +124,10 @@ class Context(Run):
     _waiting: dict[str, Any] | None
 
     def __init__(self) -> None:
+        super().__init__()
         for slot in self.__slots__:
             if slot != "__weakref__":
                 setattr(self, slot, {} if slot in _UNSET else None)
-        self._extras = {}
         self._grad_outside = self._interrupt_fired = False
         self._closures = frozenset()
         self._now = Now()
@@ -321,7 +317,7 @@ class Context(Run):
                 break
             self.opt_name = each
             if now.losses is None or each not in now.losses:
-                step.keep_loss(self)
+                keep_loss(self)
             loop.step_optimizer(self, self.call_callbacks, again)
             if now.stepped is not None:
                 now.stepped.add(each)
@@ -329,101 +325,6 @@ class Context(Run):
 
     def _fire(self) -> Callable[[str], bool]:
         return _silent if self.skipped else self.call_callbacks
-
-    # -- records ---------------------------------------------------------------------------------
-
-    @property
-    def records(self) -> dict[str, Any]:
-        """The history: metrics by set and epoch, seconds by part, and what `log` added."""
-        records: dict[str, Any] = self.history()
-        for what, sets in self._extras.items():
-            for set_, values in sets.items():
-                kept = records.setdefault(what, {})
-                kept[set_] = [*kept.get(set_, ()), *values]
-        return records
-
-    def log(
-        self, what: str, set: str, value: Any, index: int | None = None, append: bool = True
-    ) -> None:
-        """Keep a value in the records.
-
-        Args:
-            what: The part of the records: "metrics" (`value` is then a dict), or a name of yours.
-            set: "train" or "valid" for metrics; any name otherwise.
-            value: What to keep.
-            index: Its place, counted from 1 like epochs; for metrics this epoch, else the end.
-            append: Whether to add to what is in that place, or to replace it.
-        """
-        last = max(self.epoch, 1)
-        if index is not None and (index < 1 or (what == "metrics" and index > last)):
-            there = f"1 to {last}, the epochs so far" if what == "metrics" else "counted from 1"
-            raise ArgumentError(f"ctx.log({what!r}, ...): index is {there}; got {index!r}.")
-        if what == "metrics":
-            if not isinstance(value, Mapping):
-                raise ArgumentTypeError(
-                    f'ctx.log("metrics", ...) takes a dict of names and values; got {value!r}.'
-                )
-            self.log_metrics(set, last if index is None else index, dict(value), append)
-            return
-        values = self._extras.setdefault(what, {}).setdefault(set, [])
-        if index is None:
-            values.append(value)
-            return
-        values.extend([None] * (index - len(values)))
-        old = values[index - 1]
-        values[index - 1] = value if old is None or not append else _joined(old, value)
-
-    def get_log(self, what: str, set: str, index: int | None = None) -> Any:
-        """What `log` has kept; at one place, or all of it.
-
-        Args:
-            what: The part of the records.
-            set: The name within it.
-            index: The place, counted from 1; None for the whole list.
-        """
-        records = self.records
-        if what not in records or set not in records[what]:
-            there = [f"{w}/{s}" for w, sets in records.items() for s in sets]
-            raise ContextError(f"Nothing is logged as {what}/{set}; there are {', '.join(there)}.")
-        values = records[what][set]
-        if index is None:
-            return values
-        if not 1 <= index <= len(values):
-            raise ContextError(
-                f"{what}/{set} has {len(values)} places, counted from 1; there is no {index!r}."
-            )
-        return values[index - 1]
-
-    def get_metric(self, name: str, set: str, epoch: int | None = None) -> Any:
-        """One value of an epoch, by default of this one; see `get_metrics`."""
-        values = self.get_metrics(set, epoch)
-        if name not in values:
-            raise ContextError(
-                f"There is no {set} metric {name!r} in epoch {epoch or self.epoch}; "
-                f"there are {', '.join(values) or 'none yet'}."
-            )
-        return values[name]
-
-    def get_formatted_metrics(self, set: str, epoch: int | None = None) -> dict[str, str]:
-        """The values of an epoch as text, each as its metric formats it."""
-        return self._formatted(set, self.get_metrics(set, epoch))
-
-    def _formatted(
-        self, set: str, values: Mapping[str, Any], short: bool = False
-    ) -> dict[str, str]:
-        """The values as text; when short, of arrays only those that have a format of their own."""
-        formats = {m.record_name: m.format for m in (self.metrics or {}).get(set, ())}
-        return {
-            name: formats.get(name, format_value)(value)
-            for name, value in values.items()
-            if not short or isinstance(value, int | float) or _is_own(formats.get(name))
-        }
-
-    def get_metrics_df(self) -> pd.DataFrame:
-        """All values so far as a long data frame with the columns set, metric, epoch, value."""
-        from lumbre.fitted import metrics_frame
-
-        return metrics_frame(self.records)
 
     # -- the state -------------------------------------------------------------------------------
 
@@ -506,35 +407,8 @@ def _no_context() -> None:
     """What a pickled `ctx` becomes."""
 
 
-def format_value(value: Any) -> str:
-    """A value with the digits that matter: four decimals, more when it is tiny or huge."""
-    if isinstance(value, int | float):
-        small = 0 < abs(value) < 1e-3
-        return f"{value:.3e}" if small or abs(value) >= 1e6 else f"{value:.4f}"
-    shape = getattr(value, "shape", None)
-    if not shape or not hasattr(value, "tolist"):
-        return str(value)
-    if len(shape) > 1:
-        return f"array of shape {tuple(shape)}"
-    shown = [format_value(each) for each in value.tolist()]
-    return f"[{' '.join(shown if len(shown) <= 6 else [*shown[:3], '...', *shown[-2:]])}]"
-
-
-def _is_own(format: Any) -> bool:
-    """Whether a metric has a format of its own."""
-    from lumbre.metric import Metric
-
-    return getattr(format, "__func__", format) not in (None, Metric.format)
-
-
 def _items(batch: Any) -> list[Any] | None:
     return list(batch) if isinstance(batch, tuple | list) else None
-
-
-def _joined(old: Any, new: Any) -> Any:
-    if isinstance(old, dict) and isinstance(new, Mapping):
-        return {**old, **new}
-    return [*(old if isinstance(old, list) else [old]), *(new if isinstance(new, list) else [new])]
 
 
 def _names() -> list[str]:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from lumbre import data as data_module
 from lumbre import loop
 from lumbre.accelerator import Accelerator, as_accelerator
-from lumbre.context import format_value
 from lumbre.errors import ArgumentError
 from lumbre.foreign import Callbacks, as_callbacks
 from lumbre.guard import RunGuard
 from lumbre.metric import MetricSet, as_metric_set
+from lumbre.text import format_value
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lumbre.step import clear_gradients, part_of, set_grad
+from lumbre.blame import part_of
+from lumbre.step import clear_gradients, set_grad
 
 if TYPE_CHECKING:
     from typing import Self

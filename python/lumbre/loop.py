@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from lumbre import step
 from lumbre._core import Batches
+from lumbre.backward import keep_loss
 from lumbre.data import empty
 from lumbre.errors import ContextError
 from lumbre.guard import EpochGuard
+from lumbre.quiet_step import training_step
 from lumbre.step import set_grad
 
 if TYPE_CHECKING:
@@ -81,10 +83,10 @@ def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     fire, now = ctx.call_callbacks, ctx._now
     ctx.data = loader
     step.begin_updates(ctx, loader)
-    ctx.step = chosen = step.training_step(ctx)
+    ctx.step = chosen = training_step(ctx)
     fire("on_train_begin")
     if ctx.step is chosen:
-        ctx.step = step.training_step(ctx)  # there may be other optimizers now
+        ctx.step = training_step(ctx)  # there may be other optimizers now
     unnamed = ctx._own_step and len(ctx.optimizers) > 1  # the step says which one it means
     mine = ctx._pass = object()
     try:
@@ -193,7 +195,7 @@ def valid_step(ctx: Context) -> None:
     for ctx._now.opt_name in ctx.optimizers:
         if forward(ctx, fire) or compute_loss(ctx, fire):
             return
-        step.keep_loss(ctx)
+        keep_loss(ctx)
 
 
 def begin_pass(ctx: Context, training: bool) -> None:

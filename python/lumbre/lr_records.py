@@ -7,8 +7,8 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Literal
 
-from lumbre.context import format_value
 from lumbre.errors import ArgumentError
+from lumbre.text import format_value
 
 if TYPE_CHECKING:
     import pandas as pd

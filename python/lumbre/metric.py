@@ -88,7 +88,7 @@ class Metric:
 
     def format(self, value: Any) -> str:
         """The value as it is shown to people."""
-        from lumbre.context import format_value
+        from lumbre.text import format_value
 
         return format_value(value)
 

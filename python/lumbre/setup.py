@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from torch import nn
 from torch.optim import Optimizer
 
+from lumbre import backward as backward_pass
 from lumbre import data as data_module
 from lumbre import loop, step
 from lumbre.accelerator import Accelerator, as_accelerator
@@ -334,10 +335,12 @@ def make_context(
     if own_backward is None and type(accelerator).backward is not Accelerator.backward:
         own_backward = accelerator.backward
     if own_backward is not None:
-        ctx._differentiate = step.differentiate_own(own_backward)
+        ctx._differentiate = backward_pass.differentiate_own(own_backward)
     else:
         several = len(optimizers) > 1
-        ctx._differentiate = step.differentiate_one if several else step.differentiate
+        ctx._differentiate = (
+            backward_pass.differentiate_one if several else backward_pass.differentiate
+        )
     closures = (name for name, each in optimizers.items() if step.needs_closure(each))
     ctx._closures = frozenset(closures)
     step.set_precision(ctx)

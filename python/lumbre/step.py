@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import inspect
-import linecache
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from lumbre._core import HOOKS
+from lumbre.backward import Part, check_scalar, keep_loss
 from lumbre.data import input_and_target
 from lumbre.errors import (
     ArgumentError,
-    ArgumentTypeError,
     ContextError,
     DataError,
     LumbreWarning,
-    ShapeError,
     ShapeWarning,
 )
-from lumbre.fast_step import PUBLIC
+from lumbre.text import name_of, shape_of
 from lumbre.update import Updates, gradients_of
 from lumbre.warn import warn
 
 if TYPE_CHECKING:
     from lumbre.context import Context
-
-# A part of the step: `ctx` and the batch, or the loss.
-Part = Callable[["Context", Any], Any]
 
 # A bare switch: torch.set_grad_enabled costs a microsecond for what this does in 50 ns.
 set_grad = torch._C._set_grad_enabled
@@ -67,8 +60,8 @@ def compare(ctx: Context, batch: Any) -> Any:
     target = input_and_target(batch)[1]
     if target is None and isinstance(ctx.loss_fn, nn.Module):
         raise DataError(
-            f"{_name(ctx.loss_fn)} needs a target, and the batch is no pair of input and target: "
-            f"it is {_shape_of(batch)}. Pass data that gives (input, target), or a loss that takes "
+            f"{name_of(ctx.loss_fn)} needs a target, and the batch is no pair of input and target: "
+            f"it is {shape_of(batch)}. Pass data that gives (input, target), or a loss that takes "
             "pred and ignores the target."
         )
     return ctx.loss_fn(ctx.pred, target)
@@ -108,7 +101,7 @@ def _weighed(part: Part) -> Part:
                 "With several optimizers, accumulation and float16 have to know whose loss it is: "
                 f'ctx.backward(loss, "{next(iter(ctx.optimizers))}").'
             )
-        _check_scalar(ctx, value)
+        check_scalar(ctx, value)
         keep_loss(ctx)
         weighed = ctx._updates.weigh(ctx, value)  # type: ignore[union-attr]
         if weighed is not None:
@@ -125,170 +118,6 @@ def under_autocast(part: Part) -> Part:
             return part(ctx, batch)
 
     return run
-
-
-def is_quiet(ctx: Context) -> bool:
-    """Whether the default training step comes down to `quiet_step` in this run."""
-    inside = (
-        hook
-        for hook in HOOKS
-        if hook.startswith("on_train_batch_") and not hook.endswith(("_begin", "_end"))
-    )
-    plain = (predict, compare, differentiate)
-    return (
-        not ctx._own_step
-        and not ctx._closures
-        and (ctx._predict, ctx._compare, ctx._differentiate) == plain
-        and len(ctx.optimizers) == 1
-        and not any(ctx.is_used(hook) for hook in inside)
-    )
-
-
-def training_step(ctx: Context) -> Callable[[Context], Any]:
-    """The step of a training pass; asked for as each one begins, as optimizers may be replaced."""
-    return quiet_step_of(ctx) if is_quiet(ctx) else ctx._steps[0]
-
-
-def quiet_step_of(ctx: Context) -> Callable[[Context], None]:
-    """`loop.train_step` where nobody is called inside of it: one optimizer, and no breakpoint.
-
-    Step for step it does the same; what is left out is looking for somebody to call.
-    """
-    now, road = ctx._now, ctx._road
-    ((now.opt_name, optimizer),) = ctx.optimizers.items()
-    now.opt = optimizer
-    backward, step, zero_grad = road
-    is_public = road is PUBLIC
-
-    def quiet_step(ctx: Context) -> None:
-        batch = now.batch
-        kind = type(batch)
-        if (kind is list or kind is tuple) and len(batch) > 1:
-            pred = now.pred = now.model(batch[0])
-            if now.batch is batch:
-                loss = now.loss_grad = now.loss_fn(pred, batch[1])
-            else:  # the model has put another one in its place
-                loss = now.loss_grad = compare(ctx, now.batch)
-        else:
-            now.pred = predict(ctx, batch)
-            loss = now.loss_grad = compare(ctx, now.batch)
-        if now.left:
-            return  # the model or the loss has asked for it
-        try:
-            if is_public:
-                loss.backward()
-                step_opt = now.step_opt
-                if step_opt is step:  # the public one, without a function in between
-                    optimizer.step()
-                else:
-                    set_grad(False)
-                    step_opt(optimizer)
-                    set_grad(True)
-                optimizer.zero_grad()
-            else:
-                # The engine sets its own mode; what the fast step calls needs gradients off.
-                set_grad(False)
-                backward(loss, ())
-                now.step_opt(optimizer)
-                zero_grad(optimizer)
-                set_grad(True)
-        except (RuntimeError, AttributeError):
-            _check_scalar(ctx, loss)
-            raise
-
-    return quiet_step
-
-
-def keep_loss(ctx: Context) -> None:
-    """With several optimizers, put the loss under the name of its own."""
-    now = ctx._now
-    if len(ctx.optimizers) > 1 and now.opt_name is not None:
-        if now.losses is None:
-            now.losses = {}
-        now.losses[now.opt_name] = now.loss_grad
-
-
-def differentiate(ctx: Context, value: Any) -> None:
-    """The backward pass for one optimizer: every leaf gets its gradient."""
-    try:
-        ctx._road.backward(value, ())
-    except (RuntimeError, AttributeError):
-        _check_scalar(ctx, value)
-        raise
-
-
-def differentiate_one(ctx: Context, value: Any) -> None:
-    """The backward pass for one of several optimizers: none but its parameters get gradients."""
-    now = ctx._now
-    if (now.opt_name is None or now.stepped) and _is_joint(ctx):
-        differentiate(ctx, value)
-        return
-    keep_loss(ctx)
-    inputs = parameters_of(ctx.opt)
-    if not inputs:
-        return  # all of it is frozen, and without inputs every leaf would get a gradient
-    try:
-        ctx._road.backward(value, inputs)
-    except (RuntimeError, AttributeError):
-        _check_scalar(ctx, value)
-        raise
-
-
-def _is_joint(ctx: Context) -> bool:
-    """Whether the loss was said to be of no optimizer; it reaches all of them then.
-
-    What an earlier such loss has left on those that did not step on it is cleared: where some
-    stepped, it was meant for these.
-    """
-    now = ctx._now
-    if now.stepped:
-        for name, optimizer in ctx.optimizers.items():
-            if name not in now.stepped:
-                ctx._road.zero_grad(optimizer)
-        now.stepped = None
-    if now.opt_name is not None:
-        return False
-    now.stepped = set()
-    return True
-
-
-def differentiate_own(own: Callable[[Any], Any]) -> Part:
-    """The backward pass by a function of the user's."""
-
-    def run(ctx: Context, value: Any) -> None:
-        if len(ctx.optimizers) <= 1:
-            own(value)
-            return
-        if _is_joint(ctx):
-            own(value)
-            return
-        keep_loss(ctx)
-        # What it leaves on parameters that are not this optimizer's is taken away again.
-        mine = {id(p) for p in parameters_of(ctx.opt)}
-        steppable = [p for each in ctx.optimizers.values() for p in parameters_of(each)]
-        others = [p for p in (*steppable, *ctx.model.parameters()) if id(p) not in mine]
-        before = [p.grad for p in others]
-        for p in others:
-            p.grad = None
-        own(value)
-        for p, grad in zip(others, before, strict=True):
-            p.grad = grad
-
-    return run
-
-
-def _check_scalar(ctx: Context, value: Any) -> None:
-    if not isinstance(value, Tensor):
-        raise ArgumentTypeError(
-            f"There is nothing to differentiate: ctx.loss_grad is {value!r} where a scalar tensor "
-            "with its graph is due. A callback replaces the loss by ctx.loss_grad = ..., and "
-            "ctx.loss is what is kept of it."
-        )
-    if value.numel() != 1:
-        raise ShapeError(
-            f"The loss is a tensor of shape {tuple(value.shape)} where a scalar is due. "
-            f'Reduce it: {_name(ctx.loss_fn)}(reduction="mean"), or loss.mean().'
-        )
 
 
 def begin_updates(ctx: Context, loader: Any) -> None:
@@ -386,11 +215,6 @@ def clear_gradients(ctx: Context, whole: bool = False) -> None:
         ctx._road.zero_grad(optimizer)
 
 
-def parameters_of(optimizer: Any) -> tuple[Tensor, ...]:
-    """The parameters that an optimizer steps and that take gradients."""
-    return tuple(p for g in optimizer.param_groups for p in g["params"] if p.requires_grad)
-
-
 def check_shapes(ctx: Context) -> None:
     """Warn when a loss of torch would broadcast (n, 1) against (n,) to (n, n), or there is none."""
     if ctx.loss_grad is None and not ctx._now.losses:
@@ -411,65 +235,8 @@ def check_shapes(ctx: Context) -> None:
     wide = [[n for n in t.shape if n != 1] for t in (pred, target)]
     if pred.shape != target.shape and wide[0] == wide[1] and pred.dim() != target.dim() and wide[0]:
         warn(
-            f"{_name(ctx.loss_fn)} gets predictions of shape {tuple(pred.shape)} and a target of "
+            f"{name_of(ctx.loss_fn)} gets predictions of shape {tuple(pred.shape)} and a target of "
             f"shape {tuple(target.shape)}, which torch broadcasts against each other. Make them "
             "alike: `pred.squeeze(1)` or `target.unsqueeze(1)`.",
             ShapeWarning,
         )
-
-
-def part_of(ctx: Context, error: BaseException) -> str:
-    """Which part of the run an exception comes from, read from the frames that it passed."""
-    parts = {
-        "predict": f"{type(ctx.model).__name__}.forward",
-        "predict_for_user": f"{type(ctx.model).__name__}.predict",
-        "compare": _name(ctx.loss_fn),
-        "differentiate": "the backward pass",
-        "differentiate_one": "the backward pass",
-        "differentiate_own": "the backward pass",
-        "update": f"{type(ctx.opt).__name__}.step",
-        "settle": "the gradients of the step",
-    }
-    where = "the loop"
-    traceback = error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        part = code.co_qualname.partition(".")[0]
-        if code.co_filename == __file__ and part == "quiet_step_of":
-            where = parts[_part_of_quiet_step(traceback)]
-        elif code.co_filename == __file__ and part in parts:
-            where = parts[part]
-        elif code.co_name == "step" and ctx._steps and code is _code(ctx._steps[0]):
-            where = f"{type(ctx.model).__name__}.step"
-        traceback = traceback.tb_next
-    return where
-
-
-def _part_of_quiet_step(traceback: TracebackType) -> str:
-    """Its parts are lines: which one was it?"""
-    line = linecache.getline(__file__, traceback.tb_lineno)
-    lines = {
-        "now.model(": "predict",
-        "now.loss_fn(": "compare",
-        "compare(": "compare",
-        "backward(": "differentiate",
-        "_check_scalar(": "differentiate",
-    }
-    return next((part for words, part in lines.items() if words in line), "update")
-
-
-def _code(function: Any) -> Any:
-    return getattr(getattr(function, "__wrapped__", function), "__code__", None)
-
-
-def _name(function: Any) -> str:
-    """A function's name as its owner would say it."""
-    return getattr(function, "__qualname__", None) or type(function).__name__
-
-
-def _shape_of(batch: Any) -> str:
-    if isinstance(batch, Tensor):
-        return f"one tensor of shape {tuple(batch.shape)}"
-    if isinstance(batch, tuple | list):
-        return f"a {type(batch).__name__} of {len(batch)}"
-    return f"a {type(batch).__name__}"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch.nn.utils import clip_grad_norm_
 
+from lumbre.backward import parameters_of
 from lumbre.callback import Callback
 from lumbre.callbacks.arguments import number, optimizer_name, optimizers_of
-from lumbre.step import parameters_of
 
 if TYPE_CHECKING:
     from lumbre.context import Context

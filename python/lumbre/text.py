@@ -1,0 +1,35 @@
+"""Values and names as they are shown to people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+def format_value(value: Any) -> str:
+    """A value with the digits that matter: four decimals, more when it is tiny or huge."""
+    if isinstance(value, int | float):
+        small = 0 < abs(value) < 1e-3
+        return f"{value:.3e}" if small or abs(value) >= 1e6 else f"{value:.4f}"
+    shape = getattr(value, "shape", None)
+    if not shape or not hasattr(value, "tolist"):
+        return str(value)
+    if len(shape) > 1:
+        return f"array of shape {tuple(shape)}"
+    shown = [format_value(each) for each in value.tolist()]
+    return f"[{' '.join(shown if len(shown) <= 6 else [*shown[:3], '...', *shown[-2:]])}]"
+
+
+def name_of(function: Any) -> str:
+    """A function's name as its owner would say it."""
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
+def shape_of(batch: Any) -> str:
+    """What a batch is, with its shape if it has one."""
+    if isinstance(batch, Tensor):
+        return f"one tensor of shape {tuple(batch.shape)}"
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    return f"a {type(batch).__name__}"
