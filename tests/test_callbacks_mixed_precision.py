@@ -205,7 +205,7 @@ def test_a_validation_pass_may_come_before_the_first_epoch() -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     for wrong in (torch.float32, "fp8", 16, [torch.float16]):
-        with pytest.raises(ArgumentError, match=r"dtype is torch.bfloat16, torch.float16, or None"):
+        with pytest.raises(ArgumentError, match=r'dtype is torch.bfloat16 or "bf16", torch'):
             MixedPrecision(wrong)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"mixed_precision='bf16'; use one of the two"):
         fit(MixedPrecision(), accelerator=lb.Accelerator(cpu=True, mixed_precision="bf16"))

@@ -81,8 +81,8 @@ def _dtype(value: Any) -> torch.dtype | None:
     found = _DTYPES.get(value, value) if isinstance(value, str) else value
     if found is not None and (not isinstance(found, torch.dtype) or found not in _NAMES):
         raise ArgumentError(
-            "MixedPrecision: dtype is torch.bfloat16, torch.float16, or None for the best of "
-            f"them; got {value!r}."
+            'MixedPrecision: dtype is torch.bfloat16 or "bf16", torch.float16 or "fp16", or None '
+            f"for the best of them; got {value!r}."
         )
     return found
 
