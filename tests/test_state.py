@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 import lumbre as lb
 from lumbre import serialization
 from lumbre.errors import ArgumentError
+from lumbre.saved_tree import QualifiedName
 from runs import Pair, Scale, at, fit
 
 PARTS = ["model", "optimizers", "callbacks", "records", "progress", "rng"]
@@ -35,8 +37,8 @@ def resumed(state: Any, module: Any = Scale, *callbacks: lb.Callback, **options:
 def test_a_state_holds_all_and_can_be_saved() -> None:
     state = state_of(Pair, optimizer=None, loss=nn.MSELoss())
     assert list(state) == [
-        "model", "optimizers", "optimizer_kinds", "scalers", "callbacks", "records", "progress",
-        "rng", "generators", "splits",
+        "model", "module", "hparams", "opt_hparams", "optimizers", "optimizer_kinds", "scalers",
+        "callbacks", "records", "progress", "rng", "generators", "splits",
     ]  # fmt: skip
     assert list(state["optimizers"]) == ["a", "b"]
     assert state["optimizer_kinds"] == {"a": "SGD", "b": "SGD"}
@@ -192,3 +194,33 @@ def test_a_state_that_is_not_whole_is_refused() -> None:
     with pytest.raises(ArgumentError, match="The state has no progress, rng; it has 'model', "):
         resumed(state)
     resumed(state, progress=False, rng=False)
+
+
+def test_a_checkpoint_says_what_the_model_was_built_with(tmp_path: Path) -> None:
+    class Made(nn.Linear):
+        def __init__(self, width: int, activation: Any) -> None:
+            super().__init__(width, 1)
+
+    path = str(tmp_path / "state.safetensors")
+    x = torch.ones(4, 3)
+    trainable = lb.setup(Made, nn.MSELoss(), torch.optim.SGD)
+    trainable.set_hparams(width=3, activation=nn.ReLU).set_opt_hparams(lr=0.1).fit(
+        [x, x[:, :1]],
+        epochs=1,
+        callbacks=lb.callbacks.ModelCheckpoint(path),
+        verbose=False,
+    )
+    tree = serialization.read(path, "checkpoint")
+    assert tree["module"].endswith("Made")
+    assert tree["hparams"]["width"] == 3
+    assert tree["hparams"]["activation"] == QualifiedName("torch.nn.modules.activation.ReLU")
+    assert tree["opt_hparams"] == {"lr": 0.1}
+
+
+def test_hparams_that_no_file_can_hold_are_refused_when_the_fit_begins(tmp_path: Path) -> None:
+    trainable = lb.setup(lambda what: nn.Linear(1, 1), nn.MSELoss(), torch.optim.SGD)
+    x = torch.ones(4, 1)
+    with pytest.raises(lb.errors.SaveError, match=r"hparams.what cannot be saved"):
+        trainable.set_hparams(what=object()).fit(
+            [x, x], callbacks=lb.callbacks.AutoResume(str(tmp_path / "a")), verbose=False
+        )

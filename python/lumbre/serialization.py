@@ -23,7 +23,8 @@ from lumbre.saved_file import BLANK, FORMAT, KINDS, Kinds, Opened, opened
 from lumbre.saved_tree import Encoder, decode
 
 # Under these, a file of a kind keeps classes and functions by name.
-_NAMED = {"fitted": frozenset({"hparams", "opt_hparams"})}
+_HPARAMS = frozenset({"hparams", "opt_hparams"})
+_NAMED = {"fitted": _HPARAMS, "checkpoint": _HPARAMS}
 
 Pathlike = str | os.PathLike[str]
 

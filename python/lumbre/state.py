@@ -13,6 +13,7 @@ from lumbre.callback import Callback
 from lumbre.draws import draws_of, restore_draws
 from lumbre.errors import ArgumentError, LumbreWarning
 from lumbre.foreign import Given
+from lumbre.saved_tree import qualified_name
 from lumbre.warn import warn
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ _LISTED = 10
 def state_of(ctx: Context) -> dict[str, Any]:
     """All that a run needs to go on; tensors are the run's own, not copies."""
     updates = ctx._updates
+    model = ctx.accelerator.unwrap(ctx.model)
     return {
-        "model": dict(ctx.accelerator.unwrap(ctx.model).state_dict()),
+        "model": dict(model.state_dict()),
+        "module": qualified_name(type(model)),
+        "hparams": dict(ctx.hparams),
+        "opt_hparams": dict(ctx.opt_hparams),
         "optimizers": {name: each.state_dict() for name, each in ctx.optimizers.items()},
         "optimizer_kinds": {name: type(each).__name__ for name, each in ctx.optimizers.items()},
         "scalers": {
