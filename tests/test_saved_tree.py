@@ -340,15 +340,16 @@ def test_a_check_copies_no_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not calls
 
 
-def test_code_is_kept_by_name_among_the_hparams_of_a_fitted_file_alone(tmp_path: Path) -> None:
+def test_code_is_kept_by_name_among_the_hparams_alone(tmp_path: Path) -> None:
     tree = {"hparams": {"act": nn.ReLU, "deep": [torch.relu, 3]}, "opt_hparams": {"f": math.sqrt}}
-    got = through(tree, tmp_path, "fitted")
-    assert got["hparams"]["act"] == QualifiedName("torch.nn.modules.activation.ReLU")
-    assert got["hparams"]["deep"][0].name.endswith("relu")
-    assert got["opt_hparams"] == {"f": QualifiedName("math.sqrt")}
-    assert through(got, tmp_path, "fitted") == got
+    for kind in ("fitted", "checkpoint"):
+        got = through(tree, tmp_path, kind)
+        assert got["hparams"]["act"] == QualifiedName("torch.nn.modules.activation.ReLU")
+        assert got["hparams"]["deep"][0].name.endswith("relu")
+        assert got["opt_hparams"] == {"f": QualifiedName("math.sqrt")}
+        assert through(got, tmp_path, kind) == got
     with pytest.raises(SaveError, match=r"^hparams\.act cannot be saved"):
-        serialization.check(tree)
+        serialization.check(tree, "weights")
     with pytest.raises(SaveError, match=r"^records\.act cannot be saved"):
         serialization.check({"records": {"act": nn.ReLU}}, "fitted")
 
