@@ -57,52 +57,54 @@ fn few<T: Element>(row: &[T]) -> u32 {
     if nan { none(row.len()) } else { at }
 }
 
-/// The same when there are many: first the highest score of each position, then where it is, as the
-/// processor can work ahead in a loop without branches that it cannot predict.
+/// The same when there are many: first the highest scores of each position, then where the highest
+/// one is, as the processor can work ahead in a loop without branches that it cannot predict.
 fn many<T: Element>(from: &[T], run: Run, scores: Scores, predicted: &mut [u32]) {
-    let mut best = [T::Key::default(); BLOCK];
+    let mut lanes = [[T::Key::default(); 4]; BLOCK];
     let rows = || (0..run.len).map(|k| &from[k * run.stride..][..scores.classes]);
-    best.iter_mut()
-        .zip(rows())
-        .for_each(|(best, row)| *best = highest(row));
-    for ((class, row), best) in predicted.iter_mut().zip(rows()).zip(best) {
+    let some_nan = in_lanes(rows(), &mut lanes);
+    for ((class, row), [a, b, c, d]) in predicted.iter_mut().zip(rows()).zip(lanes) {
+        let best = higher(higher(a, b), higher(c, d));
         *class = u32::try_from(first_of(best, row)).unwrap_or(u32::MAX);
     }
-}
-
-/// The highest score; NaN where there is one.
-fn highest<T: Element>(row: &[T]) -> T::Key {
-    let (best, sum) = in_lanes(row);
-    // Only of a sum that is NaN, one of the scores may be: or two are infinite.
-    if is_nan(sum.into_iter().fold(T::Key::default(), T::add))
-        && let Some(nan) = row.iter().map(|x| x.key()).find(|&x| is_nan(x))
-    {
-        return nan;
-    }
-    let [a, b, c, d] = best;
-    higher(higher(a, b), higher(c, d))
-}
-
-/// The highest scores and the sums of every fourth score. A function of its own, as together with
-/// what follows the compiler makes worse SIMD code of it.
-#[inline(never)]
-fn in_lanes<T: Element>(row: &[T]) -> ([T::Key; 4], [T::Key; 4]) {
-    let (mut best, mut sum) = ([T::Key::default(); 4], [T::Key::default(); 4]);
-    if let Some(first) = row.first_chunk::<4>() {
-        best = first.map(Element::key);
-    }
-    let mut see = |chunk: &[T; LANES]| {
-        for k in 0..4 {
-            let [a, b, c, d] = [chunk[k], chunk[k + 4], chunk[k + 8], chunk[k + 12]];
-            let [a, b, c, d] = [a, b, c, d].map(Element::key);
-            best[k] = higher(higher(higher(a, b), higher(c, d)), best[k]);
-            sum[k] = T::add(sum[k], T::add(T::add(a, b), T::add(c, d)));
+    if some_nan {
+        for (class, row) in predicted.iter_mut().zip(rows()) {
+            if row.iter().any(|x| is_nan(x.key())) {
+                *class = none(row.len());
+            }
         }
-    };
-    row.as_chunks().0.iter().for_each(&mut see);
-    // The last scores are a chunk too: it does no harm to look at some of them twice.
-    row.last_chunk().into_iter().for_each(see);
-    (best, sum)
+    }
+}
+
+/// The highest of every fourth score of each position, and whether there is a NaN in any of them: then
+/// those of its position may be wrong. A function of its own, as together with what follows the
+/// compiler makes worse SIMD code of it.
+#[inline(never)]
+fn in_lanes<'a, T: Element + 'a>(
+    rows: impl Iterator<Item = &'a [T]>,
+    lanes: &mut [[T::Key; 4]],
+) -> bool {
+    // Masks of all bits, as the processor compares.
+    let mut nan = [0; 4];
+    for (row, lanes) in rows.zip(lanes) {
+        let mut best = [T::Key::default(); 4];
+        if let Some(first) = row.first_chunk::<4>() {
+            best = first.map(Element::key);
+        }
+        let mut see = |chunk: &[T; LANES]| {
+            for k in 0..4 {
+                let [a, b, c, d] = [chunk[k], chunk[k + 4], chunk[k + 8], chunk[k + 12]];
+                let [a, b, c, d] = [a, b, c, d].map(Element::key);
+                best[k] = higher(higher(higher(a, b), higher(c, d)), best[k]);
+                nan[k] |= -i32::from(is_nan(a) | is_nan(b)) | -i32::from(is_nan(c) | is_nan(d));
+            }
+        };
+        row.as_chunks().0.iter().for_each(&mut see);
+        // The last scores are a chunk too: it does no harm to look at some of them twice.
+        row.last_chunk().into_iter().for_each(see);
+        *lanes = best;
+    }
+    nan != [0; 4]
 }
 
 /// Where a score is first; the number of scores where it is not.

@@ -98,8 +98,6 @@ pub(crate) trait Element: Copy + std::fmt::Display {
     type Key: Copy + Default + PartialOrd;
 
     fn key(self) -> Self::Key;
-    /// The sum, which is NaN if one of the two is; of integers, which never are, any number.
-    fn add(one: Self::Key, two: Self::Key) -> Self::Key;
     fn to_f64(self) -> f64;
     /// The number as a class; what does not fit lands outside of any range of classes.
     fn to_class(self) -> i64;
@@ -108,7 +106,7 @@ pub(crate) trait Element: Copy + std::fmt::Display {
 }
 
 macro_rules! element {
-    ($type:ty, $key:ty, $to_key:expr, $add:expr, $round:expr) => {
+    ($type:ty, $key:ty, $to_key:expr, $round:expr) => {
         // The casts say what `to_class` promises, and 64-bit integers have no lossless f64.
         #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
         #[allow(clippy::cast_lossless)]
@@ -118,11 +116,6 @@ macro_rules! element {
             fn key(self) -> $key {
                 let to_key: fn($type) -> $key = $to_key;
                 to_key(self)
-            }
-            #[inline]
-            fn add(one: $key, two: $key) -> $key {
-                let add: fn($key, $key) -> $key = $add;
-                add(one, two)
             }
             #[inline]
             fn to_f64(self) -> f64 {
@@ -138,20 +131,17 @@ macro_rules! element {
             }
         }
     };
-    ($($integer:ty)*) => {$(element!($integer, $integer, |x| x, |one, _| one, |value| value);)*};
+    ($($integer:ty)*) => {$(element!($integer, $integer, |x| x, |value| value);)*};
 }
 
-element!(f64, f64, |x| x, |x, y| x + y, |value| value);
-element!(f32, f32, |x| x, |x, y| x + y, |value| value as f32 as f64);
-element!(f16, f32, half_key, |x, y| x + y, |value| f16::from_f32(
-    value as f32
-)
-.to_f64());
+element!(f64, f64, |x| x, |value| value);
+element!(f32, f32, |x| x, |value| value as f32 as f64);
+element!(f16, f32, half_key, |value| f16::from_f32(value as f32)
+    .to_f64());
 element!(
     bf16,
     f32,
     |x| f32::from_bits(u32::from(x.to_bits()) << 16),
-    |x, y| x + y,
     |value| { bf16::from_f32(value as f32).to_f64() }
 );
 element!(i8 i16 i32 i64 u8 u16 u32 u64);
