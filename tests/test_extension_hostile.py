@@ -164,7 +164,7 @@ class Counts(TorchFunctionMode):
 
 def columns() -> tuple[Tensor, Tensor]:
     """Two tensors with gaps between their elements: torch is asked whether they are negated."""
-    return torch.arange(8.0).reshape(4, 2)[:, 0], torch.arange(8.0).reshape(4, 2)[:, 1] ** 2
+    return torch.arange(8.0).reshape(4, 2)[:, 0], (torch.arange(8.0) ** 2).reshape(4, 2)[:, 1]
 
 
 def elsewhere(tensor: Tensor) -> Callable[[], Any]:

@@ -1,5 +1,6 @@
 """Which memory may be read as it lies, and what becomes of every other tensor."""
 
+import copy
 import gc
 import warnings
 import weakref
@@ -112,11 +113,13 @@ def test_an_inference_tensor_is_read():
 # Read by torch ops, for memory does not say what they hold
 
 
-def test_the_negative_bit_is_not_lost():
-    z = torch.complex(torch.tensor([1.0, 2.0]), torch.tensor([3.0, -4.0]))
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_the_negative_bit_is_not_lost(dtype):
+    z = torch.complex(torch.tensor([1.0, 2.0]), torch.tensor([3.0, -4.0])).to(dtype)
     lazy = z.conj().imag
-    assert lazy.is_neg(), "this torch keeps the sign as a bit"
-    for tensor in (lazy, lazy[:1], lazy.detach(), torch._neg_view(torch.tensor([-3.0, 4.0]))):
+    single = (lazy[:1], lazy[1], lazy[1:].squeeze(), lazy[:1].expand(2))
+    for tensor in (lazy, *single, lazy.detach(), nn.Parameter(lazy), lazy.as_strided((1,), (1,))):
+        assert tensor.is_neg(), "this torch keeps the sign as a bit"
         assert not is_read(tensor)
         metric = MAE()
         metric.update(tensor, tensor.resolve_neg())
@@ -126,6 +129,24 @@ def test_the_negative_bit_is_not_lost():
     metric = Accuracy()
     metric.update(lazy[None], torch.tensor([1]))
     assert metric.compute() == 1
+
+
+def test_torch_gives_the_negative_bit_to_imaginary_parts_alone():
+    """Where they lie, Rust asks for it; a float of torch's own with the bit would lose its sign."""
+    lazy = torch.randn(3, 4, dtype=torch.complex64).conj().imag
+    views = (lazy, lazy.T, lazy[1], lazy[1:, 2:], lazy.flatten(), lazy.unfold(1, 2, 1))
+    copies = (
+        *(lazy.clone(), lazy.contiguous(), lazy.T.contiguous(), lazy.to(torch.float64)),
+        *(lazy.sum(), lazy.abs(), lazy.neg(), lazy.roll(1), lazy[torch.tensor([0, 1])]),
+        *(torch.cat([lazy]), torch.stack([lazy]), torch.where(lazy > 0, lazy, lazy)),
+        *(torch.empty_like(lazy), torch.zeros_like(lazy), lazy.new_zeros(2), copy.deepcopy(lazy)),
+        *(lazy.clone().resize_(2), torch.add(lazy, 1, out=torch.empty(0))),
+    )
+    for tensor in (*views, *copies):
+        is_imaginary = tensor.data_ptr() % (2 * tensor.element_size()) == tensor.element_size()
+        assert is_imaginary or not tensor.is_neg()
+    assert all(view.is_neg() for view in views)
+    assert not any(made.is_neg() for made in copies)
 
 
 def test_torch_gives_no_integer_the_negative_bit():

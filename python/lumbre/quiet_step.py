@@ -14,20 +14,22 @@ if TYPE_CHECKING:
     from lumbre.context import Context
 
 
+_INSIDE = [
+    hook
+    for hook in HOOKS
+    if hook.startswith("on_train_batch_") and not hook.endswith(("_begin", "_end"))
+]
+
+
 def is_quiet(ctx: Context) -> bool:
     """Whether the default training step comes down to `quiet_step` in this run."""
-    inside = (
-        hook
-        for hook in HOOKS
-        if hook.startswith("on_train_batch_") and not hook.endswith(("_begin", "_end"))
-    )
     plain = (predict, compare, differentiate)
     return (
         not ctx._own_step
         and not ctx._closures
         and (ctx._predict, ctx._compare, ctx._differentiate) == plain
         and len(ctx.optimizers) == 1
-        and not any(ctx.is_used(hook) for hook in inside)
+        and not any(map(ctx.is_used, _INSIDE))
     )
 
 

@@ -4,11 +4,11 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
 use crate::error::exception;
+use crate::now::{Field, Now};
 use crate::run::Run;
 
 /// The batches of a pass: each is counted, brought to the device and made `ctx.batch`. They end with
@@ -16,7 +16,7 @@ use crate::run::Run;
 #[pyclass(module = "lumbre._core", frozen)]
 pub struct Batches {
     ctx: Py<Run>,
-    now: Py<PyAny>,
+    now: Now,
     loader: Py<PyAny>,
     place: Option<Py<PyAny>>,
     empty: Py<PyAny>,
@@ -35,21 +35,21 @@ impl Batches {
     #[pyo3(signature = (ctx, now, loader, place, empty, forget=false))]
     fn new(
         ctx: Py<Run>,
-        now: Py<PyAny>,
+        now: &Bound<'_, PyAny>,
         loader: Py<PyAny>,
         place: Option<Py<PyAny>>,
         empty: Py<PyAny>,
         forget: bool,
-    ) -> Self {
-        Self {
+    ) -> PyResult<Self> {
+        Ok(Self {
             ctx,
-            now,
+            now: Now::new(now)?,
             loader,
             place,
             empty,
             forget,
             iterator: Mutex::default(),
-        }
+        })
     }
 
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -61,7 +61,7 @@ impl Batches {
         if !run.state.in_pass() {
             return Err(kept(py, &run.state.place()));
         }
-        run.end_batch(py)?;
+        run.end_batch(py);
         if run.state.pass_is_over() {
             return Ok(None);
         }
@@ -76,22 +76,21 @@ impl Batches {
         if let Some(place) = &self.place {
             batch = place.bind(py).call1((batch,))?;
         }
-        let now = self.now.bind(py);
-        now.setattr(intern!(py, "batch"), &batch)?;
+        self.now.set(Field::Batch, batch.clone());
         if left {
-            now.setattr(intern!(py, "left"), false)?;
+            self.now.set_flag(py, Field::Left, false);
         }
         if self.forget {
-            now.setattr(intern!(py, "pred"), py.None())?;
-            now.setattr(intern!(py, "loss_grad"), py.None())?;
+            self.now.clear(py, Field::Pred);
+            self.now.clear(py, Field::LossGrad);
         }
-        now.setattr(intern!(py, "losses"), py.None())?;
+        self.now.clear(py, Field::Losses);
         Ok(Some(batch))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.ctx)?;
-        visit.call(&self.now)?;
+        self.now.traverse(&visit)?;
         visit.call(&self.loader)?;
         visit.call(&self.place)?;
         visit.call(&self.empty)?;

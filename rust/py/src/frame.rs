@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::error::{carry, warn, warning_class};
+use crate::now::Field;
 use crate::run::Run;
 use crate::run::flow::validates;
 use crate::tensor;
@@ -130,16 +131,16 @@ fn loss(ctx: &Bound<'_, Run>) -> PyResult<Option<f64>> {
     let (py, Some(bound)) = (ctx.py(), ctx.get().bound()) else {
         return Ok(None);
     };
-    let now = bound.now.bind(py);
-    let value = now.getattr(intern!(py, "loss_grad"))?;
+    let now = &bound.now;
+    let value = now.get(py, Field::LossGrad);
     if !value.is_none() {
         return number(&value);
     }
-    let losses = now.getattr(intern!(py, "losses"))?;
+    let losses = now.get(py, Field::Losses);
     let Ok(losses) = losses.cast_exact::<PyDict>() else {
         return Ok(None);
     };
-    let value = losses.get_item(now.getattr(intern!(py, "opt_name"))?)?;
+    let value = losses.get_item(now.get(py, Field::OptName))?;
     value.map_or(Ok(None), |value| number(&value))
 }
 

@@ -17,13 +17,15 @@ mod metric;
 mod monitor;
 mod names;
 mod native;
+mod now;
 mod python;
 mod run;
 mod schedule;
 mod tensor;
 mod value;
 
-#[pymodule]
+// Tensors and slots are read where they lie, which the interpreter's lock keeps still.
+#[pymodule(gil_used = true)]
 mod _core {
     use lumbre_core::hook::Hook;
     use pyo3::prelude::*;

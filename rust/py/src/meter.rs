@@ -16,6 +16,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use crate::error::{raise, warn, warning_class};
 use crate::grad::without_grad;
 use crate::metric::NativeMetric;
+use crate::now::{Field, Now};
 use crate::run::Run;
 use crate::tensor;
 use crate::value;
@@ -122,10 +123,10 @@ impl Meter {
     }
 
     /// Count a batch, from what `ctx` holds.
-    pub fn update(&self, ctx: &Bound<'_, Run>, now: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub fn update(&self, ctx: &Bound<'_, Run>, now: &Now) -> PyResult<()> {
         let py = ctx.py();
-        let batch = now.getattr(intern!(py, "batch"))?;
-        let pred = now.getattr(intern!(py, "pred"))?;
+        let batch = now.get(py, Field::Batch);
+        let pred = now.get(py, Field::Pred);
         let target = target_of(ctx, &batch)?;
         let size = self.count(ctx, &batch, &pred, target.as_ref())?;
         self.count_losses(ctx, now, size)?;
@@ -302,18 +303,13 @@ impl Meter {
             .extract()
     }
 
-    fn count_losses(
-        &self,
-        ctx: &Bound<'_, Run>,
-        now: &Bound<'_, PyAny>,
-        weight: f64,
-    ) -> PyResult<()> {
+    fn count_losses(&self, ctx: &Bound<'_, Run>, now: &Now, weight: f64) -> PyResult<()> {
         let py = ctx.py();
         for loss in &self.losses {
             let mean = &mut *lock(&loss.mean);
             mean.1 = mean.0;
         }
-        let by_name = now.getattr(intern!(py, "losses"))?;
+        let by_name = now.get(py, Field::Losses);
         if let Ok(by_name) = by_name.cast_exact::<PyDict>() {
             for (index, loss) in self.losses.iter().enumerate() {
                 if let Some(value) = by_name.get_item(&loss.key)? {
@@ -322,7 +318,7 @@ impl Meter {
             }
             return Ok(());
         }
-        let value = now.getattr(intern!(py, "loss_grad"))?;
+        let value = now.get(py, Field::LossGrad);
         if value.is_none() {
             Ok(())
         } else {

@@ -15,7 +15,6 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -24,6 +23,7 @@ use crate::frame::{Frame, PyHost};
 use crate::grad::without_grad;
 use crate::meter::Meter;
 use crate::names::Names;
+use crate::now::{Field, Now};
 use crate::schedule::Schedule;
 
 /// What a run is given once, when it starts.
@@ -33,8 +33,8 @@ pub struct Binding {
     meters: [Py<Meter>; 2],
     /// Where Python is called: gradients are switched off for it.
     python: HookSet,
-    /// `ctx._now`: the tensors of the batch under way.
-    pub now: Py<PyAny>,
+    /// The tensors of the batch under way.
+    pub now: Now,
     /// Draws the progress, when the native clock says that it is time.
     pub draw: Option<Py<PyAny>>,
 }
@@ -74,10 +74,9 @@ impl Run {
     }
 
     /// Let the step see at a glance whether the batch is to be left.
-    fn show_left(&self, py: Python<'_>, left: bool) -> PyResult<()> {
-        match self.bound() {
-            Some(bound) => bound.now.bind(py).setattr(intern!(py, "left"), left),
-            None => Ok(()),
+    fn show_left(&self, py: Python<'_>, left: bool) {
+        if let Some(bound) = self.bound() {
+            bound.now.set_flag(py, Field::Left, left);
         }
     }
 
@@ -131,15 +130,13 @@ impl Run {
 
     /// A batch that is left early has no prediction or no loss: those that are there are of an earlier
     /// one.
-    fn forget_batch_before(&self, py: Python<'_>, bound: &Binding) -> PyResult<()> {
-        let now = bound.now.bind(py);
+    fn forget_batch_before(&self, py: Python<'_>, bound: &Binding) {
         if !self.state.has_pred() {
-            now.setattr(intern!(py, "pred"), py.None())?;
+            bound.now.clear(py, Field::Pred);
         }
         if !self.state.has_loss() {
-            now.setattr(intern!(py, "loss_grad"), py.None())?;
+            bound.now.clear(py, Field::LossGrad);
         }
-        Ok(())
     }
 
     /// Feed the batch under way to a set's meter, unless that has been done by hand.
@@ -147,12 +144,12 @@ impl Run {
         if self.counted.load(Relaxed) {
             return Ok(());
         }
-        let (meter, now) = (bound.meter(set).bind(ctx.py()), bound.now.bind(ctx.py()));
-        if self.own_loop() && is_bare(now)? {
+        if self.own_loop() && is_bare(ctx.py(), &bound.now) {
             return Ok(()); // nothing was said of this batch
         }
         self.counted.store(true, Relaxed);
-        meter.get().update(ctx, now)
+        let meter = bound.meter(set).bind(ctx.py()).get();
+        meter.update(ctx, &bound.now)
     }
 
     /// Say on an exception where it was raised, once.
@@ -214,7 +211,7 @@ impl Run {
         schedule: &Bound<'_, Schedule>,
         train: Py<Meter>,
         valid: Py<Meter>,
-        now: Py<PyAny>,
+        now: &Bound<'_, PyAny>,
         draw: Option<Py<PyAny>>,
         own_loop: bool,
     ) -> PyResult<()> {
@@ -232,7 +229,7 @@ impl Run {
             core,
             meters: [train, valid],
             python: schedule.get().python_hooks(),
-            now,
+            now: Now::new(now)?,
             draw,
         };
         *self.binding.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binding));
@@ -276,7 +273,7 @@ impl Run {
         this.fire(slf, &bound, id)?;
         let skipped = this.state.batch_is_skipped();
         if skipped {
-            this.forget_batch_before(slf.py(), &bound)?;
+            this.forget_batch_before(slf.py(), &bound);
         }
         if let Some(set) = batch_end_of(id) {
             if !skipped {
@@ -355,7 +352,7 @@ impl Run {
             visit.call(&binding.schedule)?;
             visit.call(&binding.meters[0])?;
             visit.call(&binding.meters[1])?;
-            visit.call(&binding.now)?;
+            binding.now.traverse(&visit)?;
             visit.call(&binding.draw)?;
         }
         Ok(())
@@ -367,18 +364,9 @@ impl Run {
 }
 
 /// Whether a batch has neither a prediction nor a loss.
-fn is_bare(now: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = now.py();
-    for name in [
-        intern!(py, "pred"),
-        intern!(py, "loss_grad"),
-        intern!(py, "losses"),
-    ] {
-        if !now.getattr(name)?.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+fn is_bare(py: Python<'_>, now: &Now) -> bool {
+    let said = [Field::Pred, Field::LossGrad, Field::Losses];
+    said.iter().all(|&slot| now.get(py, slot).is_none())
 }
 
 /// Whether a flag was set; it is not any more. One thread writes: no exchange is needed.

@@ -7,10 +7,9 @@ use half::{bf16, f16};
 use lumbre_abi::layout;
 use lumbre_core::metrics::{Data, Reach, View};
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyCapsule, PyString};
+use pyo3::types::PyCapsule;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -76,47 +75,6 @@ struct Torch {
     tensor: Py<PyAny>,
     parameter: Py<PyAny>,
     is_neg: Py<PyAny>,
-    base: Property,
-    requires_grad: Property,
-}
-
-/// A property of tensors. Where it is written in C, its getter is called without looking it up.
-struct Property {
-    name: Py<PyString>,
-    descriptor: Option<Py<PyAny>>,
-}
-
-impl Property {
-    fn new(tensor: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
-        let py = tensor.py();
-        let descriptor = py
-            .import("inspect")?
-            .call_method1("getattr_static", (tensor, name))?;
-        let written_in_c = py.import("types")?.getattr("GetSetDescriptorType")?;
-        let is_getter = descriptor.get_type().is(&written_in_c);
-        Ok(Self {
-            name: PyString::intern(py, name).unbind(),
-            descriptor: is_getter.then(|| descriptor.unbind()),
-        })
-    }
-
-    /// Its value for a tensor.
-    fn of<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let Some(descriptor) = &self.descriptor else {
-            return object.getattr(self.name.bind(object.py()));
-        };
-        // SAFETY: `new` has seen that it is such a descriptor, `self` keeps it, and its table lives in
-        // the class that it describes; the object is of an exact class of torch that has it.
-        let result = unsafe {
-            let table = (*descriptor.as_ptr().cast::<ffi::PyGetSetDescrObject>()).d_getset;
-            match (*table).get {
-                Some(get) => get(object.as_ptr(), (*table).closure),
-                None => return object.getattr(self.name.bind(object.py())),
-            }
-        };
-        // SAFETY: a getter gives a new reference, or NULL with an exception set.
-        unsafe { Bound::from_owned_ptr_or_err(object.py(), result) }
-    }
 }
 
 impl Torch {
@@ -124,16 +82,6 @@ impl Torch {
     fn is_exact(&self, object: &Bound<'_, PyAny>) -> bool {
         let kind = object.get_type_ptr().cast();
         kind == self.tensor.as_ptr() || kind == self.parameter.as_ptr()
-    }
-
-    // Of exact tensors only.
-
-    fn is_view(&self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(!self.base.of(tensor)?.is_none())
-    }
-
-    fn needs_grad(&self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
-        self.requires_grad.of(tensor)?.is_truthy()
     }
 
     fn is_negated(&self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -161,8 +109,6 @@ fn torch(py: Python<'_>) -> PyResult<&Torch> {
                 read,
                 parameter: module.getattr("nn")?.getattr("Parameter")?.unbind(),
                 is_neg: tensor.getattr("is_neg")?.unbind(),
-                base: Property::new(&tensor, "_base")?,
-                requires_grad: Property::new(&tensor, "requires_grad")?,
                 tensor: tensor.unbind(),
             }),
             (major, _) => Err(PyRuntimeError::new_err(format!(
@@ -184,17 +130,7 @@ pub fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// `with` gets the tensor's view and must not run Python code: that could free or resize it.
 pub fn read<T>(object: &Bound<'_, PyAny>, with: impl FnOnce(View<'_>) -> T) -> PyResult<Option<T>> {
     let mut tensor = DlTensor::UNREAD;
-    let torch = torch(object.py())?;
-    if !torch.is_exact(object) {
-        return Ok(None);
-    }
-    // Most of what is read alone is a loss, of which both will be asked: here that costs no second
-    // exchange.
-    let known = Known {
-        is_view: Some(torch.is_view(object)?),
-        needs_grad: Some(torch.needs_grad(object)?),
-    };
-    if look(object, torch, &mut tensor, known)?.is_none() {
+    if look(object, torch(object.py())?, &mut tensor)?.is_none() {
         return Ok(None);
     }
     // SAFETY: `look` has filled it from a live tensor that the caller's `Bound` keeps, and no Python
@@ -210,17 +146,10 @@ pub fn read_pair<T>(
 ) -> PyResult<Option<T>> {
     let (mut one, mut two) = (DlTensor::UNREAD, DlTensor::UNREAD);
     let torch = torch(first.py())?;
-    if !torch.is_exact(first) {
+    if look(second, torch, &mut two)?.is_none() {
         return Ok(None);
     }
-    let known = Known {
-        is_view: Some(torch.is_view(first)?),
-        needs_grad: None,
-    };
-    if look(second, torch, &mut two, Known::default())?.is_none() {
-        return Ok(None);
-    }
-    match look(first, torch, &mut one, known)? {
+    match look(first, torch, &mut one)? {
         Some(Asked::No) => {}
         // What the second one told may hold no more.
         Some(Asked::Yes) if exchange(second, torch, &mut two) => {}
@@ -243,7 +172,7 @@ pub fn lend(py: Python<'_>, objects: &[Option<Py<PyAny>>; 3]) -> PyResult<[Optio
     for (object, place) in objects.iter().zip(&mut lent) {
         if let Some(object) = object.as_ref().map(|object| object.bind(py)) {
             let mut tensor = DlTensor::UNREAD;
-            let plain = look(object, torch, &mut tensor, Known::default())?.is_some();
+            let plain = look(object, torch, &mut tensor)?.is_some();
             *place = Some(if plain && is_readable(&tensor) {
                 Ok(tensor)
             } else {
@@ -306,66 +235,56 @@ pub fn describe(object: &Bound<'_, PyAny>) -> String {
     format!("a {layout}{kind} of {dtype} on {device}")
 }
 
-/// Whether anything was asked about a tensor that may have run Python code: with a torch-function mode
-/// on, torch asks that even for a property.
+/// Whether torch was asked about a tensor, which may have run Python code: under a torch-function mode.
 #[derive(Clone, Copy, PartialEq)]
 enum Asked {
     No,
     Yes,
 }
 
-/// What was asked about a tensor before the exchange.
-#[derive(Clone, Copy, Default)]
-struct Known {
-    is_view: Option<bool>,
-    needs_grad: Option<bool>,
-}
-
 /// Have torch say where a tensor lies; `None` when its memory cannot be read as it is. What is told
 /// is true until the next Python code runs.
 ///
 /// The exchange ignores the negative bit, and to ask torch for it costs as much as a small metric.
-/// Integers are not asked: what torch's public functions make of a negated float is resolved. A
-/// negated float is a view of a complex tensor, with gaps between its elements unless it has but
-/// one. What is no view cannot be one; only, in inference mode torch does not say what is a view.
+/// What torch's public functions make with that bit is the imaginary part of a complex tensor: floats
+/// with a gap after each one, the first of which lies where no real part can. Of others it is not
+/// asked.
 fn look(
     object: &Bound<'_, PyAny>,
     torch: &Torch,
     tensor: &mut DlTensor,
-    known: Known,
 ) -> PyResult<Option<Asked>> {
     if !exchange(object, torch, tensor) {
         return Ok(None);
     }
-    if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
+    if !may_be_negated(tensor) {
         return Ok(Some(Asked::No));
+    }
+    if torch.is_negated(object)? {
+        return Ok(None);
+    }
+    Ok(exchange(object, torch, tensor).then_some(Asked::Yes))
+}
+
+/// Whether a tensor that was exchanged just now may be the imaginary part of a complex one.
+fn may_be_negated(tensor: &DlTensor) -> bool {
+    if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
+        return false;
+    }
+    // A complex number lies at a multiple of its own size, which is a power of two.
+    let address = (tensor.data.addr() as u64).wrapping_add(tensor.byte_offset);
+    let complex = u64::from(tensor.dtype.bits / 8) * 2;
+    if address & complex.saturating_sub(1) != 0 {
+        return true;
     }
     // SAFETY: torch has filled it in a moment ago, and nothing has run since.
     let (shape, strides) = unsafe { dims(tensor) };
-    let (mut expected, mut has_gaps) = (1, false);
-    for (&size, &stride) in shape.iter().zip(strides).rev() {
-        has_gaps |= size != 1 && stride != expected;
+    let mut expected = 1;
+    shape.iter().zip(strides).rev().any(|(&size, &stride)| {
+        let has_gap = size != 1 && stride != expected;
         expected *= size;
-    }
-    let mut asked = Asked::No;
-    let mut ask = |known: Option<bool>, ask: fn(&Torch, &Bound<'_, PyAny>) -> PyResult<bool>| {
-        known.map_or_else(
-            || {
-                asked = Asked::Yes;
-                ask(torch, object)
-            },
-            Ok,
-        )
-    };
-    let may_be_negated = has_gaps
-        || ask(known.is_view, Torch::is_view)?
-        // What needs a gradient was not made in inference mode: most losses.
-        || (expected <= 1 && !ask(known.needs_grad, Torch::needs_grad)?);
-    if may_be_negated && ask(None, Torch::is_negated)? {
-        return Ok(None);
-    }
-    let still = asked == Asked::No || exchange(object, torch, tensor);
-    Ok(still.then_some(asked))
+        has_gap
+    })
 }
 
 /// Fill in what torch says of a tensor; false when it is no plain one in the CPU's memory.

@@ -140,9 +140,9 @@ unsafe extern "C" fn stop(call: *const Call, reason: Text) {
 unsafe extern "C" fn skip_batch(call: *const Call) {
     // SAFETY: as in `batch_size`.
     unsafe {
-        give(call, NOWHERE, |lent| {
+        wish(call, |lent| {
             let run = lent.frame.run;
-            run.get().skip_batch(run.py()).map(Some).map_err(carry)
+            run.get().skip_batch(run.py());
         });
     }
 }

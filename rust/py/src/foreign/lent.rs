@@ -16,6 +16,7 @@ use pyo3::types::{PyList, PyTuple};
 use crate::error::carry;
 use crate::frame::Frame;
 use crate::grad::switch_on;
+use crate::now::Field;
 use crate::tensor;
 
 use super::answers::CALL;
@@ -136,13 +137,13 @@ impl Lent<'_> {
         let (run, py) = (self.frame.run, self.frame.run.py());
         let state = self.frame.state();
         if let Some(bound) = run.get().bound().filter(|_| state.in_batch()) {
-            let now = bound.now.bind(py);
-            let batch = now.getattr(intern!(py, "batch"))?;
+            let now = &bound.now;
+            let batch = now.get(py, Field::Batch);
             let (input, target) = input_and_target(run, &batch)?;
             objects[0] = some(input);
             objects[1] = some(target);
             if state.has_pred() {
-                objects[2] = some(now.getattr(intern!(py, "pred"))?);
+                objects[2] = some(now.get(py, Field::Pred));
             }
         }
         let lent = None;
