@@ -181,9 +181,13 @@ def test_what_was_written_stays_and_the_file_is_closed_after_an_exception(
 
 def test_a_path_that_cannot_be_written_fails_before_the_first_epoch(tmp_path: Path) -> None:
     began = []
-    (tmp_path / "log").mkdir()
-    with pytest.raises(OSError, match="log"):
-        fit(Scale, CSVLogger(tmp_path / "log"), at("on_epoch_begin", lambda ctx: began.append(1)))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        fit(
+            Scale,
+            CSVLogger(tmp_path / "file" / "log"),
+            at("on_epoch_begin", lambda ctx: began.append(1)),
+        )
     assert began == []
 
 
@@ -199,6 +203,11 @@ def test_a_folder_is_no_file(path: str) -> None:
         ArgumentError, match=r"CSVLogger: path is the name of a file; got the folder .*'.*log'"
     ):
         CSVLogger(path)
+
+
+def test_a_folder_that_is_there_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="got the folder"):
+        CSVLogger(tmp_path)
 
 
 def test_only_the_main_process_writes(tmp_path: Path) -> None:

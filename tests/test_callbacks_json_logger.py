@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import lumbre as lb
 from epochs import Epochs, log, stopped_and_resumed
 from lumbre.callbacks import JSONLogger
-from lumbre.errors import ArgumentTypeError
+from lumbre.errors import ArgumentError, ArgumentTypeError
 from runs import Scale, at, fit
 
 
@@ -117,9 +117,18 @@ def test_a_new_fit_begins_the_file_anew_and_not_before_its_first_epoch(tmp_path:
 
 def test_a_path_that_cannot_be_written_fails_before_the_first_epoch(tmp_path: Path) -> None:
     began: list[int] = []
+    (tmp_path / "file").touch()
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
-        fit(Scale, JSONLogger(tmp_path), at("on_epoch_begin", lambda ctx: began.append(1)))
+        fit(
+            Scale,
+            JSONLogger(tmp_path / "file" / "log"),
+            at("on_epoch_begin", lambda ctx: began.append(1)),
+        )
     assert began == []
+    with pytest.raises(
+        ArgumentError, match="JSONLogger: path is the name of a file; got the folder"
+    ):
+        JSONLogger(tmp_path)
     with pytest.raises(ArgumentTypeError, match="JSONLogger: path is the name of a file; got 3"):
         JSONLogger(3)  # type: ignore[arg-type]
 

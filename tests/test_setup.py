@@ -331,7 +331,9 @@ def test_a_factory_that_makes_no_module_is_refused() -> None:
     [
         (3, "3 is no metric.*subclass of lb.Metric"),
         ([nn.MSELoss()], r"MSELoss\(\) is no metric"),
-        (["accuracy"], "'accuracy' is no metric"),
+        (["accuracy"], r"the name 'accuracy' where a metric is due: write lb.metrics.Accuracy\(\)"),
+        ("top_k_accuracy", r"write lb.metrics.TopKAccuracy\(\)"),
+        (["mean_squared_error"], "write an instance, such as lb.metrics"),
         (lb.metrics.Accuracy, r"the class Accuracy where an instance is due: write Accuracy\("),
         ([lb.metrics.Accuracy], "the class Accuracy where an instance is due"),
     ],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor
 from torch.nn import Module
 
-from lumbre._core import Meter
+from lumbre._core import Meter, nearest
 from lumbre.errors import ArgumentTypeError, MetricError
 
 if TYPE_CHECKING:
@@ -245,11 +245,26 @@ def _as_metric(value: Any) -> Metric:
         from lumbre.metrics.mean import Mean
 
         return Mean(value)
+    if isinstance(value, str):
+        raise ArgumentTypeError(
+            f"metrics holds the name {value!r} where a metric is due: write {_meant_by(value)}."
+        )
     raise ArgumentTypeError(
         f"{value!r} is no metric. A metric is an instance of a subclass of lb.Metric, of one made "
         "by lb.metric(...), or of a torchmetrics.Metric; or a function of predictions and target. "
         "A loss becomes one by lb.metrics.Mean(loss)."
     )
+
+
+def _meant_by(name: str) -> str:
+    """How the metric of that name is made, as far as a name tells."""
+    from lumbre import metrics
+
+    known = {
+        each.lower(): each for each in metrics.__all__ if each != "Mean"
+    }  # it takes a function
+    near = nearest(name.lower().replace("_", ""), list(known))
+    return f"lb.metrics.{known[near]}()" if near else "an instance, such as lb.metrics.Accuracy()"
 
 
 def _is_torchmetric(value: Any) -> bool:

@@ -36,7 +36,7 @@ class EpochLog(Callback):
                 f"{type(self).__name__}: path is the name of a file; got {path!r}."
             )
         text = os.fsdecode(path)
-        if not text or text.endswith(("/", os.sep)):
+        if not text or text.endswith(("/", os.sep)) or os.path.isdir(text):
             raise ArgumentError(
                 f"{type(self).__name__}: path is the name of a file; got the folder {text!r}. Name "
                 f"one in it: {os.path.join(text, 'log')!r}."
