@@ -1,9 +1,13 @@
 """Small runs that many tests share, and callbacks that look at them."""
 
+import builtins
+import pickle
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -98,3 +102,20 @@ class Watched:
     def alive(self) -> Iterator[Any]:
         assert self.refs, "no run was seen"
         return (ctx for ref in self.refs if (ctx := ref()) is not None)
+
+
+@contextmanager
+def without_pickle() -> Iterator[None]:
+    """A block in which pickle, torch.load, torch.save, eval or exec fail the test."""
+
+    def banned(*_: Any, **__: Any) -> None:
+        pytest.fail("pickle, torch.load, torch.save, eval or exec was called")
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("dump", "dumps", "load", "loads", "Pickler", "Unpickler"):
+            patched.setattr(pickle, name, banned)
+        for name in ("load", "save"):
+            patched.setattr(torch, name, banned)
+        for name in ("eval", "exec"):
+            patched.setattr(builtins, name, banned)
+        yield

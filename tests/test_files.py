@@ -1,7 +1,5 @@
 """Fitted models and weights that are saved and loaded, here and in another process."""
 
-import builtins
-import pickle
 import subprocess
 import sys
 import warnings
@@ -26,7 +24,7 @@ from lumbre.errors import (
     SaveError,
 )
 from lumbre.saved_tree import QualifiedName
-from runs import at
+from runs import at, without_pickle
 
 X, Y = torch.randn(24, 4), torch.arange(24) % 3
 CPU = lb.Accelerator(cpu=True)
@@ -440,19 +438,8 @@ def test_a_fitted_file_that_lacks_something_is_refused(tmp_path: Path) -> None:
 # --- no pickle ----------------------------------------------------------------------------------
 
 
-def test_no_pickle_and_no_code_is_used_on_the_way(
-    tmp_path: Path, fitted: lb.Fitted, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def banned(*_: Any, **__: Any) -> None:
-        pytest.fail("pickle, torch.load, torch.save, eval or exec was called")
-
-    with monkeypatch.context() as patched:
-        for name in ("dump", "dumps", "load", "loads", "Pickler", "Unpickler"):
-            patched.setattr(pickle, name, banned)
-        for name in ("load", "save"):
-            patched.setattr(torch, name, banned)
-        for name in ("eval", "exec"):
-            patched.setattr(builtins, name, banned)
+def test_no_pickle_and_no_code_is_used_on_the_way(tmp_path: Path, fitted: lb.Fitted) -> None:
+    with without_pickle():
         fitted.save(tmp_path / "net")
         loaded = lb.load(tmp_path / "net", Net)
         lb.save_model_weights(loaded, tmp_path / "weights")

@@ -297,20 +297,22 @@ def test_an_optimizer_that_moves_first_gets_a_true_evaluation() -> None:
     assert same(trainable.fit(data(), epochs=1, verbose=False).model, expected)
 
 
-def test_a_step_of_ones_own_gives_its_closure() -> None:
-    class Own(Wrapped):
-        def step(self, ctx: Any) -> None:
-            def closure() -> Tensor:
-                ctx.opt.zero_grad()
-                with torch.enable_grad():
-                    loss = nn.functional.mse_loss(self(ctx.input), ctx.target)
-                loss.backward()
-                return loss
+class WithClosure(Wrapped):
+    def evaluate_again(self, ctx: Any) -> Tensor:
+        ctx.opt.zero_grad()
+        with torch.enable_grad():
+            loss = nn.functional.mse_loss(self(ctx.input), ctx.target)
+        loss.backward()
+        return loss
 
+
+def test_a_step_of_ones_own_gives_its_closure() -> None:
+    class Own(WithClosure):
+        def step(self, ctx: Any) -> None:
             ctx.pred = self(ctx.input)
             ctx.loss = nn.functional.mse_loss(ctx.pred, ctx.target)
             if ctx.training:
-                ctx.step_optimizer(closure=closure)
+                ctx.step_optimizer(closure=lambda: self.evaluate_again(ctx))
 
     fitted = fit(Own(), optimizer=torch.optim.LBFGS)
     assert same(fitted.model, lbfgs_by_hand(2))
@@ -319,19 +321,12 @@ def test_a_step_of_ones_own_gives_its_closure() -> None:
 
 
 def test_a_batch_that_was_not_differentiated_is_no_place_where_lbfgs_stands() -> None:
-    class Own(Wrapped):
+    class Own(WithClosure):
         def step(self, ctx: Any) -> None:
-            def closure() -> Tensor:
-                ctx.opt.zero_grad()
-                with torch.enable_grad():
-                    loss = nn.functional.mse_loss(self(ctx.input), ctx.target)
-                loss.backward()
-                return loss
-
             ctx.forward()
             ctx.compute_loss()
             if ctx.training:
-                ctx.step_optimizer(closure=closure)
+                ctx.step_optimizer(closure=lambda: self.evaluate_again(ctx))
 
     fitted = fit(Own(), optimizer=torch.optim.LBFGS)
     assert same(fitted.model, lbfgs_by_hand(2))

@@ -172,9 +172,25 @@ pub(super) fn is_nan<K: Copy + PartialEq>(x: K) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{strides_of, tensor};
+    use super::super::testing::{plain, strides_of, tensor};
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_single_nan_is_seen_wherever_it_is() {
+        for classes in (1..50).chain([64, 79]) {
+            for bad in 0..classes {
+                let mut scores = vec![0.0; 3 * classes];
+                scores[classes + bad] = f64::NAN;
+                let preds = plain("float32", &[3, i64::try_from(classes).unwrap()], &scores);
+                let target = plain("int64", &[3], &[0.0; 3]);
+                let mut found = Vec::new();
+                let visit = |_: &[i64], predicted: &[u32]| found.extend_from_slice(predicted);
+                each_prediction("X", &preds.view(), &target.view(), visit).unwrap();
+                assert_eq!(found, [0, u32::try_from(classes).unwrap(), 0], "{bad}");
+            }
+        }
+    }
 
     proptest! {
         #[test]
