@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Four looks at the unsafe code of the callback ABI, for `make sanitize`. Each says what it lacks
+# Five looks at the unsafe code, most of all at that of the callback ABI, for `make sanitize`. Each says what it lacks
 # where it cannot run; the last lines say which ran. Fails if one that ran found something, or none ran.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -86,7 +86,15 @@ run_fuzz() {
   done
 }
 
-for name in miri asan valgrind fuzz; do lane "$name"; done
+# Every test of the package, with Python's garbage collector at nearly every new object.
+collector_lacks() {
+  "$PYTHON" -c "import xdist, lumbre" >/dev/null || echo "no environment with lumbre and its tests (make dev)"
+}
+run_collector() {
+  PYTHONPATH=tests "$PYTHON" -m pytest -q -p no:cacheprovider -p collecting -n auto tests
+}
+
+for name in miri asan valgrind fuzz collector; do lane "$name"; done
 
 echo
 echo "ran and found nothing: ${ran[*]:-none}"

@@ -31,10 +31,7 @@ pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Toke
                 crate = "::lumbre_abi::pyo3", name = #name, module = #module,
                 dict, weakref, subclass, frozen
             )]
-            pub struct #class {
-                exported: ::lumbre_abi::python::Held<#ty>,
-                shown: ::std::string::String,
-            }
+            pub struct #class(::lumbre_abi::python::Held<#ty>);
 
             impl ::lumbre_abi::python::HasClass for #ty {
                 type Class = #class;
@@ -49,13 +46,13 @@ pub fn class(block: &Block, options: &Options, attributes: &[Attribute]) -> Toke
                     &self,
                     py: pyo3::Python<'py>,
                 ) -> pyo3::PyResult<pyo3::Bound<'py, pyo3::types::PyCapsule>> {
-                    ::lumbre_abi::python::capsule(py, &self.exported)
+                    ::lumbre_abi::python::capsule(py, &self.0)
                 }
 
                 fn __repr__(
                     slf: &pyo3::Bound<'_, Self>,
                 ) -> pyo3::PyResult<::std::string::String> {
-                    ::lumbre_abi::python::repr(slf, &slf.get().shown)
+                    ::lumbre_abi::python::repr(slf.as_any(), &slf.get().0)
                 }
 
                 #state
@@ -72,12 +69,9 @@ fn constructor(block: &Block) -> Tokens {
         return quote! {
             #[new]
             fn new(py: pyo3::Python<'_>) -> pyo3::PyResult<Self> {
-                ::core::result::Result::Ok(Self {
-                    exported: ::lumbre_abi::python::make(
-                        py, <#ty as ::core::default::Default>::default
-                    )?,
-                    shown: ::lumbre_abi::python::shown(&[]),
-                })
+                let shown = ::std::string::String::new();
+                let new = <#ty as ::core::default::Default>::default;
+                ::lumbre_abi::python::make(py, shown, new).map(Self)
             }
         };
     };
@@ -99,10 +93,7 @@ fn constructor(block: &Block) -> Tokens {
         #[pyo3(signature = (#(#signature),*), text_signature = #signature_text)]
         fn new(#py: pyo3::Python<'_>, #(#names: #types),*) -> pyo3::PyResult<Self> {
             let #shown = ::lumbre_abi::python::shown(&[#((#texts, &#names)),*]);
-            ::core::result::Result::Ok(Self {
-                exported: ::lumbre_abi::python::make(#py, move || #ty::new(#(#names),*))?,
-                shown: #shown,
-            })
+            ::lumbre_abi::python::make(#py, #shown, move || #ty::new(#(#names),*)).map(Self)
         }
     }
 }
@@ -115,13 +106,13 @@ fn state(cfg: &[Attribute]) -> Tokens {
             &self,
             py: pyo3::Python<'py>,
         ) -> pyo3::PyResult<pyo3::Bound<'py, pyo3::PyAny>> {
-            ::lumbre_abi::python::state_dict(py, &self.exported)
+            ::lumbre_abi::python::state_dict(py, &self.0)
         }
 
         #(#cfg)*
         /// Take up a state that `state_dict` gave.
         fn load_state_dict(&self, state: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<()> {
-            ::lumbre_abi::python::load_state_dict(&self.exported, state)
+            ::lumbre_abi::python::load_state_dict(&self.0, state)
         }
     }
 }
@@ -132,12 +123,12 @@ fn collected(ty: &Ident) -> Tokens {
             &self,
             visit: pyo3::gc::PyVisit<'_>,
         ) -> ::core::result::Result<(), pyo3::gc::PyTraverseError> {
-            let seen = self.exported.alone(|callback| #ty::traverse(callback, visit));
+            let seen = self.0.alone(|callback| #ty::traverse(callback, visit));
             seen.unwrap_or(::core::result::Result::Ok(()))
         }
 
         fn __clear__(&self) {
-            self.exported.alone(|callback| #ty::clear(callback));
+            self.0.alone(|callback| #ty::clear(callback));
         }
     }
 }

@@ -1,8 +1,6 @@
 //! The Python side of a callback: its class, and the capsule that lumbre asks for.
 
 use std::fmt::Debug;
-use std::mem::ManuallyDrop;
-use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
@@ -30,26 +28,37 @@ pub fn add<T: HasClass>(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<T::Class>()
 }
 
-/// The callback in its Python object.
+/// What the Python object of a callback is made of.
 ///
-/// When it ends with the object it may run Python, and an exception may be under way: that one is put
-/// aside for as long.
-pub struct Held<T: Callback>(ManuallyDrop<Exported<T>>);
+/// The object is in the garbage collector's sight before this is written into it, and a collection in
+/// between finds zeros. So it is nothing but a box that may be missing: to Rust, zeros are `None`.
+pub struct Held<T: Callback>(Option<Box<Made<T>>>);
 
-impl<T: Callback> Deref for Held<T> {
-    type Target = Exported<T>;
+struct Made<T> {
+    exported: Exported<T>,
+    /// The arguments, as `repr` shows them.
+    shown: String,
+}
 
-    fn deref(&self) -> &Exported<T> {
-        &self.0
+impl<T: Callback> Held<T> {
+    fn made(&self) -> PyResult<&Made<T>> {
+        self.0.as_deref().ok_or_else(|| {
+            let name = T::ABOUT.name;
+            PyRuntimeError::new_err(format!("this {name} is still being made"))
+        })
+    }
+
+    /// As [`Exported::alone`], for the garbage collector.
+    pub fn alone<R>(&self, with: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.0.as_ref().and_then(|made| made.exported.alone(with))
     }
 }
 
 impl<T: Callback> Drop for Held<T> {
+    /// The callback may run Python when it ends, and an exception may be under way: that one is put
+    /// aside for as long.
     fn drop(&mut self) {
-        aside(|| {
-            // SAFETY: it is dropped here and nowhere else, and never used again.
-            unsafe { ManuallyDrop::drop(&mut self.0) }
-        });
+        aside(|| drop(self.0.take()));
     }
 }
 
@@ -85,8 +94,9 @@ fn aside(act: impl FnOnce()) {
 /// The callback has panicked, or Python has no memory for a capsule.
 pub fn capsule<'py, T: Callback>(
     py: Python<'py>,
-    exported: &Exported<T>,
+    held: &Held<T>,
 ) -> PyResult<Bound<'py, PyCapsule>> {
+    let exported = &held.made()?.exported;
     if exported.has_panicked() {
         return Err(PyRuntimeError::new_err(format!(
             "{} {PANICKED}",
@@ -120,7 +130,7 @@ unsafe extern "C" fn end_of_capsule(capsule: *mut ffi::PyObject) {
 }
 
 /// What a constructor may give: the callback, or a `Result` of it.
-pub trait Made<T> {
+pub trait Maker<T> {
     /// The callback.
     ///
     /// # Errors
@@ -128,13 +138,13 @@ pub trait Made<T> {
     fn made(self) -> Result<T>;
 }
 
-impl<T> Made<T> for T {
+impl<T> Maker<T> for T {
     fn made(self) -> Result<T> {
         Ok(self)
     }
 }
 
-impl<T, E: Into<Error>> Made<T> for Result<T, E> {
+impl<T, E: Into<Error>> Maker<T> for Result<T, E> {
     fn made(self) -> Result<T> {
         self.map_err(Into::into)
     }
@@ -144,12 +154,14 @@ impl<T, E: Into<Error>> Made<T> for Result<T, E> {
 ///
 /// # Errors
 /// As it says.
-pub fn make<T: Callback, M: Made<T>>(
+pub fn make<T: Callback, M: Maker<T>>(
     py: Python<'_>,
+    shown: String,
     constructor: impl FnOnce() -> M,
 ) -> PyResult<Held<T>> {
     let made = quiet::<T, _>(py, PyValueError::new_err, || constructor().made())?;
-    Ok(Held(ManuallyDrop::new(Exported::new(made))))
+    let exported = Exported::new(made);
+    Ok(Held(Some(Box::new(Made { exported, shown }))))
 }
 
 /// The state, as `state_dict` gives it: bytes, or what the JSON says.
@@ -158,8 +170,9 @@ pub fn make<T: Callback, M: Made<T>>(
 /// What the callback's `save` says, or that it gave no JSON.
 pub fn state_dict<'py, T: Callback>(
     py: Python<'py>,
-    exported: &Exported<T>,
+    held: &Held<T>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let exported = &held.made()?.exported;
     match quiet::<T, _>(py, PyRuntimeError::new_err, || exported.save())? {
         Saved::Bytes(bytes) => Ok(PyBytes::new(py, &bytes).into_any()),
         Saved::Json(text) => {
@@ -178,10 +191,8 @@ pub fn state_dict<'py, T: Callback>(
 ///
 /// # Errors
 /// What the callback's `load` says, or the state is neither bytes nor JSON.
-pub fn load_state_dict<T: Callback>(
-    exported: &Exported<T>,
-    state: &Bound<'_, PyAny>,
-) -> PyResult<()> {
+pub fn load_state_dict<T: Callback>(held: &Held<T>, state: &Bound<'_, PyAny>) -> PyResult<()> {
+    let exported = &held.made()?.exported;
     let saved = if let Ok(bytes) = state.cast::<PyBytes>() {
         Saved::Bytes(bytes.as_bytes().to_vec())
     } else {
@@ -204,11 +215,9 @@ pub fn shown(arguments: &[(&str, &dyn Debug)]) -> String {
 ///
 /// # Errors
 /// The class has no name.
-pub fn repr<T>(object: &Bound<'_, T>, arguments: &str) -> PyResult<String> {
-    Ok(format!(
-        "{}({arguments})",
-        object.as_any().get_type().name()?
-    ))
+pub fn repr<T: Callback>(object: &Bound<'_, PyAny>, held: &Held<T>) -> PyResult<String> {
+    let (name, shown) = (object.get_type().name()?, &held.made()?.shown);
+    Ok(format!("{name}({shown})"))
 }
 
 /// The text of a value, as Python would write it where that is easy.
