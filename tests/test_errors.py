@@ -464,16 +464,20 @@ def test_an_empty_loader_is_refused() -> None:
         assert "drop_last=False" in str(error)
 
 
-def test_a_batch_that_is_no_pair_is_refused_where_a_target_is_needed() -> None:
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [(nn.MSELoss(), "MSELoss"), (nn.functional.mse_loss, "mse_loss")],
+)
+def test_a_batch_that_is_no_pair_is_refused_where_a_target_is_needed(loss: Any, name: str) -> None:
     error = caught_from(
         lambda: (
-            lb.setup(nn.Linear, nn.MSELoss(), torch.optim.SGD)
+            lb.setup(nn.Linear, loss, torch.optim.SGD)
             .set_hparams(in_features=2, out_features=1)
             .fit(torch.ones(4, 2), verbose=False)
         ),
         errors.DataError,
     )
-    assert "MSELoss needs a target" in str(error)
+    assert f"{name} needs a target" in str(error)
     assert "(4, 2)" in str(error)
     assert "(input, target)" in str(error)
 

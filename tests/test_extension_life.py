@@ -15,7 +15,7 @@ import lumbre as lb
 from forge import ext, in_a_process_of_its_own
 from lumbre._core import NativeCallback
 from lumbre.errors import ExtensionError
-from runs import Scale, at, fit, numbered
+from runs import Scale, Watched, at, fit, numbered
 
 
 @pytest.fixture
@@ -117,6 +117,16 @@ def test_one_that_is_being_made_can_be_collected_around() -> None:
     # then if it is time. The loop makes it time, and keeps what would spare Python a new dict.
     seen = in_a_process_of_its_own("-c", COLLECTED_WHILE_MADE).split("\n")
     assert set(seen) <= {"", "this Calls is still being made"}
+
+
+def test_a_run_that_a_callback_holds_is_collected_when_it_is_over() -> None:
+    held = Watched()
+    kept: list[Any] = []
+    fit(Scale, ext.Calls(kept.append), held.callback())
+    assert list(held.alive())
+    del kept
+    gc.collect()
+    assert not list(held.alive())
 
 
 # --- drops --------------------------------------------------------------------------------------

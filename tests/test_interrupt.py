@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import lumbre as lb
+from forge import in_a_process_of_its_own
 from runs import Scale, Trace, at, fit, numbered
 
 IN_FIT = [h for h in lb.HOOKS if "predict" not in h]
@@ -343,6 +344,57 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
         signal.signal(signal.SIGINT, before)
     assert fitted.stop_reason is None
     assert len(fitted.records["metrics"]["train"]) == 2
+
+
+IN_A_DAEMON = """
+import sys
+import threading
+import time
+
+import torch
+
+import lumbre as lb
+from forge import ext
+from runs import Scale, at, fit, numbered
+
+what = sys.argv[1]
+begun = threading.Event()
+
+
+def slow(*_):
+    begun.set()
+    time.sleep(0.01)
+    return torch.tensor(1.0)
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        while True:
+            slow()
+            yield torch.ones(1), torch.ones(1)
+
+
+def run():
+    own = {"callback": [at("on_train_batch_end", slow)], "extension": [ext.Calls(slow)]}
+    own = [*own.get(what, []), at("on_interrupt", lambda ctx: print("interrupted"))]
+    data = Endless() if what == "loader" else numbered(9)
+    trainable = lb.setup(Scale, torch.nn.MSELoss(), torch.optim.SGD, [slow] * (what == "metric"))
+    trainable.set_opt_hparams(lr=0.0).fit(data, epochs=10**6, callbacks=own, verbose=False)
+    print("returned")
+
+
+threading.Thread(target=run, daemon=True).start()
+begun.wait()
+time.sleep(0.03)
+print("end")
+"""
+
+
+@pytest.mark.parametrize("what", ["callback", "extension", "metric", "loader"])
+def test_a_run_in_a_daemon_thread_ends_before_the_interpreter(what: str) -> None:
+    # Python cuts such a thread off in mid-call, which no frame of Rust survives.
+    told = in_a_process_of_its_own("-c", IN_A_DAEMON, what).split()
+    assert told[:2] == ["end", "interrupted"]
 
 
 def test_a_run_in_a_thread_leaves_the_signals_alone() -> None:

@@ -17,7 +17,7 @@ from sklearn import metrics as sklearn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lumbre as lb
-from lumbre._core import NativeMetric
+from lumbre._core import NativeMetric, Run
 from lumbre.errors import (
     ArgumentTypeError,
     DTypeError,
@@ -587,3 +587,41 @@ def test_a_prediction_of_several_parts_is_refused_with_a_way_to_pick_one() -> No
     first = First()
     first.update(two, target)
     assert first.compute() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "rows", "columns"),
+    [
+        (lb.metrics.F1, 1, 2**46),
+        (lb.metrics.ConfusionMatrix, 1, 2**46),
+        (lb.metrics.MulticlassAUROC, 1, 2**46),
+        (lb.metrics.MulticlassAUROC, 2**46, 2),
+        (lb.metrics.R2, 1, 2**46),
+    ],
+)
+def test_a_tensor_larger_than_memory_is_refused_and_counts_for_nothing(make, rows, columns):
+    # One number, seen so many times: four bytes, of which petabytes would be counted.
+    preds = torch.zeros(1, 1).expand(rows, columns)
+    target = preds if make is lb.metrics.R2 else torch.zeros(1, dtype=torch.int64).expand(rows)
+    metric = make()
+    before = repr(metric.compute())
+    with pytest.raises(MetricError, match=r"no (memory|room) for"):
+        metric.update(preds, target)
+    assert repr(metric.compute()) == before
+
+
+@pytest.mark.parametrize("where", ["option", "log"])
+def test_a_number_may_change_the_dict_that_it_is_in(where):
+    class Number:
+        def __float__(self):
+            given["more"] = 1.0
+            return 0.5
+
+    given = {"threshold": Number()}
+    if where == "option":
+        assert NativeMetric("BinaryAccuracy", given).cut == 0.5
+    else:
+        run = Run()
+        run.log_metrics("train", 1, given, True)
+        assert run.get_metrics("train") == {"threshold": 0.5}
+    assert "more" in given

@@ -201,6 +201,11 @@ def test_evenly_spaced_thresholds_give_the_value_of_torchmetrics(count, dtype, m
     assert value == pytest.approx(oracle(preds, target).item(), abs=1e-6)
 
 
+def test_more_thresholds_than_memory_are_refused():
+    with pytest.raises(MetricError, match="at most 1000000 numbers, got 1000000000000"):
+        BinaryAUROC(thresholds=range(10**12))
+
+
 @pytest.mark.filterwarnings("ignore:BinaryAUROC is too small")
 @pytest.mark.parametrize(
     "thresholds", [[0.0, 1.0], [0.0, 0.25, 0.5, 1.0], [0.3, 0.6], [0.5, 0.75, 1.0]], ids=str

@@ -23,6 +23,14 @@ def test_what_is_kept_in_no_slot_is_refused(name: str, kind: str) -> None:
         Batches(Run(), type("Other", (), body)(), [], None, RuntimeError)
 
 
+def test_slots_that_a_class_has_borrowed_are_refused() -> None:
+    # They tell where objects of another class have their fields: here that is past the end.
+    borrowed = {name: vars(Now)[name] for name in Now.__slots__}
+    small = type("Small", (), {"__slots__": (), **borrowed})()
+    with pytest.raises(TypeError, match="in no slot"):
+        Batches(Run(), small, [], None, RuntimeError)
+
+
 def test_what_was_in_a_slot_is_let_go_once() -> None:
     batch = [torch.randn(4, 2), torch.randint(2, (4,))]
     counts = [sys.getrefcount(each) for each in (batch, *batch)]

@@ -218,6 +218,20 @@ def test_the_numbered_name_is_what_errors_and_stops_say() -> None:
 # --- the table ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("length", [200, 201, 70_000])
+def test_a_name_may_be_too_long_for_the_table(length: int) -> None:
+    class Mine(lb.Callback):
+        def on_fit_begin(self, ctx: Any) -> None: ...
+
+    Mine.__name__ = "ü" * length
+    lines = repr(lb.schedule([Mine()])).splitlines()
+    assert ["ü" * length, "Python"] in [line.split()[:2] for line in lines]
+    others = [len(line) for line in lines if "ü" not in line]
+    # Characters are counted, not bytes.
+    assert (max(others) > 200) == (length <= 200)
+    assert max(others) < 200 + 40
+
+
 def test_the_repr_is_a_table_of_who_runs_where() -> None:
     class Mine(lb.Callback):
         weight = -1

@@ -179,6 +179,27 @@ def test_what_does_not_fit_is_refused_before_anything_is_changed(
     assert torch.equal(model.weight, before)
 
 
+def test_an_epoch_that_no_run_reaches_is_refused_before_anything_is_changed() -> None:
+    state = state_of()
+    state["model"]["weight"].fill_(77)
+    state["progress"]["epoch"] = 2**40
+    model = Scale()
+    with pytest.raises(ArgumentError, match="10000000 epochs, got epoch 1099511627776"):
+        resumed(state, lambda: model, epochs=2**41)
+    assert model.weight != 77
+
+
+def test_what_was_called_once_is_still_known_when_the_run_is_over() -> None:
+    class Once(lb.Callback):
+        @lb.once
+        def on_train_begin(self, ctx: Any) -> None:
+            kept.append(ctx)
+
+    kept: list[Any] = []
+    fit(Scale, Once())
+    assert kept[0].state_dict()["progress"]["used_once"] == [["Once", "on_train_begin"]]
+
+
 def test_a_name_that_the_model_does_not_have_is_named() -> None:
     state = state_of(Wide)
     with pytest.raises(ArgumentError, match="more is not in the model; weight has the shape"):

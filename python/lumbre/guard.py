@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from lumbre import at_exit
 from lumbre.blame import part_of
 from lumbre.step import clear_gradients, set_grad
 
@@ -55,6 +56,7 @@ class RunGuard:
         for each in self._bound:
             _bind(each, ctx)
         self._sigint = self._take_sigint()
+        at_exit.watch(ctx)
         return self
 
     def __exit__(
@@ -113,6 +115,10 @@ class RunGuard:
         # The quiet step holds the place where it is kept, and with it the model.
         ctx.step = None
         ctx._pass = None
+        # Nor may ctx hold the callbacks in Rust: what these hold they show to the garbage collector
+        # only when no run can call them any more.
+        ctx.unbind()
+        at_exit.forget(ctx)
         self._bound, self._before, self._modes = [], [], []
 
     def _take_sigint(self) -> Any:

@@ -67,16 +67,17 @@ def state_of(ctx: Context) -> dict[str, Any]:
 def restore(ctx: Context, state: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
     """Make a run go on from a state; `parts` says from which parts of it."""
     _check(ctx, state, [part for part, wanted in parts.items() if wanted])
+    if parts["progress"]:
+        # First, as it refuses what makes no sense.
+        progress = state["progress"]
+        ctx.resume(progress["epoch"], progress["step_count"], progress["stop_reason"])
+        ctx.use_once([(name, hook) for name, hook in progress["used_once"]])
     if parts["model"]:
         ctx.accelerator.unwrap(ctx.model).load_state_dict(state["model"])
     if parts["optimizers"]:
         _restore_optimizers(ctx, state)
     if parts["callbacks"]:
         _restore_callbacks(ctx, state["callbacks"])
-    if parts["progress"]:
-        progress = state["progress"]
-        ctx.resume(progress["epoch"], progress["step_count"], progress["stop_reason"])
-        ctx.use_once([(name, hook) for name, hook in progress["used_once"]])
     if parts["records"]:
         _restore_records(ctx, state["records"])
     if parts["rng"]:

@@ -58,13 +58,18 @@ def compare(ctx: Context, batch: Any) -> Any:
     if (kind is list or kind is tuple) and len(batch) > 1:
         return now.loss_fn(now.pred, batch[1])
     target = input_and_target(batch)[1]
-    if target is None and isinstance(ctx.loss_fn, nn.Module):
+    if target is None and _is_torchs(ctx.loss_fn):
         raise DataError(
             f"{name_of(ctx.loss_fn)} needs a target, and the batch is no pair of input and target: "
             f"it is {shape_of(batch)}. Pass data that gives (input, target), or a loss that takes "
             "pred and ignores the target."
         )
     return ctx.loss_fn(ctx.pred, target)
+
+
+def _is_torchs(loss: Any) -> bool:
+    """Whether it is a loss that surely compares with a target."""
+    return isinstance(loss, nn.Module) or getattr(loss, "__module__", "") == "torch.nn.functional"
 
 
 def set_precision(ctx: Context) -> None:

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::error::{Error, Result};
 use crate::flow::Set;
+
+/// Of each one a few dozen bytes are kept, whatever is recorded.
+const MOST_EPOCHS: u64 = 10_000_000;
 
 /// A recorded value.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +59,18 @@ impl Span {
 
 /// What one epoch left of one set, in the order in which it was logged.
 pub type Entry = Vec<(Arc<str>, Value)>;
+
+/// Refuses an epoch so far off that memory would not hold the entries before it: no run gets there,
+/// but a broken file may say so.
+pub fn check_epoch(epoch: u64) -> Result<()> {
+    if epoch <= MOST_EPOCHS {
+        return Ok(());
+    }
+    Err(Error::Argument(format!(
+        "a run has at most {MOST_EPOCHS} epochs, got epoch {epoch}; is the state the one that was \
+         saved?"
+    )))
+}
 
 /// The history of a run. Epochs count from 1; the entry of epoch e is at index e - 1.
 #[derive(Clone, Debug, Default)]

@@ -255,8 +255,12 @@ impl<H: Host> Schedule<H> {
 impl<H: Host> std::fmt::Display for Schedule<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let rows = self.rows();
-        let width = |cell: fn(&Row) -> usize| rows.iter().map(cell).max().unwrap_or(0);
-        let (names, kinds) = (width(|row| row.name.len()), width(|row| row.kind.len()));
+        // Whoever has a longer name than that has a crooked table.
+        let width = |cell: fn(&Row) -> &str| {
+            let widths = rows.iter().map(|row| cell(row).chars().count());
+            widths.filter(|&width| width <= 200).max().unwrap_or(0)
+        };
+        let (names, kinds) = (width(|row| &row.name), width(|row| &row.kind));
         let mut hook = "";
         for (i, row) in rows.iter().enumerate() {
             if row.hook != hook {

@@ -124,11 +124,14 @@ impl Batches {
     /// The loader's iterator, begun when the first batch is asked for.
     fn iterator<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
         let lock = || self.iterator.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(iterator) = lock().as_ref() {
-            return Ok(iterator.bind(py).clone());
+        let begun = lock().as_ref().map(|iterator| iterator.clone_ref(py));
+        if let Some(iterator) = begun {
+            return Ok(iterator.into_bound(py));
         }
         let begun = self.loader.bind(py).try_iter()?;
-        *lock() = Some(begun.clone().unbind());
+        let before = lock().replace(begun.clone().unbind());
+        // Dropped when the lock is not held: dropping may run Python.
+        drop(before);
         Ok(begun)
     }
 }

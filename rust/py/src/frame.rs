@@ -150,7 +150,10 @@ fn losses(ctx: &Bound<'_, Run>) -> PyResult<Vec<(String, f64)>> {
     };
     let meter = bound.meter(Set::Train).bind(py).get();
     let mut losses = Vec::new();
-    for (key, value) in ctx.getattr(intern!(py, "loss"))?.cast_into::<PyDict>()? {
+    let by_name = ctx.getattr(intern!(py, "loss"))?.cast_into::<PyDict>()?;
+    // To ask a value for its number may run Python, which must not find the dict in use.
+    let pairs: Vec<_> = by_name.iter().collect();
+    for (key, value) in pairs {
         let key = key.extract::<String>()?;
         if let Some(number) = number(&value)? {
             let name = meter.loss_name(&key).map_or(key.clone(), str::to_owned);

@@ -112,7 +112,7 @@ impl Meter {
         for loss in &self.losses {
             *lock(&loss.mean) = Default::default();
         }
-        *lock(&self.on_device) = None;
+        self.keep_on_device(None);
         self.batches.store(0, Relaxed);
         for slot in &self.slots {
             let metric = slot.metric.bind(ctx.py());
@@ -357,7 +357,7 @@ impl Meter {
                     .import("lumbre.metrics.device")?
                     .call_method0("Losses")?;
                 losses = Some(made.unbind());
-                *lock(&self.on_device) = losses.as_ref().map(|losses| losses.clone_ref(py(ctx)));
+                self.keep_on_device(losses.as_ref().map(|losses| losses.clone_ref(py(ctx))));
             }
             if let Some(losses) = losses {
                 let iter = ctx.get().state.iter();
@@ -370,9 +370,16 @@ impl Meter {
         tell_non_finite(ctx, &loss.name, number.unwrap_or(f64::NAN), None)
     }
 
+    fn keep_on_device(&self, losses: Option<Py<PyAny>>) {
+        let before = std::mem::replace(&mut *lock(&self.on_device), losses);
+        // Dropped when the lock is not held: dropping may run Python.
+        drop(before);
+    }
+
     /// Bring what the device has summed up over to the host.
     fn fetch_losses(&self, ctx: &Bound<'_, Run>) -> PyResult<()> {
-        let Some(losses) = lock(&self.on_device).take() else {
+        let losses = lock(&self.on_device).take();
+        let Some(losses) = losses else {
             return Ok(());
         };
         let fetched: Vec<(usize, f64, f64, u64)> =

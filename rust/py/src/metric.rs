@@ -38,6 +38,23 @@ impl NativeMetric {
         Ok(fit)
     }
 
+    fn merged(&self, other: &Self) -> Result<()> {
+        if std::ptr::eq(self, other) {
+            let twin = self.lock().clone();
+            return self.lock().merge(&twin);
+        }
+        // Two threads may merge the same two into each other: each locks them in one order.
+        let (mut state, taken);
+        if std::ptr::from_ref(self) < std::ptr::from_ref(other) {
+            state = self.lock();
+            taken = other.lock();
+        } else {
+            taken = other.lock();
+            state = self.lock();
+        }
+        state.merge(&taken)
+    }
+
     /// Say whether a pass is under way: what its first batches lack, later ones may bring.
     pub fn set_running(&self, running: bool) {
         self.running.store(running, Relaxed);
@@ -142,20 +159,7 @@ impl NativeMetric {
 
     /// Take in what another metric of the same kind has seen.
     fn merge(&self, other: &Self) -> PyResult<()> {
-        if std::ptr::eq(self, other) {
-            let twin = self.lock().clone();
-            return self.lock().merge(&twin).map_err(raise);
-        }
-        // Two threads may merge the same two into each other: each locks them in one order.
-        let (mut state, taken);
-        if std::ptr::from_ref(self) < std::ptr::from_ref(other) {
-            state = self.lock();
-            taken = other.lock();
-        } else {
-            taken = other.lock();
-            state = self.lock();
-        }
-        state.merge(&taken).map_err(raise)
+        self.merged(other).map_err(raise)
     }
 
     /// All it has seen, as float64 numbers in the order of bytes that this machine has.
@@ -180,7 +184,9 @@ impl NativeMetric {
 
     /// Take in what another metric has seen, from its state.
     fn add_state(&self, state: &[u8]) -> PyResult<()> {
-        self.lock().add_state(&numbers(state)?).map_err(raise)
+        let state = numbers(state)?;
+        let added = self.lock().add_state(&state);
+        added.map_err(raise)
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
@@ -208,10 +214,15 @@ type Reduced<'py> = (
     (String, Bound<'py, PyDict>, Bound<'py, PyBytes>),
 );
 
+/// More numbers than these are in no option.
+const MOST: usize = 1_000_000;
+
 /// Options from a dict; None means that an option is not given.
 fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
     let mut options = Options::default();
-    for (name, value) in given {
+    // To ask a value for its number may run Python, which must not find the dict in use.
+    let pairs: Vec<_> = given.iter().collect();
+    for (name, value) in pairs {
         let setting = if value.is_none() {
             continue;
         } else if let Ok(flag) = value.cast_exact::<PyBool>() {
@@ -220,6 +231,10 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
             Setting::Number(number)
         } else if let Ok(text) = value.extract::<String>() {
             Setting::Text(text)
+        } else if let Some(many) = value.len().ok().filter(|&count| count > MOST) {
+            // Room is made for all of them before the first one is asked for.
+            let message = format!("{name} holds at most {MOST} numbers, got {many} of them");
+            return Err(exception(given.py(), "MetricError", message));
         } else if let Ok(numbers) = value.extract::<Vec<f64>>() {
             Setting::Numbers(numbers)
         } else {

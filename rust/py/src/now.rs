@@ -94,11 +94,16 @@ fn place_of(object: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
         .getattr("MemberDescriptorType")?;
     let descriptor = object.get_type().getattr(name)?;
     let place = if descriptor.get_type().is(&kind) {
+        let table = descriptor.as_ptr().cast::<ffi::PyMemberDescrObject>();
         // SAFETY: it is such a descriptor, and its table lives as long as the class that has it.
-        let member =
-            unsafe { &*(*descriptor.as_ptr().cast::<ffi::PyMemberDescrObject>()).d_member };
+        let (member, owner) = unsafe { (&*(*table).d_member, (*table).d_common.d_type) };
+        // SAFETY: two classes that live. A class may have borrowed the descriptor of another one, in
+        // whose objects alone its place is a place.
+        let is_own = unsafe { ffi::PyType_IsSubtype(object.get_type_ptr(), owner) } != 0;
         let is_plain = member.type_code == ffi::Py_T_OBJECT_EX && member.flags == 0;
-        usize::try_from(member.offset).ok().filter(|_| is_plain)
+        usize::try_from(member.offset)
+            .ok()
+            .filter(|_| is_own && is_plain)
     } else {
         None
     };

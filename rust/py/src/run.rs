@@ -5,7 +5,7 @@ mod records;
 mod resume;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lumbre_core::flow::{Set, State};
 use lumbre_core::hook::{Edge, Hook, HookId, HookSet, Scope};
@@ -54,6 +54,8 @@ pub struct Run {
     used: AtomicU64,
     names: OnceLock<Arc<Names>>,
     binding: Mutex<Option<Arc<Binding>>>,
+    /// The `once` that were used up by the time the plan was let go.
+    used_once: Mutex<Vec<(String, String)>>,
     /// The batch was counted.
     counted: AtomicBool,
     /// The batch is to be counted when its `_end` is over, or when somebody asks for the values.
@@ -87,10 +89,7 @@ impl Run {
 
     /// What the run was given; `None` before it starts and after it ends.
     pub fn bound(&self) -> Option<Arc<Binding>> {
-        self.binding
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.binding).clone()
     }
 
     /// The names of metrics that callbacks in Rust log.
@@ -196,6 +195,7 @@ impl Run {
             used: AtomicU64::new(0),
             names: OnceLock::new(),
             binding: Mutex::default(),
+            used_once: Mutex::default(),
             counted: AtomicBool::new(false),
             due: AtomicBool::new(false),
             draw: AtomicBool::new(false),
@@ -232,18 +232,16 @@ impl Run {
             now: Now::new(now)?,
             draw,
         };
-        *self.binding.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binding));
+        *lock(&self.binding) = Some(Arc::new(binding));
         Ok(())
     }
 
     /// Let go of the plan, the callbacks and the meters.
     fn unbind(&self) {
+        let used_once = self.used_once();
+        *lock(&self.used_once) = used_once;
         self.used.store(0, Relaxed);
-        let binding = self
-            .binding
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let binding = lock(&self.binding).take();
         // Dropped when no lock is held: dropping may run Python.
         drop(binding);
     }
@@ -367,6 +365,10 @@ impl Run {
 fn is_bare(py: Python<'_>, now: &Now) -> bool {
     let said = [Field::Pred, Field::LossGrad, Field::Losses];
     said.iter().all(|&slot| now.get(py, slot).is_none())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a flag was set; it is not any more. One thread writes: no exchange is needed.

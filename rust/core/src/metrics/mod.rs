@@ -43,6 +43,18 @@ use view::tuple;
 /// How many elements are converted at a time where memory cannot be read as it is.
 const BLOCK: usize = 128;
 
+/// Makes a list that long. A tensor that repeats one number can be larger than all memory, and then
+/// there is an error to be had, where an allocation that fails would end the process.
+fn room<T: Clone>(name: &str, list: &mut Vec<T>, len: usize, empty: T) -> Result<()> {
+    if list.try_reserve(len.saturating_sub(list.len())).is_err() {
+        return Err(Error::Metric(format!(
+            "{name} has no memory for {len} numbers; look at the shapes of predictions and target"
+        )));
+    }
+    list.resize(len, empty);
+    Ok(())
+}
+
 /// How the shapes of predictions and targets came together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {

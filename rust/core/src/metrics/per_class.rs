@@ -2,7 +2,7 @@
 
 use super::argmax::each_prediction;
 use super::classes::{TWO_SCORES, check, check_classes, index};
-use super::{Average, Fit, Metric, View, unmergeable, whole};
+use super::{Average, Fit, Metric, View, room, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -111,7 +111,7 @@ impl Metric for PerClass {
         let classes = usize::try_from(preds.shape()[1]).unwrap_or_default();
         check_classes(name, self.counts.len(), classes)?;
         self.before.clone_from(&self.counts);
-        self.counts.resize(classes, Counts::default());
+        room(name, &mut self.counts, classes, Counts::default())?;
         let counts = &mut self.counts;
         let read = each_prediction(name, preds, target, |wanted, predicted| {
             for (&wanted, &predicted) in wanted.iter().zip(predicted) {

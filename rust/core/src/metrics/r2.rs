@@ -1,7 +1,7 @@
 //! The share of the targets' variance that predictions explain.
 
 use super::view::{Reader, tuple};
-use super::{Fit, Metric, Sum, View, pair, whole};
+use super::{Fit, Metric, Sum, View, pair, room, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -141,9 +141,16 @@ impl Metric for R2 {
         let outputs = numbers / samples;
         check_outputs(self.now.outputs.len(), outputs, target)?;
         self.before.clone_from(&self.now);
-        self.now.outputs.resize(outputs, Moments::default());
         let part = outputs * (PART / outputs).max(1).min(samples);
-        let (mut p, mut t) = (vec![0.0; part], vec![0.0; part]);
+        let (mut p, mut t) = (Vec::new(), Vec::new());
+        room(self.name(), &mut p, part, 0.0)?;
+        room(self.name(), &mut t, part, 0.0)?;
+        room(
+            self.name(),
+            &mut self.now.outputs,
+            outputs,
+            Moments::default(),
+        )?;
         let (mut preds, mut targets) = (Reader::new(preds), Reader::new(target));
         let mut left = numbers;
         while left > 0 {

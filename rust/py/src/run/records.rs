@@ -1,19 +1,19 @@
 //! The part of `_core.Run` that keeps the history.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use lumbre_core::flow::Set;
-use lumbre_core::records::{Entry, Records, Span, Value};
+use lumbre_core::records::{Entry, Records, Span, Value, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::{Binding, Run};
-use crate::error::exception;
+use super::{Binding, Run, lock};
+use crate::error::{exception, raise};
 use crate::value;
 
 impl Run {
     pub(super) fn lock_records(&self) -> MutexGuard<'_, Records> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.records)
     }
 
     fn set_named(&self, set: Option<&str>) -> PyResult<Set> {
@@ -123,6 +123,7 @@ impl Run {
         append: bool,
     ) -> PyResult<()> {
         let set = self.set_named(Some(set))?;
+        check_epoch(epoch).map_err(raise)?;
         let entry = entry_from_python(values)?;
         let mut records = self.lock_records();
         if !append {
@@ -195,7 +196,9 @@ impl Run {
 
 /// The values of an epoch, from `{name: value}`.
 pub(super) fn entry_from_python(values: &Bound<'_, PyDict>) -> PyResult<Entry> {
-    let pairs = values.iter().map(|(name, value)| {
+    // To ask a value for its numbers may run Python, which must not find the dict in use.
+    let pairs: Vec<_> = values.iter().collect();
+    let pairs = pairs.into_iter().map(|(name, value)| {
         Ok((
             Arc::from(name.extract::<String>()?),
             value::from_python(&value)?,

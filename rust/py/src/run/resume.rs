@@ -1,31 +1,36 @@
 //! The part of `_core.Run` that goes on where another run has stopped.
 
 use lumbre_core::flow::{Flow, Set};
-use lumbre_core::records::Span;
+use lumbre_core::records::{Span, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::Run;
 use super::records::entry_from_python;
+use super::{Run, lock};
+use crate::error::raise;
 
 #[pymethods]
 impl Run {
     /// Go on after an epoch that is complete, with the training batches that were counted by then
     /// and, where a stop was asked for, its reason.
     #[pyo3(signature = (epoch, step_count, stop_reason=None))]
-    fn resume(&self, epoch: u64, step_count: u64, stop_reason: Option<String>) {
+    fn resume(&self, epoch: u64, step_count: u64, stop_reason: Option<String>) -> PyResult<()> {
+        check_epoch(epoch).map_err(raise)?;
         self.state.resume(epoch, step_count);
         if let Some(reason) = stop_reason {
             self.state.wish(Flow::Stop(reason), None);
         }
+        Ok(())
     }
 
     /// The callbacks and breakpoints whose `once` has been used up.
-    fn used_once(&self) -> Vec<(String, String)> {
-        let bound = self.bound();
-        let used = bound.as_ref().map(|bound| bound.core.used_once());
-        let owned = |(name, hook): (&str, &str)| (name.to_owned(), hook.to_owned());
-        used.into_iter().flatten().map(owned).collect()
+    pub(super) fn used_once(&self) -> Vec<(String, String)> {
+        let Some(bound) = self.bound() else {
+            return lock(&self.used_once).clone();
+        };
+        let used = bound.core.used_once().into_iter();
+        used.map(|(name, hook)| (name.to_owned(), hook.to_owned()))
+            .collect()
     }
 
     /// Use up what `used_once` gave.

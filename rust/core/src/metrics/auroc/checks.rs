@@ -1,7 +1,7 @@
 //! What preds and targets have to be, and what to say where they are not.
 
 use super::super::view::{Reader, tuple};
-use super::super::{BLOCK, View, classes};
+use super::super::{BLOCK, View, classes, room};
 use crate::error::{Error, Result};
 
 const ONE_SCORE: &str = "use BinaryAUROC where there is one score for each target";
@@ -30,16 +30,17 @@ pub(super) fn shapes(name: &str, before: usize, preds: &View, target: &View) -> 
 
 /// The class of each position.
 pub(super) fn read(name: &str, count: usize, preds: &View, target: &View) -> Result<Vec<u32>> {
-    let mut wanted = Vec::with_capacity(target.numel());
+    let mut wanted = Vec::new();
+    room(name, &mut wanted, target.numel(), 0)?;
     let mut targets = Reader::new(target);
     let mut buffer = [0; BLOCK];
     for from in (0..target.numel()).step_by(BLOCK) {
         let buffer = &mut buffer[..BLOCK.min(target.numel() - from)];
         targets.classes(buffer);
-        for &class in &*buffer {
+        for (k, (wanted, &mut class)) in wanted[from..].iter_mut().zip(buffer).enumerate() {
             match u32::try_from(class) {
-                Ok(class) if (class as usize) < count => wanted.push(class),
-                _ => return Err(classes::out_of_range(name, wanted.len(), preds, target)),
+                Ok(class) if (class as usize) < count => *wanted = class,
+                _ => return Err(classes::out_of_range(name, from + k, preds, target)),
             }
         }
     }

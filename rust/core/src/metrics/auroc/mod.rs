@@ -8,7 +8,7 @@ mod ranks;
 mod tests;
 
 use super::view::Reader;
-use super::{Average, BLOCK, Data, Fit, Metric, Options, View, pair, unmergeable, whole};
+use super::{Average, BLOCK, Data, Fit, Metric, Options, View, pair, room, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 use bins::Thresholds;
@@ -182,6 +182,9 @@ impl Auroc {
     fn update_multiclass(&mut self, preds: &View, target: &View) -> Result<()> {
         let classes = checks::shapes(self.name(), self.classes, preds, target)?;
         let wanted = checks::read(self.name(), classes, preds, target)?;
+        // The largest of all that is made for each class: where it fits, so do the others.
+        let (mut scores, mut labels) = (Vec::new(), [false; BLOCK]);
+        room(self.name(), &mut scores, classes.saturating_mul(BLOCK), 0.0)?;
         if self.classes == 0 {
             self.classes = classes;
             self.curves = self.empty();
@@ -192,7 +195,6 @@ impl Auroc {
         let last = self.curves.len().saturating_sub(1);
         let of_class = |class| Reader::of_class(preds, class);
         let mut columns: Vec<_> = (0..classes).map(of_class).collect();
-        let (mut scores, mut labels) = (vec![0.0; classes * BLOCK], [false; BLOCK]);
         for wanted in wanted.chunks(BLOCK) {
             let (len, labels) = (wanted.len(), &mut labels[..wanted.len()]);
             for (column, scores) in columns.iter_mut().zip(scores.chunks_mut(BLOCK)) {
