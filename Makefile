@@ -111,7 +111,7 @@ endif
 	    $(CURDIR)/dist/lumbre-*.whl $(EXTENSION_TARGET)/wheels/lumbre_test_extension-*.whl && \
 	  python -m pip check && python -I $(CURDIR)/tests/smoke.py
 
-sanitize: dev ## Miri, AddressSanitizer, valgrind and a fuzzer over the callback ABI, and all tests in a busy garbage collector: those that are here
+sanitize: dev ## Miri, AddressSanitizer, valgrind, a fuzzer and a busy garbage collector: those that are here
 	PYTHON=$(BIN)/python FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/sanitize.sh
 
 clean: ## remove what was built; .venv stays, delete it by hand

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Five looks at the unsafe code, most of all at that of the callback ABI, for `make sanitize`. Each says what it lacks
-# where it cannot run; the last lines say which ran. Fails if one that ran found something, or none ran.
+# Five looks at the unsafe code, most of all at that of the callback ABI, for `make sanitize`. Each
+# says what it lacks where it cannot run; the last lines say which ran. Fails if one that ran found
+# something, or none ran.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 

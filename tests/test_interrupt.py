@@ -383,7 +383,12 @@ def run():
     print("returned")
 
 
-threading.Thread(target=run, daemon=True).start()
+def run_twice():
+    run()
+    run()
+
+
+threading.Thread(target=run_twice, daemon=True).start()
 begun.wait()
 time.sleep(0.03)
 print("end")
@@ -391,7 +396,7 @@ print("end")
 
 
 @pytest.mark.parametrize("what", ["callback", "extension", "metric", "loader"])
-def test_a_run_in_a_daemon_thread_ends_before_the_interpreter(what: str) -> None:
+def test_runs_in_a_daemon_thread_end_before_the_interpreter(what: str) -> None:
     # Python cuts such a thread off in mid-call, which no frame of Rust survives.
     told = in_a_process_of_its_own("-c", IN_A_DAEMON, what).split()
     assert told[:2] == ["end", "interrupted"]

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 # Seconds that Python's end waits for them, in all.
 _PATIENCE = 5.0
 
-_runs: list[Context] = []
+# By identity: each of these is put in and taken out in one step, whatever other threads do.
+_runs: dict[int, Context] = {}
 
 
 def watch(ctx: Context) -> None:
@@ -27,18 +28,18 @@ def watch(ctx: Context) -> None:
     if not _runs:
         atexit.unregister(_end)
         atexit.register(_end)
-    _runs.append(ctx)
+    _runs[id(ctx)] = ctx
 
 
 def forget(ctx: Context) -> None:
     """The run is over."""
-    _runs[:] = [each for each in _runs if each is not ctx]
+    _runs.pop(id(ctx), None)
 
 
 def _end() -> None:
-    """As Ctrl-C would: they finish their batch, and end in order."""
+    """As Ctrl-C would: they finish their batch and end in order, as does what begins meanwhile."""
     until = time.monotonic() + _PATIENCE
-    for ctx in _runs.copy():
-        ctx.interrupt()
     while _runs and time.monotonic() < until:
+        for ctx in _runs.copy().values():
+            ctx.interrupt()
         time.sleep(0.005)

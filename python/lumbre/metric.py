@@ -260,9 +260,8 @@ def _meant_by(name: str) -> str:
     """How the metric of that name is made, as far as a name tells."""
     from lumbre import metrics
 
-    known = {
-        each.lower(): each for each in metrics.__all__ if each != "Mean"
-    }  # it takes a function
+    # All but Mean, which takes a function.
+    known = {each.lower(): each for each in metrics.__all__ if each != "Mean"}
     near = nearest(name.lower().replace("_", ""), list(known))
     return f"lb.metrics.{known[near]}()" if near else "an instance, such as lb.metrics.Accuracy()"
 

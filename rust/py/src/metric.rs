@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lumbre_core::error::{Error, Result};
-use lumbre_core::metrics::{Fit, Metric, Native, Options, Setting, View};
+use lumbre_core::metrics::{Fit, MOST_THRESHOLDS, Metric, Native, Options, Setting, View};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict};
 
@@ -214,9 +214,6 @@ type Reduced<'py> = (
     (String, Bound<'py, PyDict>, Bound<'py, PyBytes>),
 );
 
-/// More numbers than these are in no option.
-const MOST: usize = 1_000_000;
-
 /// Options from a dict; None means that an option is not given.
 fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
     let mut options = Options::default();
@@ -231,9 +228,14 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
             Setting::Number(number)
         } else if let Ok(text) = value.extract::<String>() {
             Setting::Text(text)
-        } else if let Some(many) = value.len().ok().filter(|&count| count > MOST) {
+        } else if let Some(many) = value
+            .len()
+            .ok()
+            .filter(|&count| count > MOST_THRESHOLDS as usize)
+        {
             // Room is made for all of them before the first one is asked for.
-            let message = format!("{name} holds at most {MOST} numbers, got {many} of them");
+            let message =
+                format!("{name} holds at most {MOST_THRESHOLDS} numbers, got {many} of them");
             return Err(exception(given.py(), "MetricError", message));
         } else if let Ok(numbers) = value.extract::<Vec<f64>>() {
             Setting::Numbers(numbers)

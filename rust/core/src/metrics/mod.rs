@@ -23,7 +23,7 @@ mod top_k;
 mod view;
 
 pub use accuracy::Accuracy;
-pub use auroc::Auroc;
+pub use auroc::{Auroc, MOST_THRESHOLDS};
 pub use binary::BinaryAccuracy;
 pub use confusion::{ConfusionMatrix, Normalize};
 pub use mean::{Mean, Sum};

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 
 /// More thresholds than these take more memory than most exact states.
-const MOST: f64 = 1e6;
+pub const MOST_THRESHOLDS: u32 = 1_000_000;
 
 /// Ascending thresholds, as scores in `float64` meet them and as narrower ones do: torch compares a
 /// tensor with numbers of its own precision, so that 0.3 as `float32` is not below 0.3.
@@ -17,9 +17,9 @@ impl Thresholds {
     /// A number of them, evenly spaced from 0 to 1.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked before
     pub fn evenly(name: &str, count: f64) -> Result<Self> {
-        if !(2.0..=MOST).contains(&count) || count.fract() != 0.0 {
+        if !(2.0..=f64::from(MOST_THRESHOLDS)).contains(&count) || count.fract() != 0.0 {
             return Err(Error::Metric(format!(
-                "{name} needs a num_thresholds from 2 to {MOST}, got \
+                "{name} needs a num_thresholds from 2 to {MOST_THRESHOLDS}, got \
                  {count}; pass num_thresholds=200, \
                  or leave it out for the exact value"
             )));

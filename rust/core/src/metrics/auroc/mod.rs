@@ -11,6 +11,7 @@ use super::view::Reader;
 use super::{Average, BLOCK, Data, Fit, Metric, Options, View, pair, room, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
+pub use bins::MOST_THRESHOLDS;
 use bins::Thresholds;
 use curve::Curve;
 
