@@ -383,12 +383,12 @@ def run():
     print("returned")
 
 
-def run_twice():
-    run()
-    run()
+def run_one_after_another():
+    while True:
+        run()
 
 
-threading.Thread(target=run_twice, daemon=True).start()
+threading.Thread(target=run_one_after_another, daemon=True).start()
 begun.wait()
 time.sleep(0.03)
 print("end")
@@ -397,9 +397,72 @@ print("end")
 
 @pytest.mark.parametrize("what", ["callback", "extension", "metric", "loader"])
 def test_runs_in_a_daemon_thread_end_before_the_interpreter(what: str) -> None:
-    # Python cuts such a thread off in mid-call, which no frame of Rust survives.
+    # Python cuts such a thread off in mid-call, which no frame of Rust or of torch survives.
     told = in_a_process_of_its_own("-c", IN_A_DAEMON, what).split()
-    assert told[:2] == ["end", "interrupted"]
+    assert told == ["end", "interrupted", "returned"]
+
+
+ENDING_WITH = """
+import os
+import sys
+import threading
+import time
+
+import lumbre as lb
+from runs import Scale, at, fit
+
+begun = threading.Event()
+
+
+def forever(ctx):
+    begun.set()
+    time.sleep(0.01)
+
+
+def run(*callbacks):
+    return fit(Scale, at("on_train_batch_end", forever), *callbacks, epochs=10**6)
+
+
+def inner(ctx):
+    print(fit().stop_reason[:6])
+    print(fit().stop_reason[:6])
+
+
+def work(what):
+    if what == "nested":
+        print(run(at("on_interrupt", inner)).stop_reason[:6])
+    elif what == "idle":
+        run()
+        print("idle")
+        threading.Event().wait()
+    elif what == "fork":
+        run()
+
+
+thread = threading.Thread(target=work, args=sys.argv[1:], daemon=True)
+thread.start()
+begun.wait()
+if sys.argv[1] == "fork" and (child := os.fork()):
+    since = time.monotonic()
+    os.waitpid(child, 0)
+    print(time.monotonic() - since < 4, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("nested", ["Ctrl-C"] * 3),
+        ("idle", ["idle"]),
+        pytest.param(
+            "fork",
+            ["True"],
+            marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork"),
+        ),
+    ],
+)
+def test_the_end_of_python_waits_for_what_a_daemon_thread_began(what: str, told: list[str]) -> None:
+    assert in_a_process_of_its_own("-c", ENDING_WITH, what).split() == told
 
 
 def test_a_run_in_a_thread_leaves_the_signals_alone() -> None:

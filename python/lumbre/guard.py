@@ -38,6 +38,7 @@ class RunGuard:
         self._keeps_grad = kind == "run"
 
     def __enter__(self) -> Self:
+        at_exit.check()
         ctx = self._ctx
         self._grad = torch.is_grad_enabled()
         ctx._grad_outside = self._grad and self._keeps_grad
