@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
 from lumbre.callbacks import MixedPrecision
-from lumbre.errors import ArgumentError
+from lumbre.errors import ArgumentError, ContextError
 from runs import Trace
 
 
@@ -228,3 +228,56 @@ def test_its_place_in_the_order_is_before_everything() -> None:
         ("on_valid_begin", float("-inf")),
         ("on_predict_begin", float("-inf")),
     }
+
+
+class Stepping(Net):
+    """Steps its optimizer by hand, after a backward pass that `ctx` makes in some batches."""
+
+    def __init__(self, *through_ctx: int) -> None:
+        super().__init__()
+        self.through_ctx = through_ctx
+
+    def step(self, ctx: Any) -> None:
+        ctx.forward()
+        ctx.compute_loss()
+        if ctx.iter not in self.through_ctx:
+            ctx.loss_grad.backward()
+        else:
+            ctx.backward()
+        self.end(ctx)
+
+    def end(self, ctx: Any) -> None:
+        ctx.opt.step()
+        ctx.opt.zero_grad()
+
+
+def test_a_step_by_hand_on_scaled_gradients_is_refused() -> None:
+    with pytest.raises(ContextError, match=r"'opt' .* Write ctx.step_optimizer\(\)"):
+        fit(MixedPrecision("fp16"), model=Stepping(2))
+    fit(MixedPrecision("bf16"), model=Stepping(2))
+    fit(MixedPrecision("fp16"), model=Stepping())
+
+
+def test_a_batch_that_is_left_leaves_no_scale_behind() -> None:
+    class Leaving(Stepping):
+        def end(self, ctx: Any) -> None:
+            if ctx.iter == 2:
+                ctx.skip_batch()
+            else:
+                super().end(ctx)
+
+    fit(MixedPrecision("fp16"), model=Leaving(2))
+
+
+def test_an_optimizer_of_ones_own_steps_when_the_fit_is_over() -> None:
+    class Failing(Stepping):
+        def end(self, ctx: Any) -> None:
+            raise KeyError("in the middle of a batch")
+
+    model = Failing(1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(KeyError):
+        lb.setup(model, nn.MSELoss(), optimizer).fit(
+            data(), 1, MixedPrecision("fp16"), verbose=False
+        )
+    optimizer.step()

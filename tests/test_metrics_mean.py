@@ -17,6 +17,9 @@ from lumbre.errors import ArgumentTypeError, MetricError, ShapeError
 from lumbre.metrics import Mean
 from test_metrics import Ops
 
+# Where a value has, by chance or by intent, as many places as the batch has samples.
+like_samples = pytest.mark.filterwarnings("ignore:.*values of samples")
+
 
 def worst(preds, target):
     return (preds - target).abs().max()
@@ -150,6 +153,7 @@ def test_a_value_that_is_no_number_is_refused(value):
         metric.update(torch.ones(2), torch.ones(2))
 
 
+@like_samples
 def test_a_value_of_another_shape_is_refused_and_changes_nothing():
     metric = Mean(lambda preds, target: target)
     metric.update(None, torch.tensor([1.0, 2.0]))
@@ -188,12 +192,14 @@ def test_before_the_first_batch_the_value_is_nan():
     assert math.isnan(metric.compute())
 
 
+@like_samples
 def test_the_graph_of_the_predictions_is_not_kept():
     metric = Mean(lambda preds, target: preds)
     metric.update(torch.ones(2, requires_grad=True) * 2, torch.ones(2))
     assert not metric.compute().requires_grad
 
 
+@like_samples
 @given(
     values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12),
     cuts=st.lists(st.integers(0, 12), max_size=3),
@@ -246,3 +252,19 @@ def test_a_copy_goes_on_by_itself():
     twin = copy.deepcopy(metric)
     twin.update(torch.ones(2) * 3, torch.zeros(2))
     assert (metric.compute(), twin.compute()) == (1, 2)
+
+
+def per_sample(preds, target):
+    return (preds - target).abs().mean(1)
+
+
+def test_what_looks_like_one_value_a_sample_is_told_of_at_the_first_batch(data):
+    words = r"per_sample .* of 4 samples.* \.mean\(\)"
+    with pytest.warns(lb.errors.ShapeWarning, match=words) as told:
+        fit([part[:8] for part in data], per_sample)
+    assert len(told) == 1
+    fit([part[:8] for part in data], [per_column, worst])
+    metric = Mean(per_column)
+    for size in (4, 3, 1):  # as many as columns, but the batch before says that they are none
+        metric.update(data[0][:size], data[1][:size])
+    Mean(per_sample).update(data[0][:1], data[1][:1])

@@ -545,12 +545,6 @@ def test_the_same_seed_gives_the_same_fit() -> None:
     assert torch.equal(*weights)
 
 
-def test_an_array_in_the_place_of_epochs_is_told_from_a_number() -> None:
-    x, y = torch.ones(4, 1), torch.ones(4, 1)
-    with pytest.raises(ArgumentTypeError, match=r"Data is one argument: fit\(\[x, y\]"):
-        linear().fit(x, y)
-
-
 def test_a_step_of_ones_own_that_sets_no_loss_is_told_of() -> None:
     class Silent(nn.Linear):
         def step(self, ctx: Any) -> None:

@@ -16,6 +16,7 @@ from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.errors import ArgumentError
 from lumbre.foreign import Callbacks, as_callbacks
 from lumbre.guard import RunGuard
+from lumbre.keywords import explained
 from lumbre.metric import MetricSet, as_metric_set
 from lumbre.text import format_value
 
@@ -60,6 +61,7 @@ class Fitted:
         profile: dict[str, list[float]] = self.records["profile"]
         return profile
 
+    @explained
     def predict(
         self,
         data: Any,
@@ -90,6 +92,7 @@ class Fitted:
             batches = [ctx.accelerator.to_cpu(pred) for pred in loop.predict(ctx)]
         return _stacked(batches) if stack else batches
 
+    @explained
     def evaluate(
         self,
         data: Any,

@@ -116,6 +116,8 @@ class RunGuard:
         # The quiet step holds the place where it is kept, and with it the model.
         ctx.step = None
         ctx._pass = None
+        if ctx._updates is not None:
+            ctx._updates.close()
         # Nor may ctx hold the callbacks in Rust: what these hold they show to the garbage collector
         # only when no run can call them any more.
         ctx.unbind()

@@ -24,6 +24,7 @@ from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.fast_step import fast_road
 from lumbre.foreign import Callbacks, as_callbacks
 from lumbre.guard import RunGuard
+from lumbre.keywords import explained
 from lumbre.metric import MetricSet, as_metric_set, meter
 from lumbre.schedule import compile_schedule
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lumbre.lr_records import LRRecords
 
 
+@explained
 def setup(
     module: nn.Module | Callable[..., nn.Module],
     loss: Callable[..., Any] | None = None,
@@ -139,6 +141,7 @@ class Trainable:
             )
         return dataclasses.replace(self, opt_hparams={**self.opt_hparams, **opt_hparams})
 
+    @explained
     def fit(
         self,
         data: Any,
@@ -185,6 +188,7 @@ class Trainable:
             self, accelerator.unwrap(ctx.model), ctx.records, ctx.stop_reason, list(optimizers)
         )
 
+    @explained
     def lr_finder(
         self,
         data: Any,
@@ -387,10 +391,6 @@ def _own_step(own: Callable[[Context], Any]) -> Callable[[Context], None]:
 
 def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
     """The least and the greatest number of epochs."""
-    if getattr(epochs, "shape", ()):
-        raise ArgumentTypeError(
-            "epochs is a number; got an array. Data is one argument: fit([x, y], epochs=...)."
-        )
     pair = epochs if isinstance(epochs, tuple | list) else (1, epochs)
     whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in pair)
     if len(pair) != 2 or not whole:

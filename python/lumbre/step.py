@@ -86,7 +86,7 @@ def set_precision(ctx: Context) -> None:
                     f"{type(optimizer).__name__} evaluates the loss several times a step, which "
                     "does not go with the scaled loss of float16. Use bfloat16."
                 )
-            updates_of(ctx).scalers[name] = scaler
+            updates_of(ctx).scale(name, optimizer, scaler)
 
 
 def updates_of(ctx: Context) -> Updates:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from lumbre.errors import ArgumentError, ContextError
 
@@ -72,6 +74,26 @@ class Updates:
         # Whose gradients are of a scaled loss, and whose were scaled back for a step.
         self._scaled: set[str] = set()
         self._unscaled: set[str] = set()
+        self._hooks: list[RemovableHandle] = []
+
+    def scale(self, name: str, optimizer: Optimizer, scaler: GradScaler) -> None:
+        """Scale the loss of an optimizer from here on, and refuse steps on what is scaled."""
+        self.scalers[name] = scaler
+
+        def refuse(*_: Any) -> None:
+            if name in self._scaled:
+                raise ContextError(
+                    f"The optimizer {name!r} was told to step on gradients that have the scale of "
+                    "float16. Write ctx.step_optimizer() in the place of its own step()."
+                )
+
+        self._hooks.append(optimizer.register_step_pre_hook(refuse))
+
+    def close(self) -> None:
+        """Let go of the optimizers."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     def begin_pass(self, loader: Any) -> None:
         """Forget what an earlier pass has left."""
@@ -142,6 +164,7 @@ class Updates:
     def forget(self, name: str) -> None:
         """Let go of what an optimizer has gathered."""
         self.finish(name)
+        self._scaled.discard(name)
         if name in self.windows:
             self.windows[name].clear()
 
@@ -150,13 +173,11 @@ class Updates:
 
         If it is not, its window begins anew: the batch was left when its gradients were in there.
         """
-        self.finish(name)
         window = self.windows.get(name)
-        if window is None:
-            return False
-        if window.count and window.last_batch != batch:
+        if window is not None and window.count and window.last_batch != batch:
+            self.finish(name)
             return True
-        window.clear()
+        self.forget(name)
         return False
 
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lumbre.errors import ArgumentTypeError, MetricError, ShapeError
+from lumbre.errors import ArgumentTypeError, MetricError, ShapeError, ShapeWarning
 from lumbre.metric import Metric
 from lumbre.metrics.native import wide
+from lumbre.warn import warn
 
 # The sum of the values, and that of their weights.
 Seen = tuple[Any, float]
@@ -34,6 +35,9 @@ class Mean(Metric):
     Raises:
         ArgumentTypeError: when `function` cannot be called, or, from `update`, gives no numbers.
         ShapeError: from `update`, when the function gives another shape than for batches before.
+
+    Warns:
+        ShapeWarning: from the first `update`, when there seems to be one value a sample.
 
     Example:
         >>> def off_by(preds, target):
@@ -72,7 +76,10 @@ class Mean(Metric):
         """Count a batch in."""
         with torch.no_grad():
             value = self._value(self._function(preds, target))
-            seen = self._joined(self._seen, value, self._weight_of(preds, target))
+            weight = self._weight_of(preds, target)
+            if not self._seen[1] and isinstance(value, Tensor) and value.dim():
+                self._tell_of_samples(value, weight)
+            seen = self._joined(self._seen, value, weight)
             self._before, self._seen = self._seen, seen
 
     def retract(self) -> None:
@@ -140,6 +147,15 @@ class Mean(Metric):
             return float(ctx.batch_size)
         known = next((x for x in (target, preds) if isinstance(x, Tensor) and x.dim()), None)
         return 1.0 if known is None else float(len(known))
+
+    def _tell_of_samples(self, value: Tensor, weight: float) -> None:
+        if value.shape[0] == weight > 1:
+            warn(
+                f"{self.name} gave a value of shape {tuple(value.shape)} for a batch of "
+                f"{value.shape[0]} samples, and each place has a mean of its own over the batches. "
+                "If these are values of samples, let the function return their .mean().",
+                ShapeWarning,
+            )
 
     def __repr__(self) -> str:
         return f"Mean({self.name})"
