@@ -15,8 +15,8 @@ from torch import nn
 
 import lumbre as lb
 from lumbre._core import Meter
-from lumbre.context import Context
-from lumbre.schedule import compile_schedule
+from lumbre.engine.context import Context
+from lumbre.hooks.schedule import compile_schedule
 from measure import Row, clock, ratio, resident, slopes, statement, take_turns
 from rows_step import CPU, LOSS, SGD, linear
 

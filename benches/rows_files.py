@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lumbre import serialization
+from lumbre.files import form
 from measure import Row, ratio, take_turns
 
 
@@ -33,7 +33,7 @@ def save() -> list[Row]:
             synced(other.parent)
 
         sides = {
-            "lumbre": timed(lambda: serialization.write(mine, tree, "weights")),
+            "lumbre": timed(lambda: form.write(mine, tree, "weights")),
             "safetensors": timed(plain),
         }
         times = take_turns(sides, 20.0)

@@ -69,7 +69,7 @@ run_valgrind() {
   # The installed extension under Python, torch and all: five minutes. Values of Python's own that
   # valgrind takes for uninitialised do not count, nor what Python keeps till its end.
   PYTHONMALLOC=malloc $check --undef-value-errors=no --suppressions=fuzz/valgrind.supp \
-    "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_abi.py tests/test_extension*.py
+    "$PYTHON" -m pytest -q -p no:cacheprovider tests/hooks/test_abi.py tests/hooks/test_extension*.py
 }
 
 # Coverage-guided, with AddressSanitizer in it. What it has learnt stays in fuzz/corpus.

@@ -5,13 +5,13 @@ The tables are typed by hand: whoever changes a signature changes what other peo
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import lumbre as lb
+from places import TESTS
 
 DEFAULT = ["Profile", "TrainValid", "Metrics", "Progress", "Interrupt"]
 CALLBACKS = {
@@ -90,11 +90,11 @@ FUNCTIONS = {
         "hook, *, every=None, once=False, epochs=None, weight=0.0, after=(), before=(), name=None"
     ),
     "metric": (
-        "name, /, *, update, compute, initialize=None, inherit=<class 'lumbre.metric.Metric'>, "
-        "**members"
+        "name, /, *, update, compute, initialize=None, "
+        "inherit=<class 'lumbre.metrics.base.Metric'>, **members"
     ),
     "callback": (
-        "name, /, *, initialize=None, inherit=<class 'lumbre.callback.Callback'>, **members"
+        "name, /, *, initialize=None, inherit=<class 'lumbre.hooks.callback.Callback'>, **members"
     ),
     "MetricSet": "metrics=None, train_metrics=None, valid_metrics=None",
     "Metric.reset": "self",
@@ -210,9 +210,8 @@ def test_two_averages_of_one_kind_live_side_by_side() -> None:
 
 
 def test_each_callback_that_is_not_default_has_a_file_of_tests_of_its_own() -> None:
-    folder = Path(__file__).parent
     names = [name for name in lb.callbacks.__all__ if name not in DEFAULT]
     assert len(names) == 15
     for name in names:
         stem = inspect.getmodule(getattr(lb.callbacks, name)).__name__.rpartition(".")[2]  # type: ignore[union-attr]
-        assert (folder / f"test_callbacks_{stem}.py").is_file(), name
+        assert [*(TESTS / "callbacks").rglob(f"test_{stem}.py")], name

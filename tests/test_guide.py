@@ -3,7 +3,6 @@
 import ctypes
 import re
 from collections.abc import Callable
-from pathlib import Path
 from textwrap import indent
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import pytest
 
 from forge import library
+from places import ROOT
 from runs import Scale, fit
 
-ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "write-a-callback-in-rust.md"
 TEMPLATE = ROOT / "examples" / "rust-callback"
 DOCUMENTS = ["docs/write-a-callback-in-rust.md", "README.md", "rust/abi/README.md"]

@@ -15,7 +15,7 @@ import torch
 
 import lumbre as lb
 from lumbre._core import Batches, Meter, NativeMetric, Run, Schedule
-from lumbre.now import Now
+from lumbre.state.now import Now
 from runs import Scale, at, fit, numbered
 
 faulthandler.dump_traceback_later(60, exit=True)

@@ -3,15 +3,14 @@
 import builtins
 import inspect
 import re
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import lumbre
 from lumbre import callbacks, errors, metrics, nn
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 
 

@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lumbre.callbacks.auto_resume import AutoResume
-    from lumbre.callbacks.csv_logger import CSVLogger
     from lumbre.callbacks.default import Interrupt, Metrics, Profile, TrainValid
     from lumbre.callbacks.early_stopping import EarlyStopping
     from lumbre.callbacks.ema import EMA
     from lumbre.callbacks.gradient_accumulation import GradientAccumulation
     from lumbre.callbacks.gradient_clip import GradientClip
-    from lumbre.callbacks.json_logger import JSONLogger
     from lumbre.callbacks.keep_best_model import KeepBestModel
+    from lumbre.callbacks.loggers.csv_logger import CSVLogger
+    from lumbre.callbacks.loggers.json_logger import JSONLogger
+    from lumbre.callbacks.loggers.tensorboard import TensorBoard
     from lumbre.callbacks.lr_scheduler import LRScheduler
     from lumbre.callbacks.mixed_precision import MixedPrecision
     from lumbre.callbacks.mixup import Mixup
     from lumbre.callbacks.model_checkpoint import ModelCheckpoint
     from lumbre.callbacks.progress import Progress
     from lumbre.callbacks.resume_from_checkpoint import ResumeFromCheckpoint
-    from lumbre.callbacks.tensorboard import TensorBoard
     from lumbre.callbacks.terminate_on_nan import TerminateOnNaN
 
 __all__ = [
@@ -49,12 +49,12 @@ __all__ = [
 _FILES = {
     "EMA": "ema",
     "AutoResume": "auto_resume",
-    "CSVLogger": "csv_logger",
+    "CSVLogger": "loggers.csv_logger",
     "EarlyStopping": "early_stopping",
     "GradientAccumulation": "gradient_accumulation",
     "GradientClip": "gradient_clip",
     "Interrupt": "default",
-    "JSONLogger": "json_logger",
+    "JSONLogger": "loggers.json_logger",
     "KeepBestModel": "keep_best_model",
     "LRScheduler": "lr_scheduler",
     "Metrics": "default",
@@ -64,7 +64,7 @@ _FILES = {
     "Profile": "default",
     "Progress": "progress",
     "ResumeFromCheckpoint": "resume_from_checkpoint",
-    "TensorBoard": "tensorboard",
+    "TensorBoard": "loggers.tensorboard",
     "TerminateOnNaN": "terminate_on_nan",
     "TrainValid": "default",
 }

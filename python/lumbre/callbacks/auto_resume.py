@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumbre import serialization
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import path_of, whole
-from lumbre.checkpoints import Found, go_on
+from lumbre.arguments import path_of, whole
 from lumbre.errors import ArgumentError, FileError
+from lumbre.files import form
+from lumbre.fit.checkpoints import Found, go_on
+from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class AutoResume(Callback):
@@ -69,11 +69,11 @@ class AutoResume(Callback):
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Go on from the file, if it is there."""
-        serialization.check(ctx.state_dict())
+        form.check(ctx.state_dict())
         if os.path.exists(self.path):
             mend = "To begin anew, delete the file, or give AutoResume another path."
             try:
-                state = serialization.read(self.path, "checkpoint")
+                state = form.read(self.path, "checkpoint")
             except FileError as error:
                 raise FileError(f"{error} {mend}") from error
             go_on(ctx, Found(self.path, state), mend)
@@ -88,7 +88,7 @@ class AutoResume(Callback):
         if self.every == "epoch" or ctx.step_count - self._saved_at >= int(self.every):
             state = ctx.state_dict()
             if ctx.accelerator.is_main:
-                serialization.write(self.path, state, "checkpoint")
+                form.write(self.path, state, "checkpoint")
             self._saved_at = ctx.step_count
 
     def on_fit_end(self, ctx: Context) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lumbre._core import NativeCallback
-from lumbre.callback import Callback
+from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class Profile(Callback):

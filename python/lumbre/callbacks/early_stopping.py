@@ -7,8 +7,8 @@ import math
 from typing import Any, Literal
 
 from lumbre._core import NativeCallback
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import monitor_of, number, whole
+from lumbre.arguments import monitor_of, number, whole
+from lumbre.hooks.callback import Callback
 
 
 class EarlyStopping(Callback):

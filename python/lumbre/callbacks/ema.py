@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import number
+from lumbre.arguments import number
 from lumbre.errors import ArgumentError, LumbreWarning
+from lumbre.hooks.callback import Callback
 from lumbre.warn import warn
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class EMA(Callback):

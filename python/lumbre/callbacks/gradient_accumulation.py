@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import optimizer_name, optimizers_of, whole
+from lumbre.arguments import optimizer_name, optimizers_of, whole
 from lumbre.errors import ArgumentError
-from lumbre.step import updates_of
-from lumbre.update import Window
+from lumbre.hooks.callback import Callback
+from lumbre.step.step import updates_of
+from lumbre.step.windows import Window
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class GradientAccumulation(Callback):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from torch.nn.utils import clip_grad_norm_
 
-from lumbre.backward import parameters_of
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import number, optimizer_name, optimizers_of
+from lumbre.arguments import number, optimizer_name, optimizers_of
+from lumbre.hooks.callback import Callback
+from lumbre.step.backward import parameters_of
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class GradientClip(Callback):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import monitor_of, number
+from lumbre.arguments import monitor_of, number
+from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
     from torch import nn
 
     from lumbre._core import Monitor
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class KeepBestModel(Callback):

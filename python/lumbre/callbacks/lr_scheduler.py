@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 
 from lumbre._core import HOOKS, Monitor, nearest
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import monitor_of, optimizer_name, optimizers_of
+from lumbre.arguments import monitor_of, optimizer_name, optimizers_of
 from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 # Breakpoints of an optimizer's own part of the step: there `ctx.opt_name` says whose it is.
 _OF_ONE = tuple(f"on_train_batch_{place}" for place in ("after_", "before_"))

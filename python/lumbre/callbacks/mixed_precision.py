@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lumbre.callback import Callback
 from lumbre.errors import ArgumentError
-from lumbre.step import set_precision
+from lumbre.hooks.callback import Callback
+from lumbre.step.step import set_precision
 
 if TYPE_CHECKING:
     from lumbre.accelerator import Accelerator
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 _NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 _DTYPES = {

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Gamma
 
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import flag, number
-from lumbre.data import input_and_target
+from lumbre.arguments import flag, number
+from lumbre.data.batch import input_and_target
 from lumbre.errors import ArgumentError, DataError
+from lumbre.hooks.callback import Callback
 from lumbre.nn import MixedTarget, MixupLoss, mixup
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class Mixup(Callback):

@@ -7,16 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from lumbre import serialization
 from lumbre._core import Monitor
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import flag, monitor_of, number, path_of, whole
+from lumbre.arguments import flag, monitor_of, number, path_of, whole
 from lumbre.callbacks.file_name import FileName
-from lumbre.checkpoints import SUFFIX
 from lumbre.errors import ArgumentError
+from lumbre.files import form
+from lumbre.fit.checkpoints import SUFFIX
+from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class _Saved(NamedTuple):
@@ -116,7 +116,7 @@ class ModelCheckpoint(Callback):
             self._watched(field).check(ctx)
         if self.save_best_only or self.keep is not None:
             self._watched("monitor").check_mode(ctx)
-        serialization.check(ctx.state_dict())
+        form.check(ctx.state_dict())
         if Path(self.path).is_dir() and not _is_folder(self.path):
             raise ArgumentError(
                 f"ModelCheckpoint: path {self.path!r} is a folder. End it with a slash to get a "
@@ -193,7 +193,7 @@ class ModelCheckpoint(Callback):
         state = ctx.state_dict()
         if not ctx.accelerator.is_main:
             return
-        serialization.write(self._path(new), state, "checkpoint")
+        form.write(self._path(new), state, "checkpoint")
         for each in drop:
             Path(self._path(each)).unlink(missing_ok=True)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lumbre._core import NativeCallback
-from lumbre.callback import Callback
+from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class Progress(Callback):

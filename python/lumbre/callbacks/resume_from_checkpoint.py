@@ -6,14 +6,14 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from lumbre.callback import Callback
-from lumbre.callbacks.arguments import flag, path_of
-from lumbre.checkpoints import find, go_on
+from lumbre.arguments import flag, path_of
 from lumbre.errors import LumbreWarning
+from lumbre.fit.checkpoints import find, go_on
+from lumbre.hooks.callback import Callback
 from lumbre.warn import warn
 
 if TYPE_CHECKING:
-    from lumbre.context import Context
+    from lumbre.engine.context import Context
 
 
 class ResumeFromCheckpoint(Callback):

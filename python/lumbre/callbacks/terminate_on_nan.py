@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lumbre._core import NativeCallback
-from lumbre.callback import Callback
+from lumbre.hooks.callback import Callback
 
 
 class TerminateOnNaN(Callback):

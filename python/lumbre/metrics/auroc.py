@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lumbre._core import NativeMetric
 from lumbre.errors import ShapeError, TargetError
+from lumbre.metrics.accuracy import _fitting
 from lumbre.metrics.classes import class_numbers, no_such_class
-from lumbre.metrics.classification import _fitting
 from lumbre.metrics.gathered import Gathered, kept_as
 from lumbre.metrics.native import Native, _dense, ordered, shape_of, wide
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lumbre.errors import ArgumentTypeError, MetricError, ShapeError, ShapeWarning
-from lumbre.metric import Metric
+from lumbre.metrics.base import Metric
 from lumbre.metrics.native import wide
 from lumbre.warn import warn
 

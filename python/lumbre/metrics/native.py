@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lumbre._core import NativeMetric
 from lumbre.errors import DTypeError, MetricError, TargetError
-from lumbre.metric import Metric
+from lumbre.metrics.base import Metric
 
 _MENDS = {
     "preds": "Where a model gives several, a subclass says which one is measured: class "

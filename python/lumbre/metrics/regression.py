@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lumbre.errors import ShapeError
-from lumbre.metrics.classification import _fitting
+from lumbre.metrics.accuracy import _fitting
 from lumbre.metrics.native import Native, triple, wide
 
 

@@ -298,7 +298,7 @@ impl Meter {
             #[allow(clippy::cast_precision_loss)]
             return Ok(size as f64);
         }
-        py.import(intern!(py, "lumbre.data"))?
+        py.import(intern!(py, "lumbre.data.batch"))?
             .call_method1(intern!(py, "batch_size_of"), (batch,))?
             .extract()
     }
@@ -354,7 +354,7 @@ impl Meter {
                 .map(|losses| losses.clone_ref(py(ctx)));
             if losses.is_none() {
                 let made = py(ctx)
-                    .import("lumbre.metrics.device")?
+                    .import("lumbre.metrics.losses")?
                     .call_method0("Losses")?;
                 losses = Some(made.unbind());
                 self.keep_on_device(losses.as_ref().map(|losses| losses.clone_ref(py(ctx))));

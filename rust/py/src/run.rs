@@ -407,7 +407,7 @@ fn of_no_pass(run: &Run) -> String {
 /// `lumbre.context` knows the names there are and words the hint.
 fn unknown_attribute(slf: &Bound<'_, Run>, name: &Bound<'_, PyString>, hint: &str) -> PyErr {
     slf.py()
-        .import("lumbre.context")
+        .import("lumbre.engine.context")
         .and_then(|module| module.call_method1(hint, (name,)))
         .map_or_else(|error| error, PyErr::from_value)
 }

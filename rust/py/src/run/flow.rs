@@ -188,7 +188,7 @@ impl Run {
         match slf.get().state.batch_size() {
             Some(size) => Ok(size.into_pyobject(py)?.into_any()),
             None => py
-                .import("lumbre.data")?
+                .import("lumbre.data.batch")?
                 .call_method1("batch_size_of", (slf.getattr("batch")?,)),
         }
     }

@@ -1,0 +1,129 @@
+"""What callbacks ask of their arguments."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from typing import TYPE_CHECKING, Any
+
+from lumbre._core import Monitor, nearest
+from lumbre.errors import ArgumentError, ArgumentTypeError
+
+if TYPE_CHECKING:
+    from lumbre.engine.context import Context
+
+
+def number(
+    owner: object,
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """A number within bounds, as a float.
+
+    Raises:
+        ArgumentError: when it is none, is NaN, or lies outside of them.
+    """
+    found = math.nan if isinstance(value, bool) else value
+    bounds = [("from", least), ("above", above), ("below", below)]
+    if isinstance(found, numbers.Real) and not math.isnan(found):
+        real = float(found)
+        low = (least is None or real >= least) and (above is None or real > above)
+        if low and (below is None or real < below):
+            return real
+    wanted = ["a number", *(f"{word} {bound:g}" for word, bound in bounds if bound is not None)]
+    raise ArgumentError(f"{type(owner).__name__}: {name} is {' '.join(wanted)}; got {value!r}.")
+
+
+def whole(owner: object, name: str, value: Any, *, least: int) -> int:
+    """A whole number from `least`.
+
+    Raises:
+        ArgumentError: when it is none.
+    """
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if is_whole and int(value) >= least:
+        return int(value)
+    raise ArgumentError(
+        f"{type(owner).__name__}: {name} is a whole number from {least}; got {value!r}."
+    )
+
+
+def flag(owner: object, name: str, value: Any) -> bool:
+    """True or False, and nothing that only counts as one of them, such as "no".
+
+    Raises:
+        ArgumentTypeError: when it is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ArgumentTypeError(f"{type(owner).__name__}: {name} is True or False; got {value!r}.")
+
+
+def path_of(owner: object, value: Any) -> str:
+    """A path as a string.
+
+    Raises:
+        ArgumentTypeError: when it is neither a string nor a path.
+        ArgumentError: when it is empty, which the system would take for the working folder.
+    """
+    kind = type(owner).__name__
+    if not isinstance(value, str | bytes | os.PathLike):
+        raise ArgumentTypeError(
+            f"{kind}: path is of type {type(value).__qualname__}; expected a string or a "
+            "pathlib.Path."
+        )
+    if path := os.fsdecode(value):
+        return path
+    raise ArgumentError(f"{kind}: path is empty; expected the name of a file or folder.")
+
+
+def optimizer_name(owner: object, value: Any) -> str | None:
+    """The name of an optimizer, or None for all of them; whether there is one the fit tells.
+
+    Raises:
+        ArgumentTypeError: when it is neither.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    raise ArgumentTypeError(
+        f"{type(owner).__name__}: opt_name is the name of an optimizer, or None for all of them; "
+        f"got {value!r}."
+    )
+
+
+def monitor_of(owner: object, monitor: Any, mode: Any, min_delta: float) -> Monitor:
+    """What a callback watches, by its arguments.
+
+    Raises:
+        ArgumentError: when one of them makes no sense.
+    """
+    name = type(owner).__name__
+    if not isinstance(monitor, str):
+        raise ArgumentError(
+            f'{name}: monitor is a set and the name of a record, such as "valid_loss" or '
+            f'"train_acc"; got {monitor!r}.'
+        )
+    return Monitor(name, monitor, str(mode), min_delta)
+
+
+def optimizers_of(owner: Any, ctx: Context) -> list[str]:
+    """The names of the optimizers that a callback acts on, by its `opt_name`.
+
+    Raises:
+        ArgumentError: when there is none of that name.
+    """
+    if owner.opt_name is None:
+        return list(ctx.optimizers)
+    if owner.opt_name not in ctx.optimizers:
+        near = nearest(str(owner.opt_name), list(ctx.optimizers))
+        hint = f' Did you mean "{near}"?' if near else ""
+        raise ArgumentError(
+            f"{type(owner).__name__}: there is no optimizer {owner.opt_name!r}; "
+            f"there are {', '.join(map(repr, ctx.optimizers))}.{hint}"
+        )
+    return [owner.opt_name]

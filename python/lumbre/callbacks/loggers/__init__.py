@@ -1,0 +1,1 @@
+"""The callbacks that write what was measured."""

@@ -1,0 +1,128 @@
+"""A text file with some lines an epoch: what `CSVLogger` and `JSONLogger` share."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.hooks.callback import Callback
+
+if TYPE_CHECKING:
+    from lumbre.engine.context import Context
+
+Row = dict[str, Any]
+
+SETS = ("train", "valid")
+
+# What every line says beside the metrics; a metric of such a name gives way.
+OWN_KEYS = ("time", "epoch", "set")
+
+
+class EpochLog(Callback):
+    """A row for each set and epoch, there as soon as the epoch has ended.
+
+    The file is opened for each epoch anew: nothing is left open, whatever ends the run. A subclass
+    says what a row looks like.
+    """
+
+    weight = 1e6
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise ArgumentTypeError(
+                f"{type(self).__name__}: path is the name of a file; got {path!r}."
+            )
+        text = os.fsdecode(path)
+        if not text or text.endswith(("/", os.sep)) or os.path.isdir(text):
+            raise ArgumentError(
+                f"{type(self).__name__}: path is the name of a file; got the folder {text!r}. Name "
+                f"one in it: {os.path.join(text, 'log')!r}."
+            )
+        self.path = path
+        self._begun = False
+
+    def on_fit_begin(self, ctx: Context) -> None:
+        """See that the file can be written, before an epoch is lost.
+
+        What is in it stays: whether the fit is a resumed one is not known yet.
+        """
+        self._begun = False
+        if ctx.accelerator.is_main:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            with Path(self.path).open("ab"):
+                pass
+
+    def on_epoch_begin(self, ctx: Context) -> None:
+        """In the first epoch of this fit, let the file hold the epochs before it and no more."""
+        if ctx.accelerator.is_main:
+            self._begin(ctx)
+
+    def on_epoch_end(self, ctx: Context) -> None:
+        """Write the rows of the epoch."""
+        if not ctx.accelerator.is_main:
+            return
+        self._begin(ctx)
+        if rows := rows_of(ctx, ctx.epoch):
+            self._append(rows, now=True)
+
+    def _begin(self, ctx: Context) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        there: dict[int, dict[str, Row]] = {}
+        for row in self._parse(self._text()) if ctx.epoch > 1 else ():
+            there.setdefault(row["epoch"], {})[row["set"]] = row
+        rows: list[Row] = []
+        for epoch in range(1, ctx.epoch):
+            # The file may have been lost, or have ended where the machine did.
+            known = {row["set"]: row for row in rows_of(ctx, epoch)} | there.get(epoch, {})
+            rows += [known[set_] for set_ in SETS if set_ in known]
+        self._write("w", "")
+        if rows:
+            self._append(rows, now=False)
+
+    def _parse(self, text: str) -> list[Row]:
+        """The whole rows of a file, without what is none; `epoch` is a number, `set` a set."""
+        raise NotImplementedError
+
+    def _append(self, rows: list[Row], now: bool) -> None:
+        """Write rows; `now` when they have just come about."""
+        raise NotImplementedError
+
+    def _text(self) -> str:
+        """What is in the file, up to its last whole line."""
+        try:
+            text = Path(self.path).read_bytes().decode("utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        return text[: text.rfind("\n") + 1]
+
+    def _write(self, mode: str, text: str) -> None:
+        # In one go, so that nobody who reads along sees half of an epoch.
+        with Path(self.path).open(mode, newline="", encoding="utf-8") as file:
+            file.write(text)
+
+
+def rows_of(ctx: Context, epoch: int) -> list[Row]:
+    """What the records hold of an epoch."""
+    return [
+        {"epoch": epoch, "set": set_}
+        | {f"metric_{name}" if name in OWN_KEYS else name: plain(v) for name, v in values.items()}
+        for set_ in SETS
+        if (values := ctx.get_metrics(set_, epoch))
+    ]
+
+
+def plain(value: Any) -> Any:
+    """A value as a float, or as nested lists of them."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def without_nan(value: Any) -> Any:
+    """None where a float is no number that JSON knows."""
+    if isinstance(value, list):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

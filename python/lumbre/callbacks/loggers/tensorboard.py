@@ -1,0 +1,141 @@
+"""The records, and the parameters if wanted, for TensorBoard. Its package comes on first use."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lumbre.arguments import flag
+from lumbre.errors import ArgumentTypeError, MissingPackageError
+from lumbre.hooks.callback import Callback
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lumbre.engine.context import Context
+
+
+class TensorBoard(Callback):
+    """Writes the metrics of each epoch where TensorBoard finds them: `tensorboard --logdir ...`.
+
+    Acts at `on_fit_begin`, `on_epoch_end`, `on_fit_end` and `on_exception`, at weight 1e6: what
+    others log at `on_epoch_end` is there by then. Changes nothing of `ctx`. Each set is a run of
+    its own, `logdir/train` and `logdir/valid`: metrics of one name lie in one chart. A vector is
+    written as `name/0`, `name/1` and so on; matrices are left out. The step is the epoch, and all
+    is flushed after each one.
+
+    A resumed fit goes on with the curves, without those points that come again; of a new fit in a
+    folder of an older one only the new curves are shown. No file is deleted.
+
+    Args:
+        logdir: The folder; it is made.
+        histograms: Whether to write how the values of each parameter are distributed after each
+            epoch too, tagged by its name; those that are not finite are left out.
+
+    Raises:
+        ArgumentTypeError: when `logdir` is no name of a folder, or `histograms` no bool.
+        MissingPackageError: when the fit begins, if tensorboard is not installed.
+        OSError: when the fit begins, if the folder cannot be made.
+
+    Example:
+        >>> TensorBoard("runs/first", histograms=True)
+        TensorBoard(logdir='runs/first', histograms=True)
+    """
+
+    weight = 1e6
+
+    def __init__(self, logdir: str | os.PathLike[str], histograms: bool = False) -> None:
+        if not isinstance(logdir, str | os.PathLike):
+            raise ArgumentTypeError(f"TensorBoard: logdir is the name of a folder; got {logdir!r}.")
+        self.logdir = logdir
+        self.histograms = flag(self, "histograms", histograms)
+        self._writers: dict[str, Any] = {}
+
+    def on_fit_begin(self, ctx: Context) -> None:
+        """See that there is all that is needed, before an epoch is lost."""
+        self._close()
+        if ctx.accelerator.is_main:
+            _writer_class()
+            Path(self.logdir).mkdir(parents=True, exist_ok=True)
+
+    def on_epoch_end(self, ctx: Context) -> None:
+        """Write the points of the epoch."""
+        if not ctx.accelerator.is_main:
+            return
+        for set_ in ("train", "valid"):
+            values = ctx.get_metrics(set_)
+            is_drawn = self.histograms and set_ == "train"
+            # A folder of an older fit is opened too: what this one has not is no longer shown.
+            if not (values or is_drawn or Path(self.logdir, set_).is_dir()):
+                continue
+            writer = self._writer(set_, ctx.epoch)
+            for tag, number in _numbers(values):
+                writer.add_scalar(tag, number, ctx.epoch)
+            if is_drawn:
+                for name, points in _parameters(ctx.accelerator.unwrap(ctx.model)):
+                    writer.add_histogram(name, points, ctx.epoch)
+            writer.flush()
+
+    def on_fit_end(self, ctx: Context) -> None:
+        """Close the files."""
+        self._close()
+
+    def on_exception(self, ctx: Context) -> None:
+        """Close the files; they are opened again if the fit goes on."""
+        self._close()
+
+    def _writer(self, set_: str, epoch: int) -> Any:
+        if set_ not in self._writers:
+            # Points from this epoch on are of a fit that was broken off, or of an older one.
+            folder = Path(self.logdir, set_)
+            _wait_for_later_name(folder)
+            self._writers[set_] = _writer_class()(os.fspath(folder), purge_step=epoch)
+        return self._writers[set_]
+
+    def _close(self) -> None:
+        while self._writers:
+            self._writers.popitem()[1].close()
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            "TensorBoard writes with the package tensorboard, which is not there: "
+            "pip install 'lumbre[tensorboard]'",
+            name=error.name,
+        ) from error
+    return SummaryWriter
+
+
+def _wait_for_later_name(folder: Path) -> None:
+    """Files are read in the order of their names, which tell the second in which each was made."""
+    while any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+        time.sleep(0.02)
+
+
+def _numbers(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        shape = getattr(value, "shape", ())
+        if len(shape) == 0:
+            yield name, float(value)
+        elif len(shape) == 1:
+            yield from ((f"{name}/{i}", float(each)) for i, each in enumerate(value))
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, parameter in model.named_parameters():
+        points = parameter.detach()
+        if points.is_complex():
+            points = points.abs()
+        # numpy knows no bfloat16, and refuses a histogram of nothing or up to infinity.
+        points = points.float()
+        points = points[points.isfinite()]
+        if points.numel():
+            yield name, points

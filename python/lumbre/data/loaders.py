@@ -1,0 +1,339 @@
+"""From what a user calls data to a loader of batches.
+
+`as_dataloader` is the one way in. Tensors and arrays that lie in memory get a `TensorLoader`, which
+takes whole batches out of them; all the rest is `torch.utils.data.DataLoader`'s work.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from lumbre.data.samples import BATCH_SIZE, Part, Samples, TensorLoader, is_frame, type_name
+from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
+from lumbre.warn import warn
+
+# What decides which training samples come when; it has no meaning for the validation data.
+_ORDER = frozenset({"shuffle", "sampler", "batch_sampler", "drop_last", "generator"})
+
+
+class Loader(Protocol):
+    """What a pass runs over: an iterable of batches that begins anew with each `iter`."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+@functools.singledispatch
+def as_dataloader(data: Any, **dataloader_options: Any) -> Loader:
+    """Make a loader of batches from data of any form that lumbre knows.
+
+    Register a form of your own with `@lb.as_dataloader.register`; the function gets the data and
+    the options as keywords, and returns an iterable of batches that can be walked again.
+
+    Args:
+        data: A `DataLoader` (returned as it is), a `Dataset`, an `IterableDataset`, a tensor, a
+            numpy array or a pandas frame, or lists, tuples and mappings of the latter three.
+            float64 arrays and frames become torch's default dtype, tensors stay as they are.
+        **dataloader_options: What `torch.utils.data.DataLoader` takes. Unless given, the batch
+            size is 32, nothing is shuffled and nothing dropped.
+
+    Returns:
+        The loader. A tensor by itself gives batches that are tensors; a list or a tuple gives
+        lists.
+
+    Raises:
+        ArgumentError: when an option is unknown, or options are given for a loader.
+        ArgumentTypeError: when the data is of no known form.
+        DataError: when there are no samples, or parts of the data differ in length.
+
+    Example:
+        >>> import lumbre as lb, numpy as np
+        >>> x, y = np.zeros((100, 4)), np.arange(100)
+        >>> loader = lb.as_dataloader((x, y), batch_size=64)
+        >>> [[part.shape[0] for part in batch] for batch in loader]
+        [[64, 64], [36, 36]]
+    """
+    if is_frame(data):
+        return _of_memory(data, **dataloader_options)
+    if isinstance(data, type):
+        raise ArgumentTypeError(f"data is the class {data.__name__}; pass an instance of it")
+    raise ArgumentTypeError(
+        f"data is of type {type_name(data)}, of which no batches can be made. Expected a "
+        "DataLoader, a Dataset, a tensor, array or frame, or a tuple or list of these. What can be "
+        "iterated over once only, such as a generator, goes into an IterableDataset; for another "
+        "type a function can be registered with @lb.as_dataloader.register."
+    )
+
+
+@as_dataloader.register(DataLoader)
+@as_dataloader.register(TensorLoader)
+def _of_loader(data: Loader, **dataloader_options: Any) -> Loader:
+    if dataloader_options:
+        raise ArgumentError(
+            f"dataloader options ({', '.join(dataloader_options)}) do not apply to a "
+            f"{type(data).__name__}, which makes its batches itself. Give them to the loader, or "
+            "pass the data set instead."
+        )
+    return data
+
+
+@as_dataloader.register(Dataset)
+def _of_dataset(data: Dataset[Any], **dataloader_options: Any) -> Loader:
+    _check_options(dataloader_options)
+    if hasattr(data, "__len__") and len(data) == 0:
+        raise DataError(f"the data has no samples: {type_name(data)} has length 0")
+    return DataLoader(data, **_with_batch_size(dataloader_options))
+
+
+@as_dataloader.register(IterableDataset)
+def _of_iterable(data: IterableDataset[Any], **dataloader_options: Any) -> Loader:
+    _check_options(dataloader_options)
+    if dataloader_options.get("shuffle"):
+        raise ArgumentError(
+            f"shuffle=True does not work with {type_name(data)}: an IterableDataset decides its "
+            "order itself. Leave shuffle out, and shuffle in its __iter__."
+        )
+    return DataLoader(data, **_with_batch_size(dataloader_options))
+
+
+@as_dataloader.register(Samples)
+@as_dataloader.register(Tensor)
+@as_dataloader.register(np.ndarray)
+@as_dataloader.register(list)
+@as_dataloader.register(tuple)
+@as_dataloader.register(Mapping)
+def _of_memory(data: Any, **dataloader_options: Any) -> Loader:
+    _check_options(dataloader_options)
+    samples = Samples.of(data)
+    options = _with_batch_size(dataloader_options)
+    asked = {name for name, value in options.items() if not _is_default(name, value)}
+    own = set(inspect.signature(TensorLoader).parameters)
+    plain = all(
+        type(t) in (Tensor, torch.nn.Parameter) and t.layout == torch.strided and not t.is_nested
+        for t in samples.tensors
+    )
+    if asked <= own and options.get("batch_size") is not None and plain:
+        return TensorLoader(samples, **{name: options[name] for name in options if name in own})
+    return DataLoader(samples, **options)
+
+
+@as_dataloader.register(TensorDataset)
+def _of_tensor_dataset(data: TensorDataset, **dataloader_options: Any) -> Loader:
+    # A subclass may well have a __getitem__ of its own.
+    make = _of_memory if type(data) is TensorDataset else _of_dataset
+    return make(data, **dataloader_options)
+
+
+def is_loader(data: Any) -> bool:
+    """Whether `data` makes its batches itself."""
+    return isinstance(data, DataLoader | TensorLoader)
+
+
+def train_loader(data: Any, options: Mapping[str, Any] | None = None) -> Loader:
+    """Make the loader of training data: shuffled, unless told otherwise or it has its own order.
+
+    Raises:
+        ArgumentError: when options are given and `data` is a loader already.
+    """
+    options = _as_options(options)
+    ordered = any(options.get(name) is not None for name in ("sampler", "batch_sampler"))
+    if not (
+        is_loader(data)
+        or isinstance(data, IterableDataset)
+        or "shuffle" in options
+        or ordered
+        or not _takes(as_dataloader.dispatch(type(data)), "shuffle")
+    ):
+        options["shuffle"] = True
+    return _make(data, options)
+
+
+def eval_loader(data: Any, options: Mapping[str, Any] | None = None) -> Loader:
+    """Make the loader of data that a model is held against: in the order of the data.
+
+    Raises:
+        ArgumentError: when options are given and `data` is a loader already.
+    """
+    options = _as_options(options)
+    if not is_loader(data) and options.pop("shuffle", False):
+        warn(
+            "shuffle=True in dataloader_options has no effect: evaluate and predict keep the "
+            "order of the data",
+            DataWarning,
+        )
+    return _make(data, options)
+
+
+def loaders(
+    data: Any, valid_data: Any = None, options: Mapping[str, Any] | None = None
+) -> tuple[Loader, Loader | None]:
+    """Make the loaders of a fit.
+
+    Args:
+        data: The training data.
+        valid_data: The validation data, or the fraction of `data` to hold back for it, or None.
+        options: The user's `dataloader_options`. Those about order (`shuffle`, `sampler`,
+            `batch_sampler`, `drop_last`, `generator`) are for the training data alone.
+
+    Returns:
+        The loader of the training data, and that of the validation data or None.
+    """
+    options = _as_options(options)
+    if isinstance(valid_data, numbers.Real):
+        data, valid_data = split(data, valid_data)
+    train = train_loader(data, options)
+    if valid_data is None:
+        return train, None
+    if is_loader(valid_data) and options:
+        warn(
+            f"dataloader_options do not apply to valid_data, which is a "
+            f"{type(valid_data).__name__} already; they are used for the training data alone",
+            DataWarning,
+        )
+        return train, valid_data
+    try:
+        valid_options = {name: options[name] for name in options if name not in _ORDER}
+        return train, eval_loader(valid_data, valid_options)
+    except (ArgumentError, ArgumentTypeError, DataError) as error:
+        error.add_note("in valid_data")
+        raise
+
+
+def split(data: Any, fraction: numbers.Real) -> tuple[Any, Any]:
+    """Hold back a random part of the data; torch's own generator draws it.
+
+    Args:
+        data: Data in memory, or a `Dataset` that has a length.
+        fraction: The part to hold back, between 0 and 1.
+
+    Returns:
+        What is left to train on, and what was held back. Nothing is copied.
+
+    Raises:
+        ArgumentError: when this is no fraction, or the data cannot be split.
+        DataError: when one of the parts would be empty.
+    """
+    if isinstance(fraction, bool) or not 0 < float(fraction) < 1:
+        raise ArgumentError(
+            f"valid_data={fraction!r} is no fraction of the data: pass a number between 0 and 1, "
+            "such as 0.2, or the validation data itself"
+        )
+    form = as_dataloader.dispatch(type(data))
+    by_rows = form is _of_memory or is_frame(data) or type(data) is TensorDataset
+    if not by_rows and (form not in (_of_dataset, _of_tensor_dataset) or not _takes_len(data)):
+        raise ArgumentError(
+            f"valid_data={fraction!r} cannot be taken from {type_name(data)}, whose samples "
+            "cannot be picked here. Pass the validation data itself, such as a second loader; a "
+            "data set is split by torch.utils.data.random_split(dataset, "
+            f"[{1 - float(fraction):.3g}, {float(fraction):.3g}])."
+        )
+    source = Samples.of(data) if by_rows else data
+    count = len(source)
+    held = round(count * float(fraction))
+    if not 0 < held < count:
+        raise DataError(
+            f"valid_data={fraction!r} of {count} samples leaves {count - held} to train on and "
+            f"{held} to validate on; each part needs one at least"
+        )
+    order = torch.randperm(count, device="cpu")
+    parts = order[: count - held], order[count - held :]
+    if not by_rows:
+        left, right = (Part(source, part.tolist()) for part in parts)
+        return left, right
+    if source.rows is not None:
+        parts = source.rows[parts[0]], source.rows[parts[1]]
+    return Samples(source.tree, parts[0]), Samples(source.tree, parts[1])
+
+
+def empty(loader: Any, what: str) -> DataError:
+    """Say why a pass over `loader` had no batch; `what` is the argument that it came from."""
+    dataset: Any = getattr(loader, "dataset", None)
+    count = len(dataset) if _takes_len(dataset) else None
+    size = getattr(loader, "batch_size", None)
+    dropped = getattr(loader, "drop_last", False)
+    if count and size and count < size and dropped:
+        why = (
+            f"its {count} samples are fewer than the batch size of {size}, and drop_last=True "
+            "leaves the short batch out. Use drop_last=False or a smaller batch_size."
+        )
+    elif count == 0:
+        why = f"its {type_name(dataset)} has no samples."
+    else:
+        why = "it has no samples, or is an iterator that was spent by an earlier pass."
+    return DataError(f"{what} gave no batch: {why}")
+
+
+def _make(data: Any, options: dict[str, Any]) -> Loader:
+    loader = as_dataloader(data, **options)
+    if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
+        raise ArgumentTypeError(
+            f"the function registered for {type_name(data)} with lb.as_dataloader returned "
+            f"{type_name(loader)}; expected an object whose __iter__ begins anew for each epoch"
+        )
+    return loader
+
+
+@functools.cache
+def _loader_options() -> dict[str, Any]:
+    parameters = list(inspect.signature(DataLoader).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def _is_default(name: str, value: Any) -> bool:
+    default = _loader_options()[name]
+    # Asked of plain values alone: == of an array given as sampler is no bool.
+    return value is default or (isinstance(value, bool | int | float | str) and value == default)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    known = _loader_options()
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ArgumentError(
+                f"unknown dataloader option {name!r}.{hint} The options are those of "
+                f"torch.utils.data.DataLoader: {', '.join(known)}."
+            )
+    size = options.get("batch_size")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise ArgumentError(f"batch_size={size!r} is no number of samples: pass a whole number > 0")
+
+
+def _as_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    if options is not None and not isinstance(options, Mapping):
+        raise ArgumentTypeError(
+            f"dataloader_options is of type {type_name(options)}; expected a dict such as "
+            '{"batch_size": 64}'
+        )
+    return dict(options or {})
+
+
+def _with_batch_size(options: Mapping[str, Any]) -> dict[str, Any]:
+    if options.get("batch_sampler") is not None:
+        return dict(options)
+    return {"batch_size": BATCH_SIZE, **options}
+
+
+def _takes(function: Callable[..., Any], keyword: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return keyword in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
+
+
+def _takes_len(data: Any) -> bool:
+    try:
+        len(data)
+    except (TypeError, NotImplementedError):
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""A run under way: the tree of breakpoints, and what is around it."""

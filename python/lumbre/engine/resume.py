@@ -1,0 +1,201 @@
+"""The state of a run as one tree of tensors and plain values, and a run that goes on from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch.nn.parameter import is_lazy
+
+from lumbre._core import unique_names
+from lumbre.data.draws import draws_of, restore_draws
+from lumbre.errors import ArgumentError, LumbreWarning
+from lumbre.files.tree import qualified_name
+from lumbre.hooks.callback import Callback
+from lumbre.hooks.foreign import Given
+from lumbre.warn import warn
+
+if TYPE_CHECKING:
+    from lumbre.engine.context import Context
+
+_SPANS = ("fit", "epoch", "train", "valid")
+# What each part of a restore reads.
+_PARTS = {
+    "model": ("model",),
+    "optimizers": ("optimizers", "optimizer_kinds", "scalers"),
+    "callbacks": ("callbacks",),
+    "records": ("records",),
+    "progress": ("progress",),
+    "rng": ("rng", "generators", "splits"),
+}
+# How many names of a kind a message lists.
+_LISTED = 10
+
+
+def state_of(ctx: Context) -> dict[str, Any]:
+    """All that a run needs to go on; tensors are the run's own, not copies."""
+    updates = ctx._updates
+    model = ctx.accelerator.unwrap(ctx.model)
+    return {
+        "model": dict(model.state_dict()),
+        "module": qualified_name(type(model)),
+        "hparams": dict(ctx.hparams),
+        "opt_hparams": dict(ctx.opt_hparams),
+        "optimizers": {name: each.state_dict() for name, each in ctx.optimizers.items()},
+        "optimizer_kinds": {name: type(each).__name__ for name, each in ctx.optimizers.items()},
+        "scalers": {
+            name: scaler.state_dict()
+            for name, scaler in (updates.scalers if updates is not None else {}).items()
+        },
+        "callbacks": {
+            name: state for name, each in named(ctx) if (state := callback_state(each)) is not None
+        },
+        "records": ctx.records,
+        "progress": {
+            "epoch": ctx.epoch,
+            "iter": ctx.iter,
+            "step_count": ctx.step_count,
+            "used_once": [list(pair) for pair in ctx.used_once()],
+            # Ctrl-C ends the run that it was pressed in, and no other.
+            "stop_reason": None if ctx.interrupted else ctx.stop_reason,
+        },
+        **draws_of(ctx),
+    }
+
+
+def restore(ctx: Context, state: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
+    """Make a run go on from a state; `parts` says from which parts of it."""
+    _check(ctx, state, [part for part, wanted in parts.items() if wanted])
+    if parts["progress"]:
+        # First, as it refuses what makes no sense.
+        progress = state["progress"]
+        ctx.resume(progress["epoch"], progress["step_count"], progress["stop_reason"])
+        ctx.use_once([(name, hook) for name, hook in progress["used_once"]])
+    if parts["model"]:
+        ctx.accelerator.unwrap(ctx.model).load_state_dict(state["model"])
+    if parts["optimizers"]:
+        _restore_optimizers(ctx, state)
+    if parts["callbacks"]:
+        _restore_callbacks(ctx, state["callbacks"])
+    if parts["records"]:
+        _restore_records(ctx, state["records"])
+    if parts["rng"]:
+        restore_draws(ctx, state)
+
+
+def _check(ctx: Context, state: Mapping[str, Any], parts: list[str]) -> None:
+    """Refuse what does not fit, before anything is changed."""
+    missing = [key for part in parts for key in _PARTS[part] if key not in state]
+    if missing:
+        raise ArgumentError(
+            f"The state has no {', '.join(missing)}; it has {_names(state)}. Pass what "
+            "ctx.state_dict() gave, whole."
+        )
+    if "model" in parts:
+        _check_model(ctx, state["model"])
+    if "optimizers" in parts:
+        _check_optimizers(ctx, state)
+
+
+def _check_model(ctx: Context, saved: Mapping[str, Any]) -> None:
+    model = ctx.accelerator.unwrap(ctx.model)
+    own = model.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in saved]
+    faults += [f"{name} is not in the model" for name in saved if name not in own]
+    for name in own.keys() & saved.keys():
+        shapes = [getattr(each[name], "shape", None) for each in (saved, own)]
+        if shapes[0] != shapes[1] and not is_lazy(own[name]):
+            was, now = (None if each is None else tuple(each) for each in shapes)
+            faults.append(f"{name} has the shape {was} where the model has {now}")
+    if faults:
+        more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        raise ArgumentError(
+            f"The state is of another model than this {type(model).__name__}: "
+            f"{'; '.join(sorted(faults)[:_LISTED])}{more}. Build the model as it was when it was "
+            "saved."
+        )
+
+
+def _check_optimizers(ctx: Context, state: Mapping[str, Any]) -> None:
+    saved, kinds = state["optimizers"], state["optimizer_kinds"]
+    if set(saved) != set(ctx.optimizers):
+        raise ArgumentError(
+            f"The state is of the optimizers {_names(saved)}, and this run has "
+            f"{_names(ctx.optimizers)}. Resume with the optimizers that were saved, or without "
+            "their state."
+        )
+    for name, each in ctx.optimizers.items():
+        was, own = saved[name]["param_groups"], each.param_groups
+        forms = [f"{kinds[name]} of {_form(was)}", f"{type(each).__name__} of {_form(own)}"]
+        if forms[0] != forms[1]:
+            raise ArgumentError(
+                f"The state of the optimizer {name!r} is that of {forms[0]}, and this run has "
+                f"{forms[1]}. Resume with the optimizers that were saved, or without their state."
+            )
+
+
+def _restore_optimizers(ctx: Context, state: Mapping[str, Any]) -> None:
+    for name, each in ctx.optimizers.items():
+        each.load_state_dict(state["optimizers"][name])
+    scalers = ctx._updates.scalers if ctx._updates is not None else {}
+    for name, scaler in scalers.items():
+        if state["scalers"].get(name):
+            scaler.load_state_dict(state["scalers"][name])
+
+
+def _restore_callbacks(ctx: Context, saved: Mapping[str, Any]) -> None:
+    own = dict(named(ctx))
+    for name, state in saved.items():
+        if name in own:
+            load_callback_state(own[name], state)
+        elif state:
+            warn(
+                f"The state that is resumed holds one of {name}, and no callback of this run has "
+                "that name: it is left out.",
+                LumbreWarning,
+            )
+
+
+def _restore_records(ctx: Context, records: Mapping[str, Any]) -> None:
+    profile = records["profile"]
+    ctx.restore_history(records["metrics"], {part: profile[part] for part in _SPANS})
+    extras = {what: dict(sets) for what, sets in records.items() if what != "metrics"}
+    extras["profile"] = {part: v for part, v in profile.items() if part not in _SPANS}
+    ctx._extras = {
+        what: {set_: list(values) for set_, values in sets.items()}
+        for what, sets in extras.items()
+        if sets
+    }
+
+
+def named(ctx: Context) -> Iterator[tuple[str, Any]]:
+    """The callbacks of a run with their names; of two alike the second is `Name_2`."""
+    names = unique_names([Given(each).name for each in ctx.callbacks])
+    return zip(names, ctx.callbacks, strict=True)
+
+
+def callback_state(callback: Any) -> Any:
+    """What a callback has to say of its state; None when it has none."""
+    own = getattr(type(callback), "state_dict", None)
+    if own is not None and own is not Callback.state_dict:
+        return callback.state_dict()
+    saved = (native := Given(callback).native) and native.save()
+    return json.loads(saved) if isinstance(saved, str) else saved
+
+
+def load_callback_state(callback: Any, state: Any) -> None:
+    """Let a callback go on from its state."""
+    own = getattr(type(callback), "load_state_dict", None)
+    if own is not None and own is not Callback.load_state_dict:
+        callback.load_state_dict(state)
+    elif (native := Given(callback).native) is not None:
+        native.load(state if isinstance(state, bytes) else json.dumps(state))
+
+
+def _form(groups: list[dict[str, Any]]) -> str:
+    return f"{' + '.join(str(len(each['params'])) for each in groups)} parameters"
+
+
+def _names(names: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, names)) or "none"

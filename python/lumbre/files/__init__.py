@@ -1,0 +1,1 @@
+"""The one form of file that lumbre writes; it knows no run."""

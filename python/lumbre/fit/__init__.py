@@ -1,0 +1,1 @@
+"""What a user holds: from `setup` to `Fitted`."""

@@ -1,0 +1,257 @@
+"""A learning rate to begin with: train on rising rates, and look at the loss."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+import numbers
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lumbre._core import nearest
+from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.data import loaders as data_module
+from lumbre.data.draws import rng_state, set_rng_state
+from lumbre.engine import loop
+from lumbre.engine.guard import RunGuard
+from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.fit.lr_records import LRRecords, Smoothed
+from lumbre.hooks.callback import Callback
+from lumbre.metrics.base import MetricSet
+
+if TYPE_CHECKING:
+    from lumbre.engine.context import Context
+    from lumbre.fit.setup import Trainable
+
+
+def find_lr(
+    trainable: Trainable,
+    data: Any,
+    steps: int,
+    start_lr: float,
+    end_lr: float,
+    log_spaced_intervals: bool,
+    opt_name: str | None,
+    accelerator: Accelerator | None,
+    verbose: bool | None,
+    dataloader_options: Mapping[str, Any] | None,
+) -> LRRecords:
+    """Do what `Trainable.lr_finder` says."""
+    from lumbre.fit.setup import make_context
+
+    rates = _rates(steps, start_lr, end_lr, bool(log_spaced_intervals))
+    accelerator = as_accelerator(accelerator)
+    loader = data_module.train_loader(data, dataloader_options)
+    with _untouched(loader, accelerator.device):
+        trainable = _copied(trainable)
+        model = accelerator.prepare_model(trainable.build())
+        optimizers = trainable._optimizers(model)
+        sweep = _Sweep(_choose(optimizers, opt_name), optimizers, rates)
+        ctx = make_context(trainable, model, optimizers, accelerator, [sweep], verbose, MetricSet())
+        ctx.min_epochs, ctx.max_epochs = 1, 1
+        ctx.train_data = _Again(loader, len(rates))
+        with RunGuard(ctx, "fit"):
+            loop.fit(ctx)
+    # Whatever else has ended it: a step of the module's own, or Ctrl-C.
+    reason = sweep.reason if sweep.has_ended else ctx.stop_reason
+    return LRRecords(sweep.lr, sweep.loss, len(rates), reason)
+
+
+class _Sweep(Callback):
+    """Sets the rate of each batch, and keeps what the loss was.
+
+    Acts at `on_train_batch_begin`, first of all, and at `on_train_batch_end`, before the loss is
+    counted: one that is not finite is what a sweep may end in, and nothing to warn about.
+    """
+
+    weight = -math.inf
+
+    def __init__(self, name: str, optimizers: Mapping[str, Any], rates: list[float]) -> None:
+        self.lr: list[float] = []
+        self.loss: list[float] = []
+        self.has_ended = False
+        self.reason: str | None = None
+        self._rates = rates
+        self._loss_name = name
+        self._optimizer = optimizers[name]
+        groups = self._optimizer.param_groups
+        if not all("lr" in group for group in groups):
+            raise ArgumentTypeError(
+                f"lr_finder: {type(self._optimizer).__name__} has no option lr that could be tried."
+            )
+        own = [float(group["lr"]) for group in groups]
+        default = float(self._optimizer.defaults.get("lr", own[0]))
+        base = default if default in own else own[0]
+        self._factors = [lr / base if base else 1.0 for lr in own]
+        self._smoothed = Smoothed()
+        self._skipped = 0
+
+    def on_train_batch_begin(self, ctx: Context) -> None:
+        """The next rate."""
+        lr = self._rates[len(self.lr)]
+        for group, factor in zip(self._optimizer.param_groups, self._factors, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr * factor)
+            else:
+                group["lr"] = lr * factor
+
+    def on_train_batch_end(self, ctx: Context) -> None:
+        """The loss at this rate; enough is seen when it has exploded."""
+        if ctx.skipped:
+            self._skipped += 1
+            if self._skipped >= len(self._rates):  # the data would be gone through for ever
+                ctx.stop(f"{self._skipped} batches were skipped")
+            return
+        loss = self._loss(ctx)
+        self.lr.append(self._rates[len(self.lr)])
+        self.loss.append(loss)
+        if not math.isfinite(loss):
+            ctx.skip_batch()
+            self.reason = f"the loss is {loss} at lr {self.lr[-1]:.3g}"
+        elif self._smoothed.explodes(loss):
+            self.reason = f"the loss has exploded at lr {self.lr[-1]:.3g}"
+        if self.reason or len(self.lr) == len(self._rates):
+            self.has_ended = True
+            ctx.stop()
+
+    def _loss(self, ctx: Context) -> float:
+        losses = ctx.loss
+        if self._loss_name not in losses and len(losses) != 1:
+            raise ArgumentError(
+                f"lr_finder: the step of {type(ctx.model).__name__} has set "
+                f"{'the losses ' + ', '.join(losses) if losses else 'no loss'}; expected one under "
+                f'the optimizer\'s name: ctx.loss = {{"{self._loss_name}": loss}}.'
+            )
+        return float(losses.get(self._loss_name, next(iter(losses.values()))))
+
+
+class _Again:
+    """As many batches as are asked for, from a loader that is walked as often as it takes."""
+
+    def __init__(self, loader: Any, count: int) -> None:
+        self._loader = loader
+        self._count = count
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            before = True
+            for batch in self._loader:
+                before = False
+                yield batch
+            if before:
+                raise data_module.empty(self._loader, "the training data")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getattr__(self, name: str) -> Any:
+        # What a step of one's own asks of its loader, such as the data set.
+        return getattr(self._loader, name)
+
+
+def _rates(steps: int, start: float, end: float, log_spaced: bool) -> list[float]:
+    if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 2:
+        raise ArgumentError(
+            f"lr_finder: steps is how many rates are tried, a whole number from 2; got {steps!r}."
+        )
+    for name, rate in (("start_lr", start), ("end_lr", end)):
+        is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+        if not is_number or not 0 < rate < math.inf:
+            raise ArgumentError(f"lr_finder: {name} is a number above 0; got {rate!r}.")
+    if not start < end:
+        raise ArgumentError(
+            f"lr_finder: the rates rise from start_lr to end_lr; got start_lr={start!r} and "
+            f"end_lr={end!r}."
+        )
+    shares = [i / (int(steps) - 1) for i in range(int(steps) - 1)]
+    if log_spaced:
+        return [*(start * (end / start) ** share for share in shares), float(end)]
+    return [*(start + (end - start) * share for share in shares), float(end)]
+
+
+def _choose(optimizers: Mapping[str, Any], name: str | None) -> str:
+    if not optimizers:
+        raise ArgumentError(
+            "lr_finder: the module steps its parameters itself, without an optimizer that lumbre "
+            "knows. Let it define set_optimizers(self, **opt_hparams), which gives one or a dict "
+            "of them."
+        )
+    there = ", ".join(optimizers)
+    if name is None and len(optimizers) > 1:
+        first = next(iter(optimizers))
+        raise ArgumentError(
+            f"lr_finder: there are the optimizers {there}; say whose rate is meant, such as "
+            f'opt_name="{first}". The others keep theirs.'
+        )
+    if name is not None and name not in optimizers:
+        near = nearest(name, list(optimizers)) if isinstance(name, str) else None
+        hint = f' Did you mean "{near}"?' if near else ""
+        raise ArgumentError(f"lr_finder: there is no optimizer {name!r}; there is {there}.{hint}")
+    return next(iter(optimizers)) if name is None else name
+
+
+def _copied(trainable: Trainable) -> Trainable:
+    """The same with copies of what is there already, which training would change."""
+    held = {
+        field.name: getattr(trainable, field.name)
+        for field in dataclasses.fields(trainable)
+        if field.name != "metrics"
+    }
+    try:
+        # In one go, so that an optimizer's parameters are those of the copied module.
+        return dataclasses.replace(trainable, **copy.deepcopy(held))
+    except Exception as error:
+        error.add_note(
+            "lr_finder trains a copy, and copy.deepcopy cannot make one of what setup was given. "
+            "Pass the class of the module and not an instance: lb.setup(Net, ...)."
+        )
+        raise
+
+
+@contextlib.contextmanager
+def _untouched(loader: Any, device: torch.device) -> Iterator[None]:
+    """Put back what random numbers are drawn from."""
+    state = rng_state(device)
+    saved: list[tuple[Callable[[Any], Any], Any]] = []
+    for generator in _generators(loader):
+        if isinstance(generator, torch.Generator):
+            saved.append((generator.set_state, generator.get_state()))
+        elif isinstance(generator, random.Random):
+            saved.append((generator.setstate, generator.getstate()))
+        elif isinstance(generator, np.random.RandomState):
+            saved.append((generator.set_state, generator.get_state()))
+        else:
+            bits = generator.bit_generator
+            saved.append((_setter(bits), bits.state))
+    try:
+        yield
+    finally:
+        set_rng_state(state, device)
+        for put, before in saved:
+            put(before)
+
+
+def _setter(bits: Any) -> Callable[[Any], None]:
+    return lambda state: setattr(bits, "state", state)
+
+
+def _generators(loader: Any) -> list[Any]:
+    """The generators that a loader, its samplers and its data set hold as attributes."""
+    kinds = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
+    owners = [loader]
+    for name in ("sampler", "batch_sampler", "dataset"):
+        owners.append(getattr(loader, name, None))
+        owners.append(getattr(owners[-1], "sampler", None))
+    found = {}
+    for owner in owners:
+        for value in getattr(owner, "__dict__", {}).values():
+            if isinstance(value, kinds):
+                found[id(value)] = value
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""What a callback is, and the compiled plan of a run."""

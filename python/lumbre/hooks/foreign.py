@@ -1,0 +1,124 @@
+"""Callbacks of foreign libraries: what is passed for one, and what it says of itself."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from lumbre._core import NativeCallback
+from lumbre.errors import ArgumentTypeError
+from lumbre.hooks.callback import Callback
+
+# `types.CapsuleType` comes with Python 3.13 only.
+_Capsule = type(datetime.datetime_CAPI)
+
+
+@runtime_checkable
+class Foreign(Protocol):
+    """An object with a callback that is written in another language.
+
+    The capsule is named `lumbre.callback.v1`; the crate `lumbre-abi` makes such objects. Methods
+    `on_...` in Python may stand beside it, and so may the attributes of `Callback`, which win over
+    what the library says.
+    """
+
+    def __lumbre_callback__(self) -> Any:
+        """The capsule."""
+
+
+# What is taken wherever callbacks are.
+Callbacks: TypeAlias = Callback | Foreign | Iterable[Callback | Foreign]
+
+
+class CapsuleCallback(Callback):
+    """A callback of which there is nothing but the capsule."""
+
+    def __init__(self, capsule: object) -> None:
+        self._capsule = capsule
+        native = NativeCallback.foreign(capsule)
+        self.name = native.name
+
+    def __lumbre_callback__(self) -> object:
+        """The capsule."""
+        return self._capsule
+
+    def __repr__(self) -> str:
+        return f"<callback {self.name} in a capsule>"
+
+
+def as_callbacks(callbacks: Callbacks) -> list[Any]:
+    """The callbacks as a list, each one checked to be an instance.
+
+    Raises:
+        ABIError: when a capsule among them cannot be used.
+    """
+    if _is_one(callbacks) or isinstance(callbacks, str | dict | type):
+        callbacks = [callbacks]  # type: ignore[list-item]
+    try:
+        found: list[Any] = list(callbacks)  # type: ignore[arg-type]
+    except TypeError:
+        found = [callbacks]
+    return [_checked(each) for each in found]
+
+
+def _is_one(each: object) -> bool:
+    return isinstance(each, Callback | Foreign | _Capsule) and not isinstance(each, type)
+
+
+def _checked(each: Any) -> Any:
+    if isinstance(each, type) and (
+        issubclass(each, Callback) or hasattr(each, "__lumbre_callback__")
+    ):
+        raise ArgumentTypeError(
+            f"callbacks holds the class {each.__name__} where an instance is due: "
+            f"write {each.__name__}(...)."
+        )
+    if not _is_one(each):
+        raise ArgumentTypeError(
+            f"A callback is an instance of a subclass of lb.Callback; got {each!r}. "
+            'A function becomes one by @lb.on("on_epoch_end").'
+        )
+    return CapsuleCallback(each) if isinstance(each, _Capsule) else each
+
+
+class Given:
+    """A callback, the part of it that is written in Rust, and what the two say of it."""
+
+    def __init__(self, callback: Any) -> None:
+        self.callback = callback
+        self.native = _native(callback)
+
+    @property
+    def name(self) -> str:
+        """The name that others refer to; the class name unless given."""
+        kind = type(self.callback)
+        given = getattr(self.callback, "name", None)
+        # A library names its own class; one that Python has made of it has a name of its own.
+        own = vars(kind).get("__lumbre_callback__")
+        if not given and own is not None and not inspect.isfunction(own):
+            given = self.native and self.native.name
+        if given is not None and not isinstance(given, str):
+            raise ArgumentTypeError(f"{kind.__name__}.name is a text; got {given!r}.")
+        return given or kind.__name__
+
+    def attribute(self, name: str) -> Any:
+        """An attribute of `Callback`: as the object has it, else the library, else the default."""
+        if _has(self.callback, name):
+            return getattr(self.callback, name)
+        said = getattr(self.native, name, None)
+        return vars(Callback)[name] if said is None else said
+
+
+def _has(callback: Any, name: str) -> bool:
+    classes = (kind for kind in type(callback).__mro__ if kind is not Callback)
+    return name in getattr(callback, "__dict__", ()) or any(name in vars(k) for k in classes)
+
+
+def _native(callback: Any) -> NativeCallback | None:
+    # Looked up without a default: an AttributeError inside of a property must not pass for "none".
+    if inspect.getattr_static(callback, "_native", None) is not None:
+        native = callback._native
+        return native if isinstance(native, NativeCallback) else None
+    return NativeCallback.foreign(callback) if isinstance(callback, Foreign) else None

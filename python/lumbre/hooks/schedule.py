@@ -1,0 +1,143 @@
+"""From callbacks to the compiled plan of a run."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from lumbre._core import HOOKS, Filter, NativeCallback, Schedule, nearest, unique_names
+from lumbre.errors import ArgumentTypeError, HookError
+from lumbre.hooks.callback import Callback, filter_of
+from lumbre.hooks.foreign import Callbacks, Given, as_callbacks
+
+
+class Spec(NamedTuple):
+    """One callback as the scheduler sees it."""
+
+    name: str
+    weight: float
+    after: list[str]
+    before: list[str]
+    methods: list[tuple[str, Callable[..., Any], Callback | None, Filter | None]]
+    native: NativeCallback | None
+
+
+def schedule(callbacks: Callbacks = ()) -> Schedule:
+    """The plan of a run with these callbacks, to look at: its repr is a table.
+
+    The default callbacks come first, as they do in `fit`.
+
+    Args:
+        callbacks: What would be given to `fit`.
+
+    Returns:
+        The plan; `rows` holds it as tuples (breakpoint, callback, kind, weight, filter).
+
+    Raises:
+        ScheduleError: when a weight is NaN or constraints form a cycle.
+        HookError: when a method is named like a breakpoint and is none.
+        ABIError: when a callback of a foreign library cannot be used.
+    """
+    from lumbre.callbacks.default import default_callbacks
+
+    return compile_schedule([*default_callbacks(progress=True), *as_callbacks(callbacks)])
+
+
+def compile_schedule(callbacks: list[Any]) -> Schedule:
+    """The plan of a run with exactly these callbacks."""
+    given = [Given(each) for each in callbacks]
+    custom = _custom_breakpoints(given)
+    names = unique_names([each.name for each in given])
+    for each in given:
+        _names(each, "logs")
+    specs = [_describe(each, name, custom) for each, name in zip(given, names, strict=True)]
+    # Weight, then position: who has to be the last of a weight takes the last position.
+    ranks = [getattr(each, "_rank", 0) for each in callbacks]
+    return Schedule([specs[i] for i in sorted(range(len(specs)), key=ranks.__getitem__)], custom)
+
+
+def _describe(given: Given, name: str, custom: list[str]) -> Spec:
+    callback = given.callback
+    kind = type(callback).__name__
+    methods = []
+    for hook in [*HOOKS, *custom]:
+        static = inspect.getattr_static(callback, hook, None)
+        if static is None or static is vars(Callback).get(hook):
+            continue
+        own = hook in getattr(callback, "__dict__", ())
+        # A plain method is called as function(self, ctx), with no bound method in between.
+        plain = not own and inspect.isfunction(static)
+        function = static if plain else getattr(callback, hook)
+        if not callable(function):
+            raise ArgumentTypeError(f"{kind}.{hook} is no method; got {function!r}.")
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise ArgumentTypeError(
+                f"{kind}.{hook} would never run: calling a function with `async def` or "
+                "`yield` only prepares it. Write a plain function."
+            )
+        methods.append((hook, function, callback if plain else None, filter_of(function)))
+    known = {*HOOKS, *custom}
+    for attribute in dir(callback):
+        if attribute.startswith("on_") and attribute not in known:
+            _refuse(given.name, attribute, known)
+    return Spec(
+        name=name,
+        weight=_weight(given),
+        after=_names(given, "after"),
+        before=_names(given, "before"),
+        methods=methods,
+        native=given.native,
+    )
+
+
+def _weight(given: Given) -> float:
+    weight = given.attribute("weight")
+    wrong = ArgumentTypeError(f"{given.name}.weight is a number; got {weight!r}.")
+    if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
+        raise wrong
+    try:
+        return float(weight)
+    except OverflowError:
+        raise wrong from None
+
+
+def _names(given: Given, attribute: str) -> list[str]:
+    names = _as_list(given.attribute(attribute))
+    holds = "metrics" if attribute == "logs" else 'callbacks, such as "Progress"'
+    for name in names:
+        if not isinstance(name, str):
+            raise ArgumentTypeError(
+                f"{given.name}.{attribute} holds names of {holds}; got {name!r}."
+            )
+    return names
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+
+
+def _custom_breakpoints(callbacks: list[Given]) -> list[str]:
+    custom: dict[str, None] = {}
+    for given in callbacks:
+        for name in _as_list(given.attribute("breakpoints")):
+            if not (isinstance(name, str) and name.startswith("on_") and name.isidentifier()):
+                raise HookError(
+                    f"{given.name}.breakpoints declares {name!r}; "
+                    "a breakpoint's name is an identifier that begins with on_."
+                )
+            if name not in HOOKS:
+                custom[name] = None
+    return list(custom)
+
+
+def _refuse(owner: str, attribute: str, known: set[str]) -> None:
+    near = nearest(attribute, sorted(known))
+    hint = (
+        f'Did you mean "{near}"?'
+        if near
+        else "The breakpoints are the keys of lumbre.HOOKS; a callback declares one of its own by "
+        f'breakpoints = ("{attribute}",).'
+    )
+    raise HookError(f"{owner}.{attribute} is no breakpoint and would never be called. {hint}")

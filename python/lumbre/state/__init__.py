@@ -1,0 +1,1 @@
+"""What a run holds: read by all above, it calls nobody."""

@@ -1,0 +1,132 @@
+"""The records of a run, as `ctx` keeps and reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lumbre._core import Run
+from lumbre.errors import ArgumentError, ArgumentTypeError, ContextError
+from lumbre.text import format_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Logbook(Run):
+    """What was measured and logged, by epoch; the values themselves are in Rust."""
+
+    __slots__ = ("_extras", "metrics")
+
+    metrics: dict[str, list[Any]]
+    _extras: dict[str, dict[str, list[Any]]]
+
+    def __init__(self) -> None:
+        self._extras = {}
+        self.metrics = {}
+
+    @property
+    def records(self) -> dict[str, Any]:
+        """The history: metrics by set and epoch, seconds by part, and what `log` added."""
+        records: dict[str, Any] = self.history()
+        for what, sets in self._extras.items():
+            for set_, values in sets.items():
+                kept = records.setdefault(what, {})
+                kept[set_] = [*kept.get(set_, ()), *values]
+        return records
+
+    def log(
+        self, what: str, set: str, value: Any, index: int | None = None, append: bool = True
+    ) -> None:
+        """Keep a value in the records.
+
+        Args:
+            what: The part of the records: "metrics" (`value` is then a dict), or a name of yours.
+            set: "train" or "valid" for metrics; any name otherwise.
+            value: What to keep.
+            index: Its place, counted from 1 like epochs; for metrics this epoch, else the end.
+            append: Whether to add to what is in that place, or to replace it.
+        """
+        last = max(self.epoch, 1)
+        if index is not None and (index < 1 or (what == "metrics" and index > last)):
+            there = f"1 to {last}, the epochs so far" if what == "metrics" else "counted from 1"
+            raise ArgumentError(f"ctx.log({what!r}, ...): index is {there}; got {index!r}.")
+        if what == "metrics":
+            if not isinstance(value, Mapping):
+                raise ArgumentTypeError(
+                    f'ctx.log("metrics", ...) takes a dict of names and values; got {value!r}.'
+                )
+            self.log_metrics(set, last if index is None else index, dict(value), append)
+            return
+        values = self._extras.setdefault(what, {}).setdefault(set, [])
+        if index is None:
+            values.append(value)
+            return
+        values.extend([None] * (index - len(values)))
+        old = values[index - 1]
+        values[index - 1] = value if old is None or not append else _joined(old, value)
+
+    def get_log(self, what: str, set: str, index: int | None = None) -> Any:
+        """What `log` has kept; at one place, or all of it.
+
+        Args:
+            what: The part of the records.
+            set: The name within it.
+            index: The place, counted from 1; None for the whole list.
+        """
+        records = self.records
+        if what not in records or set not in records[what]:
+            there = [f"{w}/{s}" for w, sets in records.items() for s in sets]
+            raise ContextError(f"Nothing is logged as {what}/{set}; there are {', '.join(there)}.")
+        values = records[what][set]
+        if index is None:
+            return values
+        if not 1 <= index <= len(values):
+            raise ContextError(
+                f"{what}/{set} has {len(values)} places, counted from 1; there is no {index!r}."
+            )
+        return values[index - 1]
+
+    def get_metric(self, name: str, set: str, epoch: int | None = None) -> Any:
+        """One value of an epoch, by default of this one; see `get_metrics`."""
+        values = self.get_metrics(set, epoch)
+        if name not in values:
+            raise ContextError(
+                f"There is no {set} metric {name!r} in epoch {epoch or self.epoch}; "
+                f"there are {', '.join(values) or 'none yet'}."
+            )
+        return values[name]
+
+    def get_formatted_metrics(self, set: str, epoch: int | None = None) -> dict[str, str]:
+        """The values of an epoch as text, each as its metric formats it."""
+        return self._formatted(set, self.get_metrics(set, epoch))
+
+    def _formatted(
+        self, set: str, values: Mapping[str, Any], short: bool = False
+    ) -> dict[str, str]:
+        """The values as text; when short, of arrays only those that have a format of their own."""
+        formats = {m.record_name: m.format for m in (self.metrics or {}).get(set, ())}
+        return {
+            name: formats.get(name, format_value)(value)
+            for name, value in values.items()
+            if not short or isinstance(value, int | float) or _is_own(formats.get(name))
+        }
+
+    def get_metrics_df(self) -> pd.DataFrame:
+        """All values so far as a long data frame with the columns set, metric, epoch, value."""
+        from lumbre.fit.fitted import metrics_frame
+
+        return metrics_frame(self.records)
+
+
+def _is_own(format: Any) -> bool:
+    """Whether a metric has a format of its own."""
+    from lumbre.metrics.base import Metric
+
+    return getattr(format, "__func__", format) not in (None, Metric.format)
+
+
+def _joined(old: Any, new: Any) -> Any:
+    if isinstance(old, dict) and isinstance(new, Mapping):
+        return {**old, **new}
+    return [*(old if isinstance(old, list) else [old]), *(new if isinstance(new, list) else [new])]

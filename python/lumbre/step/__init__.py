@@ -1,0 +1,1 @@
+"""One step of torch: it fires no breakpoint and knows no `ctx`."""
