@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lumbre.fit.lr_records import LRRecords
     from lumbre.fit.own_loop import run
     from lumbre.fit.saving import load, load_model_weights, save_model_weights
-    from lumbre.fit.setup import Trainable, setup
+    from lumbre.fit.setup import setup
+    from lumbre.fit.trainable import Trainable
     from lumbre.hooks.callback import Callback, callback, epochs, every, on, once
     from lumbre.hooks.schedule import schedule
     from lumbre.metrics.base import Metric, MetricSet, metric
@@ -35,7 +36,7 @@ _HOMES = {
     "LumbreWarning": "errors",
     "Metric": "metrics.base",
     "MetricSet": "metrics.base",
-    "Trainable": "fit.setup",
+    "Trainable": "fit.trainable",
     "as_dataloader": "data.loaders",
     "callback": "hooks.callback",
     "callbacks": "",

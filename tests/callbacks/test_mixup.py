@@ -234,7 +234,7 @@ def test_it_mixes_in_evaluate_too_if_it_is_asked_for(auto: bool) -> None:
 def test_the_loss_of_the_user_is_not_wrapped_for_good() -> None:
     loss = nn.CrossEntropyLoss()
     fitted = fit(Mixup(auto_loss=True), loss=loss)
-    assert fitted._trainable.loss is loss
+    assert fitted._recipe.loss is loss
     assert loss.reduction == "mean"
 
 

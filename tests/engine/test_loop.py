@@ -14,10 +14,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
-from lumbre.engine import loop
+from lumbre.engine import ends, loop, parts
 from places import ROOT
 from runs import Pair, Scale, Trace, at, fit, numbered
 
+# The tree, the breakpoints in a step, and those of what ends early.
+FIRING = [loop, parts, ends]
 HOOKS = list(lb.HOOKS)
 ANYWHERE = {"on_early_stopping", "on_interrupt", "on_exception"}
 
@@ -38,11 +40,12 @@ def fired_name(node: ast.AST) -> str | None:
 
 
 class Tree:
-    """Reads the breakpoints of `loop.py` in the order of the source, functions inlined."""
+    """Reads the breakpoints of the engine in the order of the source, functions inlined."""
 
     def __init__(self) -> None:
-        module = ast.parse(inspect.getsource(loop))
-        self.functions = {f.name: f for f in module.body if isinstance(f, ast.FunctionDef)}
+        sources = [ast.parse(inspect.getsource(module)) for module in FIRING]
+        found = [node for source in sources for node in ast.walk(source)]
+        self.functions = {f.name: f for f in found if isinstance(f, ast.FunctionDef)}
 
     def of(self, name: str) -> list[str]:
         return list(self.call(name, False, []))
@@ -53,7 +56,7 @@ class Tree:
 
     def block(self, nodes: list[Any], training: bool, body: list[ast.stmt]) -> Iterator[str]:
         for node in nodes:
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "ctx.training":
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "training":
                 chosen = node.body if training else node.orelse
                 yield from self.block(chosen, training, body)
                 if chosen and isinstance(chosen[-1], ast.Return):
@@ -90,11 +93,13 @@ class Tree:
         if ast.unparse(node.func) in ("now.step", "ctx.step"):
             return "train_step" if training else "valid_step"
         name = node.func.id if isinstance(node.func, ast.Name) else ""
-        # The last steps of a pass are those of a batch, where several batches make a step.
-        return name if name in self.functions and name != "finish_windows" else None
+        # The last steps of a pass are those of a batch, where several batches make a step; and a
+        # step is where it is taken, not where its parts are made.
+        is_read = name in self.functions and name not in ("finish_windows", "parts_of")
+        return name if is_read else None
 
 
-def test_loop_py_reads_as_the_tree_of_breakpoints() -> None:
+def test_the_source_reads_as_the_tree_of_breakpoints() -> None:
     tree = Tree()
     in_fit = [hook for hook in HOOKS if "predict" not in hook and hook not in ANYWHERE]
     assert len(in_fit) == 19
@@ -130,7 +135,7 @@ def test_every_breakpoint_is_fired_at_one_place_of_the_source() -> None:
     package = Path(inspect.getfile(lb)).parent
     for path in package.rglob("*.py"):
         names = [fired_name(node) for node in ast.walk(ast.parse(path.read_text("utf-8")))]
-        if path.name != "loop.py":
+        if path not in {Path(inspect.getfile(module)) for module in FIRING}:
             assert [name for name in names if name] == [], f"{path.name} fires a breakpoint"
         fired += [name for name in names if name]
     assert sorted(fired) == sorted(HOOKS)

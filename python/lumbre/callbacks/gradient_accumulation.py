@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from lumbre.arguments import optimizer_name, optimizers_of, whole
+from lumbre.engine.parts import step_of
 from lumbre.errors import ArgumentError
 from lumbre.hooks.callback import Callback
-from lumbre.step.step import updates_of
-from lumbre.step.windows import Window
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context
@@ -53,13 +52,14 @@ class GradientAccumulation(Callback):
     def on_fit_begin(self, ctx: Context) -> None:
         """Give the optimizers their windows."""
         for name in optimizers_of(self, ctx):
-            if name in ctx._closures:
+            step = step_of(ctx)
+            if name in step.closures:
                 raise ArgumentError(
                     f"GradientAccumulation: {type(ctx.optimizers[name]).__name__} evaluates the "
                     "loss of one batch several times a step. Use a larger batch_size."
                 )
-            updates_of(ctx).windows[name] = Window(self.steps)
+            step.windows.gather(name, self.steps)
 
     def on_train_batch_begin(self, ctx: Context) -> None:
         """A weight is that of one batch."""
-        ctx._now.loss_weight = None
+        ctx.loss_weight = None  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from lumbre.arguments import number, optimizer_name, optimizers_of
 from lumbre.hooks.callback import Callback
-from lumbre.step.backward import parameters_of
+from lumbre.step.step import parameters_of
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lumbre.engine.parts import step_of
 from lumbre.errors import ArgumentError
 from lumbre.hooks.callback import Callback
-from lumbre.step.step import set_precision
 
 if TYPE_CHECKING:
     from lumbre.accelerator import Accelerator
@@ -65,7 +65,7 @@ class MixedPrecision(Callback):
             )
         dtype = self.dtype or _best(accelerator.device)
         ctx.accelerator = self._accelerator = accelerator.in_precision(_NAMES[dtype])
-        set_precision(ctx)
+        step_of(ctx).set_precision(ctx.accelerator, ctx.optimizers)
 
     def on_valid_begin(self, ctx: Context) -> None:
         """Set it up where no fit has done so."""

@@ -11,6 +11,7 @@ from torch.distributions import Gamma
 
 from lumbre.arguments import flag, number
 from lumbre.data.batch import input_and_target
+from lumbre.engine.parts import step_of
 from lumbre.errors import ArgumentError, DataError
 from lumbre.hooks.callback import Callback
 from lumbre.nn import MixedTarget, MixupLoss, mixup
@@ -100,7 +101,7 @@ class Mixup(Callback):
             return
         if self.auto_loss:
             ctx.loss_fn = MixupLoss(ctx.loss_fn)
-        elif not ctx._own_step:
+        elif not step_of(ctx).is_own:
             raise ArgumentError(
                 f"Mixup: the loss is to take mixed targets, and {_name(ctx.loss_fn)} does not. Let "
                 "it be wrapped, Mixup(auto_loss=True), or wrap it: "

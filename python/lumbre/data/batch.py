@@ -27,6 +27,22 @@ def input_and_target(batch: Any) -> tuple[Any, Any]:
     return batch, None
 
 
+def with_input(batch: Any, value: Any) -> Any:
+    """Give the batch with another input."""
+    items = _items(batch)
+    return value if items is None else [value, *items[1:]]
+
+
+def with_target(batch: Any, value: Any) -> Any:
+    """Give the batch with another target; one that is all input becomes a pair."""
+    items = _items(batch)
+    return [batch, value] if items is None else [items[0], value, *items[2:]]
+
+
+def _items(batch: Any) -> list[Any] | None:
+    return list(batch) if isinstance(batch, tuple | list) else None
+
+
 def batch_size_of(batch: Any) -> int:
     """Give the first dimension of the target, else of the input; 1 where neither has one."""
     source, target = input_and_target(batch)

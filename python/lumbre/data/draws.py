@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,10 @@ from lumbre.data.samples import Part, Samples
 from lumbre.errors import LumbreWarning
 from lumbre.warn import warn
 
-if TYPE_CHECKING:
-    from lumbre.engine.context import Context
-
 _KINDS = ("train", "valid")
 
 
-def draws_of(ctx: Context) -> dict[str, Any]:
+def draws_of(ctx: Any) -> dict[str, Any]:
     """The parts `rng`, `generators` and `splits` of a run's state."""
     loaders = {kind: getattr(ctx, f"{kind}_data") for kind in _KINDS}
     return {
@@ -37,7 +34,7 @@ def draws_of(ctx: Context) -> dict[str, Any]:
     }
 
 
-def restore_draws(ctx: Context, state: Mapping[str, Any]) -> None:
+def restore_draws(ctx: Any, state: Mapping[str, Any]) -> None:
     """Put all where it stood; the loaders of a loop of one's own get theirs when they come."""
     ctx._waiting = {kind: (state["generators"][kind], state["splits"][kind]) for kind in _KINDS}
     for kind in _KINDS:
@@ -50,7 +47,7 @@ def restore_draws(ctx: Context, state: Mapping[str, Any]) -> None:
     set_rng_state(state["rng"], ctx.device)
 
 
-def restore_loader(ctx: Context, kind: str, loader: Any) -> None:
+def restore_loader(ctx: Any, kind: str, loader: Any) -> None:
     """Give a loader its part of a state that was restored, once."""
     if not ctx._waiting or kind not in ctx._waiting:
         return

@@ -254,6 +254,14 @@ def split(data: Any, fraction: numbers.Real) -> tuple[Any, Any]:
     return Samples(source.tree, parts[0]), Samples(source.tree, parts[1])
 
 
+def length_of(loader: Any) -> int | None:
+    """Give the number of batches; None where the loader does not say it."""
+    try:
+        return len(loader)
+    except Exception:
+        return None
+
+
 def empty(loader: Any, what: str) -> DataError:
     """Say why a pass over `loader` had no batch; `what` is the argument that it came from."""
     dataset: Any = getattr(loader, "dataset", None)

@@ -1,224 +1,27 @@
-"""`ctx`: what a run, its callbacks, its model and its metrics share."""
+"""`ctx`: what a run, its callbacks, its model and its metrics share, and can ask of it."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from lumbre._core import nearest
-from lumbre.data.batch import input_and_target
 from lumbre.data.draws import restore_loader
 from lumbre.engine import loop
+from lumbre.engine.parts import Parts, parts_of, step_of
 from lumbre.engine.resume import restore, state_of
 from lumbre.errors import ContextError
-from lumbre.state.logbook import Logbook
-from lumbre.state.now import Now
-from lumbre.step.backward import keep_loss
-
-if TYPE_CHECKING:
-    from lumbre.step.backward import Part
-    from lumbre.step.shortcuts import Road
-    from lumbre.step.windows import Updates
-
-# Methods of the base class that the loop calls.
-_THE_LOOPS = {
-    "bind",
-    "drop_open_epoch",
-    "end_batch",
-    "history",
-    "interrupt",
-    "is_cut",
-    "is_used",
-    "log_metrics",
-    "meter_names",
-    "next_end",
-    "next_epoch",
-    "next_pass",
-    "note_exception",
-    "restore_history",
-    "resume",
-    "take_early_stop",
-    "unbind",
-    "use_once",
-    "used_once",
-}
-_UNSET = ("optimizers", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams")
+from lumbre.state.run_state import RunState
+from lumbre.step.checks import check_first_batch
 
 
-def _of_now(name: str, doc: str) -> Any:
-    def put(ctx: Context, value: Any) -> None:
-        setattr(ctx._now, name, value)
+class Context(RunState):
+    """Everything about the run under way, and what can be asked of it."""
 
-    return property(attrgetter(f"_now.{name}"), put, doc=doc)
-
-
-class Context(Logbook):
-    """Everything about the run under way.
-
-    Counters, wishes, records and the compiled plan live in Rust, in the base class; the model, its
-    optimizers and the tensors of the batch live here.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_closures",
-        "_compare",
-        "_differentiate",
-        "_grad_outside",
-        "_interrupt_fired",
-        "_now",
-        "_own_step",
-        "_pass",
-        "_predict",
-        "_road",
-        "_steps",
-        "_updates",
-        "_waiting",
-        "accelerator",
-        "buffers",
-        "callbacks",
-        "data",
-        "device",
-        "epoch_handlers",
-        "exception",
-        "handlers",
-        "hparams",
-        "opt_hparams",
-        "optimizers",
-        "train_data",
-        "valid_data",
-        "verbose",
-    )
-
-    accelerator: Any
-    buffers: dict[str, Any]
-    callbacks: list[Any]
-    data: Any
-    device: torch.device
-    epoch_handlers: dict[type[BaseException], Callable[[Context, BaseException], Any]]
-    exception: BaseException | None
-    handlers: dict[type[BaseException], Callable[[Context, BaseException], Any]]
-    hparams: dict[str, Any]
-    opt_hparams: dict[str, Any]
-    optimizers: dict[str, Any]
-    train_data: Any
-    valid_data: Any
-    verbose: bool
-    _grad_outside: bool
-    _interrupt_fired: bool
-    _now: Now
-    _closures: frozenset[str]
-    _compare: Part
-    _differentiate: Part
-    _own_step: bool
-    _pass: object | None
-    _predict: Part
-    _road: Road
-    _steps: tuple[Callable[[Context], Any], Callable[[Context], Any]]
-    _updates: Updates | None
-    _waiting: dict[str, Any] | None
-
-    def __init__(self) -> None:
-        super().__init__()
-        for slot in self.__slots__:
-            if slot != "__weakref__":
-                setattr(self, slot, {} if slot in _UNSET else None)
-        self._grad_outside = self._interrupt_fired = False
-        self._closures = frozenset()
-        self._now = Now()
-        self.callbacks = []
-
-    model = _of_now("model", "The module under training, on its device.")
-    loss_fn = _of_now("loss_fn", "Called as `loss_fn(pred, target)`; may be replaced.")
-    opt = _of_now("opt", "The optimizer under way.")
-    step = _of_now("step", "The step of the pass under way, called as `step(ctx)`.")
-    step_opt = _of_now("step_opt", "Called as `step_opt(optimizer)`; may be replaced.")
-    batch = _of_now("batch", "The batch as the loader gave it, on the device.")
-    pred = _of_now("pred", "What the model answered; may be replaced.")
-    loss_grad = _of_now("loss_grad", "The loss with its graph; may be replaced.")
-
-    @property
-    def opt_name(self) -> Any:
-        """The name of the optimizer under way; "opt" when there is one.
-
-        None in a step of one's own with several optimizers, until the step says which it means.
-        Setting it sets `ctx.opt`.
-        """
-        return self._now.opt_name
-
-    @opt_name.setter
-    def opt_name(self, name: str | None) -> None:
-        self._now.opt = None if name is None else self._optimizer(name)
-        self._now.opt_name = name
-
-    def _optimizer(self, name: str) -> Any:
-        if not self.optimizers:
-            return None
-        if name not in self.optimizers:
-            raise ContextError(
-                f"There is no optimizer {name!r}; there are {', '.join(self.optimizers)}."
-            )
-        return self.optimizers[name]
-
-    @property
-    def loss_weight(self) -> float:
-        """What the loss of the batch was divided by: `ctx.batch_size`, unless set.
-
-        A loss whose denominator is another one (class weights, `ignore_index`) sets it, so that
-        `GradientAccumulation` is exact. It is forgotten when the next batch begins.
-        """
-        weight = self._now.loss_weight
-        return self.batch_size if weight is None else weight
-
-    @loss_weight.setter
-    def loss_weight(self, weight: float) -> None:
-        self._now.loss_weight = weight
-
-    # -- the batch -------------------------------------------------------------------------------
-
-    @property
-    def input(self) -> Any:
-        """The first item of the batch; all of it when the batch is one tensor or a mapping."""
-        return input_and_target(self.batch)[0]
-
-    @input.setter
-    def input(self, value: Any) -> None:
-        items = _items(self.batch)
-        self.batch = value if items is None else [value, *items[1:]]
-
-    @property
-    def target(self) -> Any:
-        """The second item of the batch; None when there is none."""
-        return input_and_target(self.batch)[1]
-
-    @target.setter
-    def target(self, value: Any) -> None:
-        items = _items(self.batch)
-        self.batch = [self.batch, value] if items is None else [items[0], value, *items[2:]]
-
-    @property
-    def loss(self) -> dict[str, Tensor]:
-        """The losses of the batch by optimizer, detached; "opt" when there is one optimizer.
-
-        A step of your own sets it: to a scalar tensor, or to a dict of them.
-        """
-        now = self._now
-        losses = dict(now.losses or {})
-        if now.loss_grad is not None and (now.opt_name is not None or not losses):
-            losses[now.opt_name or next(iter(self.optimizers), "opt")] = now.loss_grad
-        return {k: v.detach() if isinstance(v, Tensor) else v for k, v in losses.items()}
-
-    @loss.setter
-    def loss(self, value: Any) -> None:
-        now = self._now
-        now.loss_grad = None
-        only = next(iter(self.optimizers), "opt")
-        now.losses = dict(value) if isinstance(value, Mapping) else {only: value}
+    __slots__ = ("__weakref__",)
 
     # -- the passes of a loop of one's own -------------------------------------------------------
 
@@ -258,7 +61,10 @@ class Context(Logbook):
         In a batch that was skipped, this and the other parts fire nothing; those that would change
         gradients or weights do nothing at all.
         """
-        loop.forward(self, self._fire())
+        if self.skipped:
+            self.pred = step_of(self).predict(self.batch)
+        else:
+            self._own_parts().forward()
         return self.pred
 
     def compute_loss(self) -> Any:
@@ -267,7 +73,10 @@ class Context(Logbook):
         Returns:
             `ctx.loss_grad`, the loss with its graph.
         """
-        loop.compute_loss(self, self._fire())
+        if self.skipped:
+            self.loss_grad = step_of(self).compare(self.batch)
+        else:
+            self._own_parts().compute_loss()
         return self.loss_grad
 
     def backward(self, loss: Tensor | None = None, name: str | None = None) -> None:
@@ -281,15 +90,14 @@ class Context(Logbook):
             loss: A scalar with its graph; `ctx.loss_grad` unless given.
             name: Whose loss it is; `ctx.opt_name` unless given.
         """
-        now = self._now
         if loss is not None:
-            now.loss_grad = loss
+            self.loss_grad = loss
         if not self.training or self.skipped:
             return
-        before = now.opt_name
+        before = self.opt_name
         if name is not None:
             self.opt_name = name
-        loop.backward(self, self.call_callbacks)
+        self._own_parts().backward()
         self.opt_name = before
 
     def step_optimizer(
@@ -311,20 +119,23 @@ class Context(Logbook):
             )
         before = now.opt_name
         names = [name or before] if name or before else list(self.optimizers)
-        again = None if closure is None else lambda _: closure()
         for each in names:
             if not self.training or self.skipped:
                 break
             self.opt_name = each
             if now.losses is None or each not in now.losses:
-                keep_loss(self)
-            loop.step_optimizer(self, self.call_callbacks, again)
+                step_of(self).keep_loss(self)
+            self._own_parts().step_optimizer(closure)
             if now.stepped is not None:
                 now.stepped.add(each)
         self.opt_name = before
 
-    def _fire(self) -> Callable[[str], bool]:
-        return _silent if self.skipped else self.call_callbacks
+    def _own_parts(self) -> Parts:
+        """Return the parts of the pass under way, or where there is none those of validation."""
+        if self._parts is None:
+            self._parts = parts_of(self, step_of(self), self.training)
+        parts: Parts = self._parts
+        return parts
 
     # -- the state -------------------------------------------------------------------------------
 
@@ -375,40 +186,9 @@ class Context(Logbook):
         }
         restore(self, state, parts)
 
-    # -- the rest --------------------------------------------------------------------------------
-
     def _first_batch(self) -> None:
         """Look once at what is easy to get wrong with shapes."""
-        from lumbre.step.step import check_shapes
-
-        check_shapes(self)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A copy of a model made during a run has no run: its `ctx` is None."""
-        return
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_no_context, ())
-
-    def __dir__(self) -> list[str]:
-        """What is meant for users; what the loop calls is left out."""
-        return [name for name in super().__dir__() if name not in _THE_LOOPS]
-
-    def __repr__(self) -> str:
-        return f"<ctx: {self.place}>"
-
-
-def _silent(name: str) -> bool:
-    """What fires in a batch that is to be left."""
-    return True
-
-
-def _no_context() -> None:
-    """What a pickled `ctx` becomes."""
-
-
-def _items(batch: Any) -> list[Any] | None:
-    return list(batch) if isinstance(batch, tuple | list) else None
+        check_first_batch(self)
 
 
 def _names() -> list[str]:
@@ -416,7 +196,7 @@ def _names() -> list[str]:
 
 
 def unknown(name: str) -> ContextError:
-    """The error for reading an attribute that is not there."""
+    """Make the error for reading an attribute that is not there."""
     near = nearest(name, _names())
     hint = (
         f'Did you mean "{near}"?' if near else f"What callbacks keep is in ctx.buffers[{name!r}]."
@@ -425,7 +205,7 @@ def unknown(name: str) -> ContextError:
 
 
 def unsettable(name: str) -> ContextError:
-    """The error for setting an attribute that is not there or is the run's to count."""
+    """Make the error for setting an attribute that is not there or is the run's to count."""
     if name in _names():
         return ContextError(f"ctx.{name} is kept by the run and cannot be set.")
     near = nearest(name, _names())

@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 
-from lumbre.engine import at_exit
+from lumbre.engine import at_exit, ends
 from lumbre.engine.blame import part_of
-from lumbre.step.step import clear_gradients, set_grad
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from lumbre.engine.context import Context
-
-_Handlers = Mapping[type[BaseException], Callable[["Context", BaseException], Any]]
+from lumbre.engine.parts import step_of
+from lumbre.state.run_state import Handlers, RunState
+from lumbre.step.step import set_grad
 
 
 class RunGuard:
@@ -32,13 +27,12 @@ class RunGuard:
     go no further; `evaluate` and `predict` raise them.
     """
 
-    def __init__(self, ctx: Context, kind: Literal["fit", "run", "evaluate", "predict"]) -> None:
+    def __init__(self, ctx: RunState, kind: Literal["fit", "run", "evaluate", "predict"]) -> None:
         self._ctx = ctx
         self._is_fit = kind in ("fit", "run")
         self._keeps_grad = kind == "run"
 
     def __enter__(self) -> Self:
-        at_exit.check()
         ctx = self._ctx
         self._grad = torch.is_grad_enabled()
         ctx._grad_outside = self._grad and self._keeps_grad
@@ -84,22 +78,19 @@ class RunGuard:
             del error, original, traceback
 
     def _end(self, error: BaseException) -> bool:
-        from lumbre.engine import loop
-
         ctx = self._ctx
         set_grad(False)
         if isinstance(error, KeyboardInterrupt):
             ctx.interrupt()
-            loop.interrupt(ctx)
+            ends.interrupt(ctx)
             if self._is_fit:
-                ctx.drop_open_epoch()
-                loop.end_fit(ctx)
+                ends.end_at_once(ctx)
             return self._is_fit
         if not _handled(ctx, error, ctx.handlers if self._is_fit else {}):
             return False
         ctx.stop(f"{type(error).__name__}: {error}")
         _leave_batch(ctx)
-        loop.close(ctx)
+        ends.close(ctx)
         return True
 
     def _put_back(self) -> None:
@@ -113,11 +104,9 @@ class RunGuard:
             _bind(each, before)
         # An exception holds the frames that hold ctx: without this, ctx would hold itself.
         ctx.exception = None
-        # The quiet step holds the place where it is kept, and with it the model.
-        ctx.step = None
-        ctx._pass = None
-        if ctx._updates is not None:
-            ctx._updates.close()
+        # The parts of a step hold ctx, which would hold them.
+        ctx.step = ctx._parts = ctx._pass = None
+        step_of(ctx).windows.close()
         # Nor may ctx hold the callbacks in Rust: what these hold they show to the garbage collector
         # only when no run can call them any more.
         ctx.unbind()
@@ -150,7 +139,7 @@ class EpochGuard:
         has_ended: Whether that has happened.
     """
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: RunState) -> None:
         self._ctx = ctx
         self.has_ended = False
 
@@ -169,25 +158,21 @@ class EpochGuard:
         error = _original(error)
         if _find(ctx.epoch_handlers, error) is None:
             return False
-        from lumbre.engine import loop
-
         set_grad(ctx._grad_outside)
         _handled(ctx, error, ctx.epoch_handlers)
         _leave_batch(ctx)
-        loop.close(ctx, inside_epoch=True)
+        ends.close(ctx, inside_epoch=True)
         ctx.exception = None
         self.has_ended = True
         return True
 
 
-def _handled(ctx: Context, error: BaseException, handlers: _Handlers) -> bool:
+def _handled(ctx: RunState, error: BaseException, handlers: Handlers) -> bool:
     """Fire `on_exception` and let the handler see the exception, if there is one for it."""
-    from lumbre.engine import loop
-
     ctx.note_exception(error, part_of(ctx, error))
     ctx.exception = error
     try:
-        loop.fail(ctx)
+        ends.fail(ctx)
     except BaseException as later:
         # What Rust raises does not know by itself what came before it.
         if later.__context__ is None and later is not error:
@@ -200,14 +185,14 @@ def _handled(ctx: Context, error: BaseException, handlers: _Handlers) -> bool:
     return True
 
 
-def _leave_batch(ctx: Context) -> None:
+def _leave_batch(ctx: RunState) -> None:
     """The batch in which it happened counts in no metric; no gradient is left behind."""
     ctx.skip_batch()
     ctx._pass = None
-    clear_gradients(ctx, whole=True)
+    step_of(ctx).clear(ctx, whole=True)
 
 
-def _find(handlers: _Handlers, error: BaseException) -> Callable[..., Any] | None:
+def _find(handlers: Handlers, error: BaseException) -> Callable[..., Any] | None:
     return next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
 
 

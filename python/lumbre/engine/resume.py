@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.nn.parameter import is_lazy
 
 from lumbre._core import unique_names
 from lumbre.data.draws import draws_of, restore_draws
+from lumbre.engine.parts import step_of
 from lumbre.errors import ArgumentError, LumbreWarning
 from lumbre.files.tree import qualified_name
 from lumbre.hooks.callback import Callback
 from lumbre.hooks.foreign import Given
+from lumbre.state.run_state import RunState
 from lumbre.warn import warn
-
-if TYPE_CHECKING:
-    from lumbre.engine.context import Context
 
 _SPANS = ("fit", "epoch", "train", "valid")
 # What each part of a restore reads.
@@ -33,9 +32,8 @@ _PARTS = {
 _LISTED = 10
 
 
-def state_of(ctx: Context) -> dict[str, Any]:
+def state_of(ctx: RunState) -> dict[str, Any]:
     """All that a run needs to go on; tensors are the run's own, not copies."""
-    updates = ctx._updates
     model = ctx.accelerator.unwrap(ctx.model)
     return {
         "model": dict(model.state_dict()),
@@ -45,8 +43,7 @@ def state_of(ctx: Context) -> dict[str, Any]:
         "optimizers": {name: each.state_dict() for name, each in ctx.optimizers.items()},
         "optimizer_kinds": {name: type(each).__name__ for name, each in ctx.optimizers.items()},
         "scalers": {
-            name: scaler.state_dict()
-            for name, scaler in (updates.scalers if updates is not None else {}).items()
+            name: scaler.state_dict() for name, scaler in step_of(ctx).windows.scalers.items()
         },
         "callbacks": {
             name: state for name, each in named(ctx) if (state := callback_state(each)) is not None
@@ -64,7 +61,7 @@ def state_of(ctx: Context) -> dict[str, Any]:
     }
 
 
-def restore(ctx: Context, state: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
+def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
     """Make a run go on from a state; `parts` says from which parts of it."""
     _check(ctx, state, [part for part, wanted in parts.items() if wanted])
     if parts["progress"]:
@@ -84,7 +81,7 @@ def restore(ctx: Context, state: Mapping[str, Any], parts: Mapping[str, bool]) -
         restore_draws(ctx, state)
 
 
-def _check(ctx: Context, state: Mapping[str, Any], parts: list[str]) -> None:
+def _check(ctx: RunState, state: Mapping[str, Any], parts: list[str]) -> None:
     """Refuse what does not fit, before anything is changed."""
     missing = [key for part in parts for key in _PARTS[part] if key not in state]
     if missing:
@@ -98,7 +95,7 @@ def _check(ctx: Context, state: Mapping[str, Any], parts: list[str]) -> None:
         _check_optimizers(ctx, state)
 
 
-def _check_model(ctx: Context, saved: Mapping[str, Any]) -> None:
+def _check_model(ctx: RunState, saved: Mapping[str, Any]) -> None:
     model = ctx.accelerator.unwrap(ctx.model)
     own = model.state_dict()
     faults = [f"{name} is missing" for name in own if name not in saved]
@@ -117,7 +114,7 @@ def _check_model(ctx: Context, saved: Mapping[str, Any]) -> None:
         )
 
 
-def _check_optimizers(ctx: Context, state: Mapping[str, Any]) -> None:
+def _check_optimizers(ctx: RunState, state: Mapping[str, Any]) -> None:
     saved, kinds = state["optimizers"], state["optimizer_kinds"]
     if set(saved) != set(ctx.optimizers):
         raise ArgumentError(
@@ -135,16 +132,15 @@ def _check_optimizers(ctx: Context, state: Mapping[str, Any]) -> None:
             )
 
 
-def _restore_optimizers(ctx: Context, state: Mapping[str, Any]) -> None:
+def _restore_optimizers(ctx: RunState, state: Mapping[str, Any]) -> None:
     for name, each in ctx.optimizers.items():
         each.load_state_dict(state["optimizers"][name])
-    scalers = ctx._updates.scalers if ctx._updates is not None else {}
-    for name, scaler in scalers.items():
+    for name, scaler in step_of(ctx).windows.scalers.items():
         if state["scalers"].get(name):
             scaler.load_state_dict(state["scalers"][name])
 
 
-def _restore_callbacks(ctx: Context, saved: Mapping[str, Any]) -> None:
+def _restore_callbacks(ctx: RunState, saved: Mapping[str, Any]) -> None:
     own = dict(named(ctx))
     for name, state in saved.items():
         if name in own:
@@ -157,7 +153,7 @@ def _restore_callbacks(ctx: Context, saved: Mapping[str, Any]) -> None:
             )
 
 
-def _restore_records(ctx: Context, records: Mapping[str, Any]) -> None:
+def _restore_records(ctx: RunState, records: Mapping[str, Any]) -> None:
     profile = records["profile"]
     ctx.restore_history(records["metrics"], {part: profile[part] for part in _SPANS})
     extras = {what: dict(sets) for what, sets in records.items() if what != "metrics"}
@@ -169,7 +165,7 @@ def _restore_records(ctx: Context, records: Mapping[str, Any]) -> None:
     }
 
 
-def named(ctx: Context) -> Iterator[tuple[str, Any]]:
+def named(ctx: RunState) -> Iterator[tuple[str, Any]]:
     """The callbacks of a run with their names; of two alike the second is `Name_2`."""
     names = unique_names([Given(each).name for each in ctx.callbacks])
     return zip(names, ctx.callbacks, strict=True)

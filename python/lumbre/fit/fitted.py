@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.accelerator import Accelerator
 from lumbre.data import loaders as data_module
 from lumbre.engine import loop
+from lumbre.engine.context import Context
 from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentError
 from lumbre.fit.keywords import explained
-from lumbre.hooks.foreign import Callbacks, as_callbacks
+from lumbre.fit.recipe import Recipe
+from lumbre.fit.start import start
+from lumbre.hooks.foreign import Callbacks
 from lumbre.metrics.base import MetricSet, as_metric_set
 from lumbre.text import format_value
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-    from lumbre.fit.setup import Trainable
 
 
 class Fitted:
@@ -41,7 +42,7 @@ class Fitted:
 
     def __init__(
         self,
-        trainable: Trainable,
+        recipe: Recipe,
         model: nn.Module,
         records: dict[str, Any],
         stop_reason: str | None,
@@ -49,10 +50,10 @@ class Fitted:
     ) -> None:
         self.model = model
         self.records = records
-        self.hparams = dict(trainable.hparams)
-        self.opt_hparams = dict(trainable.opt_hparams)
+        self.hparams = dict(recipe.hparams)
+        self.opt_hparams = dict(recipe.opt_hparams)
         self.stop_reason = stop_reason
-        self._trainable = trainable
+        self._recipe = recipe
         self._optimizers = optimizers
 
     @property
@@ -85,8 +86,9 @@ class Fitted:
             The predictions on the CPU, in the order of the data, in the form the model gives them.
         """
         loader = data_module.eval_loader(data, dataloader_options)
-        ctx = self._context(callbacks, accelerator, verbose, MetricSet(), needs_loss=False)
-        ctx.data = loader
+        ctx = self._context(
+            callbacks, accelerator, verbose, MetricSet(), needs_loss=False, data=loader
+        )
         batches = []
         with RunGuard(ctx, "predict"):
             batches = [ctx.accelerator.to_cpu(pred) for pred in loop.predict(ctx)]
@@ -113,9 +115,8 @@ class Fitted:
             dataloader_options: Keywords for a loader that lumbre makes.
         """
         loader = data_module.eval_loader(data, dataloader_options)
-        chosen = self._trainable.metrics if metrics is None else as_metric_set(metrics)
-        ctx = self._context(callbacks, accelerator, verbose, chosen)
-        ctx.valid_data = loader
+        chosen = self._recipe.metrics if metrics is None else as_metric_set(metrics)
+        ctx = self._context(callbacks, accelerator, verbose, chosen, valid_data=loader)
         with RunGuard(ctx, "evaluate"):
             loop.evaluate(ctx)
         valid = ctx.records["metrics"]["valid"]
@@ -145,23 +146,19 @@ class Fitted:
         verbose: bool | None,
         metrics: MetricSet,
         needs_loss: bool = True,
-    ) -> Any:
-        from lumbre.fit.setup import make_context
-
-        accelerator = as_accelerator(accelerator)
-        model = accelerator.prepare_model(self.model)
-        # The losses go by the optimizers' names; the optimizers themselves have nothing to do here.
-        names = dict.fromkeys(self._optimizers)
-        own = as_callbacks(callbacks)
-        return make_context(
-            self._trainable,
-            model,
-            names,
+        **data: Any,
+    ) -> Context:
+        return start(
+            self._recipe,
+            callbacks,
             accelerator,
-            own,
             verbose,
-            metrics,
+            model=self.model,
+            # The losses go by the optimizers' names; these themselves have nothing to do here.
+            optimizers=dict.fromkeys(self._optimizers),
+            metrics=metrics,
             needs_loss=needs_loss,
+            **data,
         )
 
     def get_metrics(self) -> pd.DataFrame:
@@ -180,7 +177,7 @@ class Fitted:
         from lumbre.fit.plot import plot_metrics
         from lumbre.metrics import ConfusionMatrix
 
-        given = self._trainable.metrics
+        given = self._recipe.metrics
         metrics = [*given.train, *given.valid]
         confusion = {m.record_name for m in metrics if isinstance(m, ConfusionMatrix)}
         return plot_metrics(self.records["metrics"], confusion)

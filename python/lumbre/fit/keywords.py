@@ -81,7 +81,8 @@ def _home(name: str, own: list[str]) -> str | None:
     from torch.utils.data import DataLoader
 
     from lumbre.accelerator import Accelerator
-    from lumbre.fit.setup import Trainable, setup
+    from lumbre.fit.setup import setup
+    from lumbre.fit.trainable import Trainable
 
     if name in _WORDS:
         return None

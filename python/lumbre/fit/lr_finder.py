@@ -17,22 +17,23 @@ from torch import Tensor
 
 from lumbre._core import nearest
 from lumbre.accelerator import Accelerator, as_accelerator
-from lumbre.data import loaders as data_module
 from lumbre.data.draws import rng_state, set_rng_state
+from lumbre.data.loaders import empty, train_loader
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.fit.lr_records import LRRecords, Smoothed
+from lumbre.fit.recipe import Recipe
+from lumbre.fit.start import start
 from lumbre.hooks.callback import Callback
 from lumbre.metrics.base import MetricSet
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context
-    from lumbre.fit.setup import Trainable
 
 
 def find_lr(
-    trainable: Trainable,
+    recipe: Recipe,
     data: Any,
     steps: int,
     start_lr: float,
@@ -44,19 +45,25 @@ def find_lr(
     dataloader_options: Mapping[str, Any] | None,
 ) -> LRRecords:
     """Do what `Trainable.lr_finder` says."""
-    from lumbre.fit.setup import make_context
-
     rates = _rates(steps, start_lr, end_lr, bool(log_spaced_intervals))
     accelerator = as_accelerator(accelerator)
-    loader = data_module.train_loader(data, dataloader_options)
+    loader = train_loader(data, dataloader_options)
     with _untouched(loader, accelerator.device):
-        trainable = _copied(trainable)
-        model = accelerator.prepare_model(trainable.build())
-        optimizers = trainable._optimizers(model)
+        copied = _copied(recipe)
+        model = accelerator.prepare_model(copied.build())
+        optimizers = copied.optimizers(model)
         sweep = _Sweep(_choose(optimizers, opt_name), optimizers, rates)
-        ctx = make_context(trainable, model, optimizers, accelerator, [sweep], verbose, MetricSet())
-        ctx.min_epochs, ctx.max_epochs = 1, 1
-        ctx.train_data = _Again(loader, len(rates))
+        ctx = start(
+            copied,
+            [sweep],
+            accelerator,
+            verbose,
+            model=model,
+            optimizers=optimizers,
+            epochs=(1, 1),
+            metrics=MetricSet(),
+            train_data=_Again(loader, len(rates)),
+        )
         with RunGuard(ctx, "fit"):
             loop.fit(ctx)
     # Whatever else has ended it: a step of the module's own, or Ctrl-C.
@@ -146,7 +153,7 @@ class _Again:
                 before = False
                 yield batch
             if before:
-                raise data_module.empty(self._loader, "the training data")
+                raise empty(self._loader, "the training data")
 
     def __len__(self) -> int:
         return self._count
@@ -197,16 +204,16 @@ def _choose(optimizers: Mapping[str, Any], name: str | None) -> str:
     return next(iter(optimizers)) if name is None else name
 
 
-def _copied(trainable: Trainable) -> Trainable:
+def _copied(recipe: Recipe) -> Recipe:
     """The same with copies of what is there already, which training would change."""
     held = {
-        field.name: getattr(trainable, field.name)
-        for field in dataclasses.fields(trainable)
+        field.name: getattr(recipe, field.name)
+        for field in dataclasses.fields(recipe)
         if field.name != "metrics"
     }
     try:
         # In one go, so that an optimizer's parameters are those of the copied module.
-        return dataclasses.replace(trainable, **copy.deepcopy(held))
+        return dataclasses.replace(recipe, **copy.deepcopy(held))
     except Exception as error:
         error.add_note(
             "lr_finder trains a copy, and copy.deepcopy cannot make one of what setup was given. "

@@ -9,13 +9,14 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lumbre.accelerator import Accelerator, as_accelerator
-from lumbre.engine import loop
+from lumbre.accelerator import Accelerator
 from lumbre.engine.context import Context
+from lumbre.engine.ends import end_run
 from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentTypeError
-from lumbre.fit.setup import Trainable, epochs_pair, make_context
-from lumbre.hooks.foreign import Callbacks, as_callbacks
+from lumbre.fit.recipe import Recipe
+from lumbre.fit.start import epochs_pair, start
+from lumbre.hooks.foreign import Callbacks
 from lumbre.metrics.base import as_metric_set
 
 
@@ -92,15 +93,11 @@ def run(
             "optimizers is a torch.optim.Optimizer or a dict of them by name, such as "
             f"torch.optim.Adam(model.parameters()); got {optimizers!r}."
         )
-    min_epochs, max_epochs = epochs_pair(epochs)
-    own = as_callbacks(callbacks)
-    accelerator = as_accelerator(accelerator)
-    trainable = Trainable(model, loss, None, as_metric_set(metrics), None)
-    placed = accelerator.prepare_model(model)
-    ctx = make_context(trainable, placed, found, accelerator, own, verbose, own_loop=True)
-    ctx.min_epochs, ctx.max_epochs = min_epochs, max_epochs
-    for each in found.values():
-        each.zero_grad()
+    recipe = Recipe(model, loss, None, as_metric_set(metrics), None)
+    pair = epochs_pair(epochs)
+    ctx = start(
+        recipe, callbacks, accelerator, verbose, optimizers=found, epochs=pair, own_loop=True
+    )
     with RunGuard(ctx, "run"):
         yield ctx
-        loop.end_run(ctx)
+        end_run(ctx)

@@ -17,7 +17,7 @@ from lumbre.files.atomic import as_path
 from lumbre.files.form import Pathlike
 from lumbre.files.tree import QualifiedName, qualified_name
 from lumbre.fit.fitted import Fitted
-from lumbre.fit.setup import Trainable, check_parts
+from lumbre.fit.recipe import Recipe, check_parts
 from lumbre.metrics.base import as_metric_set
 from lumbre.warn import warn
 
@@ -42,7 +42,7 @@ def save(fitted: Fitted, path: Pathlike) -> None:
 
 def load(
     path: Pathlike,
-    module: nn.Module | Callable[..., nn.Module] | Trainable | None = None,
+    module: nn.Module | Callable[..., nn.Module] | Recipe | None = None,
     *,
     hparams: Mapping[str, Any] | None = None,
     loss: Callable[..., Any] | None = None,
@@ -166,10 +166,10 @@ def _is_whole(tree: Any) -> bool:
     )
 
 
-def _trainable(module: Any, loss: Any, metrics: Any) -> Trainable:
-    if not isinstance(module, Trainable):
+def _trainable(module: Any, loss: Any, metrics: Any) -> Recipe:
+    if not isinstance(module, Recipe):
         check_parts(module, loss)
-        return Trainable(module, loss, None, as_metric_set(metrics), None)
+        return Recipe(module, loss, None, as_metric_set(metrics), None)
     check_parts(module.module, loss)
     return dataclasses.replace(
         module,
@@ -179,7 +179,7 @@ def _trainable(module: Any, loss: Any, metrics: Any) -> Trainable:
 
 
 def _hparams(
-    path: str, saved: dict[str, Any], trainable: Trainable, given: Mapping[str, Any] | None
+    path: str, saved: dict[str, Any], trainable: Recipe, given: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The file's hparams, with what is there by name only put in."""
     if isinstance(trainable.module, nn.Module):
@@ -225,7 +225,7 @@ def _names(value: Any) -> Iterable[str]:
             yield from _names(item)
 
 
-def _built(path: str, name: str, trainable: Trainable) -> nn.Module:
+def _built(path: str, name: str, trainable: Recipe) -> nn.Module:
     if isinstance(trainable.module, nn.Module):
         return _own(trainable.module)
     try:

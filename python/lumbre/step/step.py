@@ -1,247 +1,253 @@
-"""What torch does in a step: model, loss, gradients, optimizer. No breakpoint is fired here."""
+"""One step of torch: predict, compare, differentiate, step. No breakpoint is fired here."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lumbre.data.batch import input_and_target
-from lumbre.errors import (
-    ArgumentError,
-    ContextError,
-    DataError,
-    LumbreWarning,
-    ShapeWarning,
-)
-from lumbre.step.backward import Part, check_scalar, keep_loss
-from lumbre.step.windows import Updates, gradients_of
-from lumbre.text import name_of, shape_of
-from lumbre.warn import warn
+from lumbre.errors import ArgumentError, ContextError
+from lumbre.step.checks import check_scalar, check_target, needs_closure
+from lumbre.step.shortcuts import Road
+from lumbre.step.windows import Windows, gradients_of
 
 if TYPE_CHECKING:
-    from lumbre.engine.context import Context
+    from lumbre.accelerator import Accelerator
+    from lumbre.state.now import Now
+    from lumbre.state.run_state import RunState
 
 # A bare switch: torch.set_grad_enabled costs a microsecond for what this does in 50 ns.
 set_grad = torch._C._set_grad_enabled
 
 
-def predict(ctx: Context, batch: Any) -> Any:
-    """The model's answer to the input of the batch."""
-    kind = type(batch)
-    if (kind is list or kind is tuple) and batch:
-        return ctx._now.model(batch[0])
-    return ctx._now.model(input_and_target(batch)[0])
+class Step:
+    """How a run takes a step; made once, when it starts.
 
+    Model, loss and optimizers may be replaced while it lasts: they are read from `now` and from the
+    run at each use.
 
-def identity(ctx: Context, batch: Any) -> Any:
-    """The input of the batch: what a model without a `forward` answers."""
-    return input_and_target(batch)[0]
+    Args:
+        now: The batch under way.
+        optimizers: The optimizers of the run by name; None for one that only lends its name.
+        road: The three calls of a training step.
+        has_forward: False for a model that answers with its input.
+        own: The module's own step, if it has one.
+        own_loop: True if the user writes the loop.
+        backward: Called as `backward(loss)` in the place of `loss.backward()`.
 
+    Attributes:
+        closures: The optimizers that evaluate the loss several times a step.
+        is_own: True if it is the user who takes the step.
+        is_plain: True if predicting and comparing are bare calls of the model and the loss.
+        is_direct: True if a loss is differentiated as it is, for the one optimizer, which steps
+            then; known when a training pass has begun.
+        windows: Which batches a step is for, and at which scale.
+    """
 
-def predict_for_user(ctx: Context) -> Any:
-    """The model's `predict` on the input of the batch if it has one, else `forward`."""
-    own = getattr(ctx.model, "predict", None)
-    if own is None:
-        return ctx._predict(ctx, ctx.batch)
-    with ctx.accelerator.autocast():
-        return own(ctx.input)
+    __slots__ = (
+        "_backward",
+        "_has_forward",
+        "_precision",
+        "closures",
+        "is_direct",
+        "is_own",
+        "is_plain",
+        "now",
+        "own",
+        "road",
+        "windows",
+    )
 
+    def __init__(
+        self,
+        now: Now,
+        optimizers: Mapping[str, Any],
+        road: Road,
+        *,
+        has_forward: bool = True,
+        own: Callable[[Any], Any] | None = None,
+        own_loop: bool = False,
+        backward: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.now, self.road, self.own = now, road, own
+        self.closures = frozenset(n for n, each in optimizers.items() if needs_closure(each))
+        self.is_own = own_loop or own is not None
+        self.is_plain, self.is_direct = has_forward, False
+        self.windows = Windows()
+        self._has_forward, self._backward = has_forward, backward
+        self._precision: Callable[[], Any] = contextlib.nullcontext
 
-def compare(ctx: Context, batch: Any) -> Any:
-    """The loss of prediction and target, a scalar with its graph."""
-    kind = type(batch)
-    now = ctx._now
-    if (kind is list or kind is tuple) and len(batch) > 1:
-        return now.loss_fn(now.pred, batch[1])
-    target = input_and_target(batch)[1]
-    if target is None and _is_torchs(ctx.loss_fn):
-        raise DataError(
-            f"{name_of(ctx.loss_fn)} needs a target, and the batch is no pair of input and target: "
-            f"it is {shape_of(batch)}. Pass data that gives (input, target), or a loss that takes "
-            "pred and ignores the target."
-        )
-    return ctx.loss_fn(ctx.pred, target)
+    def set_precision(self, accelerator: Accelerator, optimizers: Mapping[str, Any]) -> None:
+        """Put model and loss under autocast, and a scaler on each loss where the precision asks."""
+        if accelerator.autocasts:
+            self.is_plain, self._precision = False, accelerator.autocast
+        for name, optimizer in optimizers.items():
+            scaler = None if optimizer is None else accelerator.scaler()
+            if scaler is not None:
+                if name in self.closures:
+                    raise ArgumentError(_TWO_SCALES.format(type(optimizer).__name__))
+                self.windows.scale(name, optimizer, scaler)
 
+    def begin_pass(self, run: RunState, length: int | None) -> None:
+        """Begin a training pass over so many batches with none gathered."""
+        if self.windows.in_use:
+            self.windows.begin_pass(length)
+            self.clear(run, whole=True)
 
-def _is_torchs(loss: Any) -> bool:
-    """Whether it is a loss that surely compares with a target."""
-    return isinstance(loss, nn.Module) or getattr(loss, "__module__", "") == "torch.nn.functional"
+    def look(self, run: RunState) -> None:
+        """See how losses reach the optimizers that there are by now."""
+        is_alone = len(run.optimizers) == 1 and self._backward is None
+        self.is_direct = is_alone and not self.windows.in_use
 
+    # -- the model and the loss ------------------------------------------------------------------
 
-def set_precision(ctx: Context) -> None:
-    """Put model and loss under the accelerator's autocast, and the scalers where it has them."""
-    accelerator = ctx.accelerator
-    if accelerator.autocasts:
-        ctx._predict = under_autocast(ctx._predict)
-        ctx._compare = under_autocast(ctx._compare)
-    for name, optimizer in ctx.optimizers.items():
-        scaler = None if optimizer is None else accelerator.scaler()
-        if scaler is not None:
-            if name in ctx._closures:
-                raise ArgumentError(
-                    f"{type(optimizer).__name__} evaluates the loss several times a step, which "
-                    "does not go with the scaled loss of float16. Use bfloat16."
-                )
-            updates_of(ctx).scale(name, optimizer, scaler)
+    def predict(self, batch: Any) -> Any:
+        """Return the model's answer to the input of the batch."""
+        source = input_and_target(batch)[0]
+        if not self._has_forward:
+            return source
+        with self._precision():
+            return self.now.model(source)
 
+    def answer(self, batch: Any, own: Callable[[Any], Any] | None) -> Any:
+        """Return what a user is given: by the module's own `predict`, where it has one."""
+        if own is None:
+            return self.predict(batch)
+        with self._precision():
+            return own(input_and_target(batch)[0])
 
-def updates_of(ctx: Context) -> Updates:
-    """The run's windows and scalers; from here on its backward passes go through them."""
-    if ctx._updates is None:
-        ctx._updates = Updates()
-        ctx._differentiate = _weighed(ctx._differentiate)
-    return ctx._updates
+    def compare(self, batch: Any) -> Any:
+        """Return the loss of prediction and target, a scalar with its graph."""
+        now, target = self.now, input_and_target(batch)[1]
+        if target is None:
+            check_target(now.loss_fn, batch)
+        with self._precision():
+            return now.loss_fn(now.pred, target)
 
+    def keep_loss(self, run: RunState) -> None:
+        """Put the loss under the name of its optimizer, where there are several."""
+        now = self.now
+        if len(run.optimizers) > 1 and now.opt_name is not None:
+            now.losses = now.losses or {}
+            now.losses[now.opt_name] = now.loss_grad
 
-def _weighed(part: Part) -> Part:
-    """The backward pass, of the loss as it counts in its window and at its scale."""
+    # -- the backward pass -----------------------------------------------------------------------
 
-    def run(ctx: Context, value: Any) -> None:
-        if ctx._now.opt_name is None:
-            raise ContextError(
-                "With several optimizers, accumulation and float16 have to know whose loss it is: "
-                f'ctx.backward(loss, "{next(iter(ctx.optimizers))}").'
-            )
-        check_scalar(ctx, value)
-        keep_loss(ctx)
-        weighed = ctx._updates.weigh(ctx, value)  # type: ignore[union-attr]
-        if weighed is not None:
-            part(ctx, weighed)
+    def differentiate(self, run: RunState, loss: Any) -> None:
+        """Run the backward pass of a loss: none but the parameters it is of get gradients."""
+        now = self.now
+        if self.windows.in_use:
+            if now.opt_name is None:
+                raise ContextError(_WHOSE.format(next(iter(run.optimizers))))
+            check_scalar(loss, now.loss_fn)
+            self.keep_loss(run)
+            weight = run.batch_size if now.loss_weight is None else now.loss_weight
+            loss = self.windows.weigh(now.opt_name, loss, weight, run.step_count)
+            if loss is None:
+                return
+        if len(run.optimizers) <= 1 or self._is_joint(run):
+            self._differentiate(loss)
+            return
+        self.keep_loss(run)
+        own = parameters_of(now.opt)
+        if self._backward is not None:
+            self._differentiate_apart(run, own, loss)
+        elif own:  # else all of it is frozen, and without inputs every leaf would get a gradient
+            self.road.backward(loss, own)
 
-    return run
+    def _differentiate(self, loss: Any) -> None:
+        if self._backward is None:
+            self.road.backward(loss, ())
+        else:
+            self._backward(loss)
 
+    def _differentiate_apart(self, run: RunState, own: tuple[Tensor, ...], loss: Any) -> None:
+        """Differentiate by the user's function; what it leaves on others is taken away again."""
+        mine = {id(p) for p in own}
+        steppable = [p for each in run.optimizers.values() for p in parameters_of(each)]
+        others = [p for p in (*steppable, *self.now.model.parameters()) if id(p) not in mine]
+        before = [p.grad for p in others]
+        for p in others:
+            p.grad = None
+        self._differentiate(loss)
+        for p, grad in zip(others, before, strict=True):
+            p.grad = grad
 
-def under_autocast(part: Part) -> Part:
-    """A part of the step, in mixed precision."""
+    def _is_joint(self, run: RunState) -> bool:
+        """True if the loss was said to be of no optimizer: it reaches all of them.
 
-    def run(ctx: Context, batch: Any) -> Any:
-        with ctx.accelerator.autocast():
-            return part(ctx, batch)
-
-    return run
-
-
-def begin_updates(ctx: Context, loader: Any) -> None:
-    """Begin a training pass with no batch gathered."""
-    if ctx._updates is not None:
-        ctx._updates.begin_pass(loader)
-        clear_gradients(ctx, whole=True)
-
-
-def open_windows(ctx: Context) -> list[str]:
-    """The optimizers that have gathered batches; the one under way is taken to be the last."""
-    updates = ctx._updates
-    if updates is None:
-        return []
-    updates.last_iter = ctx.iter
-    return [name for name, window in updates.windows.items() if window.count]
-
-
-def settle(ctx: Context) -> bool:
-    """Whether the optimizer under way is to step now; its gradients are then those of the step."""
-    updates = ctx._updates
-    if updates is None:
+        What an earlier such loss has left on those that did not step on it is cleared: where some
+        stepped, it was meant for these.
+        """
+        now = self.now
+        if now.stepped:
+            for name, optimizer in run.optimizers.items():
+                if name not in now.stepped:
+                    self.road.zero_grad(optimizer)
+            now.stepped = None
+        if now.opt_name is not None:
+            return False
+        now.stepped = set()
         return True
-    set_grad(False)
-    due = updates.settle(ctx)
-    set_grad(True)
-    return due
+
+    # -- the optimizer ---------------------------------------------------------------------------
+
+    def settle(self, run: RunState) -> bool:
+        """True if the optimizer under way is to step; its gradients are then those of the step."""
+        set_grad(False)
+        due = self.windows.settle(self.now.opt_name, self.now.opt, run.iter, self.road.zero_grad)
+        set_grad(True)
+        return due
+
+    def step_with_closure(self, optimizer: Any, again: Callable[[], Any] | None) -> None:
+        """Step an optimizer that evaluates the batch several times, which `again` does."""
+        if again is None:
+            raise ContextError(_NO_CLOSURE.format(type(optimizer).__name__))
+        evaluate, now = again, self.now
+        pred, loss = now.pred, now.loss_grad
+        # LBFGS asks first for where it stands. That is known where the batch was differentiated;
+        # another optimizer may have moved by then.
+        is_known = isinstance(optimizer, torch.optim.LBFGS) and loss is not None
+        known = [loss] if is_known and gradients_of(optimizer) else []
+
+        def closure() -> Any:
+            if known:
+                return known.pop()
+            with torch.enable_grad():
+                return evaluate()
+
+        optimizer.step(closure)
+        # The batch counts as it was before the step.
+        now.pred, now.loss_grad = pred, loss
+
+    def clear(self, run: RunState, whole: bool = False) -> None:
+        """Clear the gradients of every optimizer: the batch under way was left.
+
+        With `whole`, also those that earlier batches have gathered.
+        """
+        for name, optimizer in run.optimizers.items():
+            if not self.windows.keeps(name, None if whole else run.step_count):
+                self.road.zero_grad(optimizer)
 
 
-def update(ctx: Context, again: Callable[[Context], Any] | None) -> None:
-    """Step the optimizer under way and clear its gradients.
-
-    `again` evaluates the batch once more, for an optimizer that asks for it.
-    """
-    now = ctx._now
-    optimizer = now.opt
-    set_grad(False)
-    if now.opt_name in ctx._closures and now.step_opt is ctx._road.step:
-        _step_with_closure(ctx, optimizer, again)
-    else:
-        now.step_opt(optimizer)
-    ctx._road.zero_grad(optimizer)
-    if ctx._updates is not None:
-        ctx._updates.finish(ctx.opt_name)
-    set_grad(True)
+def parameters_of(optimizer: Any) -> tuple[Tensor, ...]:
+    """Return the parameters that an optimizer steps and that take gradients."""
+    return tuple(p for g in optimizer.param_groups for p in g["params"] if p.requires_grad)
 
 
-def needs_closure(optimizer: Any) -> bool:
-    """Whether an optimizer cannot step without a closure, as LBFGS cannot."""
-    try:
-        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    except (AttributeError, TypeError, ValueError):
-        return False
-    return closure is not None and closure.default is closure.empty
-
-
-def _step_with_closure(
-    ctx: Context, optimizer: Any, again: Callable[[Context], Any] | None
-) -> None:
-    if again is None:
-        raise ContextError(
-            f"{type(optimizer).__name__} evaluates the loss several times a step. Say how: "
-            "ctx.step_optimizer(closure=...), a function that gives the loss, its gradients done."
-        )
-    now = ctx._now
-    pred, loss = now.pred, now.loss_grad
-    # LBFGS asks first for where it stands. That is known where the batch was differentiated;
-    # another optimizer may have moved by then.
-    is_known = isinstance(optimizer, torch.optim.LBFGS) and loss is not None
-    known = [loss] if is_known and gradients_of(optimizer) else []
-
-    def closure() -> Any:
-        if known:
-            return known.pop()
-        with torch.enable_grad():
-            return again(ctx)
-
-    optimizer.step(closure)
-    # The batch counts as it was before the step.
-    now.pred, now.loss_grad = pred, loss
-
-
-def clear_gradients(ctx: Context, whole: bool = False) -> None:
-    """Clear the gradients of every optimizer: the batch under way was left.
-
-    With `whole`, also those that earlier batches have gathered.
-    """
-    updates = ctx._updates
-    for name, optimizer in ctx.optimizers.items():
-        if updates is not None:
-            if whole:
-                updates.forget(name)
-            elif updates.keeps(name, ctx.step_count):
-                continue
-        ctx._road.zero_grad(optimizer)
-
-
-def check_shapes(ctx: Context) -> None:
-    """Warn when a loss of torch would broadcast (n, 1) against (n,) to (n, n), or there is none."""
-    if ctx.loss_grad is None and not ctx._now.losses:
-        warn(
-            f"{type(ctx.model).__name__}.step has set no loss, so that its record is NaN. "
-            "Let it set ctx.loss = loss.",
-            LumbreWarning,
-        )
-    pred, target = ctx.pred, ctx.target
-    if not (isinstance(pred, Tensor) and isinstance(target, Tensor)):
-        return
-    if not (pred.is_floating_point() and target.is_floating_point()):
-        return
-    if not type(ctx.loss_fn).__module__.startswith("torch.nn") and not getattr(
-        ctx.loss_fn, "__module__", ""
-    ).startswith("torch.nn"):
-        return  # a loss of the user's own knows what it does
-    wide = [[n for n in t.shape if n != 1] for t in (pred, target)]
-    if pred.shape != target.shape and wide[0] == wide[1] and pred.dim() != target.dim() and wide[0]:
-        warn(
-            f"{name_of(ctx.loss_fn)} gets predictions of shape {tuple(pred.shape)} and a target of "
-            f"shape {tuple(target.shape)}, which torch broadcasts against each other. Make them "
-            "alike: `pred.squeeze(1)` or `target.unsqueeze(1)`.",
-            ShapeWarning,
-        )
+_TWO_SCALES = (
+    "{} evaluates the loss several times a step, which does not go with the scaled loss of "
+    "float16. Use bfloat16."
+)
+_WHOSE = (
+    "With several optimizers, accumulation and float16 have to know whose loss it is: "
+    'ctx.backward(loss, "{}").'
+)
+_NO_CLOSURE = (
+    "{} evaluates the loss several times a step. Say how: ctx.step_optimizer(closure=...), a "
+    "function that gives the loss, its gradients done."
+)

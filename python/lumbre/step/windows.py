@@ -1,13 +1,14 @@
-"""What lies between a loss and its step where the two are not one to one.
+"""The batches that a step is for, and the scale of their loss, where these are not one and 1.
 
 A window of batches whose gradients are summed before the optimizer steps, and a loss that is
-scaled so that half precision does not lose its gradients. A run without either has no `Updates`.
+scaled so that half precision does not lose its gradients.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,6 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lumbre.errors import ArgumentError, ContextError
-
-if TYPE_CHECKING:
-    from lumbre.engine.context import Context
 
 
 class Window:
@@ -58,34 +56,38 @@ class Window:
         return total
 
 
-class Updates:
+class Windows:
     """The windows and the scalers of a run, by the names of its optimizers.
 
+    An optimizer without either settles each batch.
+
     Attributes:
-        windows: Of the optimizers that do not step with each batch.
+        in_use: True if there is a window or a scaler.
         scalers: Of the optimizers whose loss is scaled.
         last_iter: The batch with which the pass ends; None where the loader has no length.
     """
 
     def __init__(self) -> None:
-        self.windows: dict[str, Window] = {}
+        self.in_use = False
         self.scalers: dict[str, GradScaler] = {}
         self.last_iter: int | None = None
+        self._windows: dict[str, Window] = {}
         # Whose gradients are of a scaled loss, and whose were scaled back for a step.
         self._scaled: set[str] = set()
         self._unscaled: set[str] = set()
         self._hooks: list[RemovableHandle] = []
 
+    def gather(self, name: str, steps: int) -> None:
+        """Let an optimizer step once for so many batches."""
+        self._windows[name], self.in_use = Window(steps), True
+
     def scale(self, name: str, optimizer: Optimizer, scaler: GradScaler) -> None:
         """Scale the loss of an optimizer from here on, and refuse steps on what is scaled."""
-        self.scalers[name] = scaler
+        self.scalers[name], self.in_use = scaler, True
 
         def refuse(*_: Any) -> None:
             if name in self._scaled:
-                raise ContextError(
-                    f"The optimizer {name!r} was told to step on gradients that have the scale of "
-                    "float16. Write ctx.step_optimizer() in the place of its own step()."
-                )
+                raise ContextError(_STILL_SCALED.format(name))
 
         self._hooks.append(optimizer.register_step_pre_hook(refuse))
 
@@ -95,54 +97,55 @@ class Updates:
             hook.remove()
         self._hooks.clear()
 
-    def begin_pass(self, loader: Any) -> None:
-        """Forget what an earlier pass has left."""
-        try:
-            self.last_iter = len(loader)
-        except TypeError:
-            self.last_iter = None
-        for window in self.windows.values():
+    def begin_pass(self, length: int | None) -> None:
+        """Forget what an earlier pass has left; None stands for a length that is not known."""
+        self.last_iter = length
+        for window in self._windows.values():
             window.clear()
 
-    def weigh(self, ctx: Context, loss: Any) -> Any:
-        """The loss as it is to be differentiated; None when nothing is."""
-        now = ctx._now
-        window = self.windows.get(now.opt_name)
+    def end_pass(self, iter: int) -> list[str]:
+        """Return the optimizers that have gathered batches; the one under way was the last."""
+        self.last_iter = iter
+        return [name for name, window in self._windows.items() if window.count]
+
+    def weigh(self, name: str, loss: Any, weight: float, batch: int) -> Any:
+        """Return the loss as it is to be differentiated; None when nothing is."""
+        window = self._windows.get(name)
         if window is not None:
-            window.last_batch = ctx.step_count
-            loss = window.weigh(loss, _weight(ctx))
-        scaler = self.scalers.get(now.opt_name)
+            window.last_batch = batch
+            loss = window.weigh(loss, _checked(weight))
+        scaler = self.scalers.get(name)
         if scaler is None or loss is None:
             return loss
-        self._scaled.add(now.opt_name)
+        self._scaled.add(name)
         return scaler.scale(loss)
 
-    def settle(self, ctx: Context) -> bool:
+    def settle(
+        self, name: str, optimizer: Any, iter: int, zero_grad: Callable[[Any], object]
+    ) -> bool:
         """Make the gradients those of the step, if one is due: their mean, and not scaled.
 
         Without a step the gradients are kept while the window is open, and cleared where they are
         not finite because of the scale.
         """
-        now = ctx._now
-        name, optimizer = now.opt_name, now.opt
         total = 1.0
-        window = self.windows.get(name)
+        window = self._windows.get(name)
         if window is not None:
             if not window.count and gradients_of(optimizer):
-                raise _of_nobody(name)
-            if window.count < window.steps and ctx.iter != self.last_iter:
+                raise ContextError(_OF_NOBODY.format(name))
+            if window.count < window.steps and iter != self.last_iter:
                 return False
             total = window.take()
         scaler = self.scalers.get(name)
         grads = gradients_of(optimizer)
         if scaler is not None and grads and name not in self._scaled:
-            raise _of_nobody(name)
+            raise ContextError(_OF_NOBODY.format(name))
         self._scaled.discard(name)
         # Without a gradient there is nothing that a scaler could look at.
         finite = scaler is None or not grads or self._unscale(name, scaler, optimizer)
         if not finite or total == 0.0:
             self.finish(name)
-            ctx._road.zero_grad(optimizer)
+            zero_grad(optimizer)
             return False
         if total != 1.0:
             torch._foreach_div_(grads, total)
@@ -151,7 +154,7 @@ class Updates:
     def _unscale(self, name: str, scaler: GradScaler, optimizer: Any) -> bool:
         scaler.unscale_(optimizer)
         self._unscaled.add(name)
-        # What GradScaler.step looks at too, here before anybody hears of a step.
+        # GradScaler.step looks at this too; here it is known before anybody hears of a step.
         found = scaler._found_inf_per_device(optimizer)
         return not any(each.item() for each in found.values())
 
@@ -161,44 +164,44 @@ class Updates:
             self._unscaled.discard(name)
             self.scalers[name].update()
 
-    def forget(self, name: str) -> None:
-        """Let go of what an optimizer has gathered."""
-        self.finish(name)
-        self._scaled.discard(name)
-        if name in self.windows:
-            self.windows[name].clear()
+    def keeps(self, name: str, batch: int | None) -> bool:
+        """True if what an optimizer has gathered is of earlier batches than this one, and stays.
 
-    def keeps(self, name: str, batch: int) -> bool:
-        """Whether what an optimizer has gathered is of earlier batches only.
-
-        If it is not, its window begins anew: the batch was left when its gradients were in there.
+        If it is not, or no batch is named, all of it goes and its window begins anew: the batch was
+        left when its gradients were in there.
         """
-        window = self.windows.get(name)
-        if window is not None and window.count and window.last_batch != batch:
-            self.finish(name)
+        window = self._windows.get(name)
+        self.finish(name)
+        if batch and window is not None and window.count and window.last_batch != batch:
             return True
-        self.forget(name)
+        self._scaled.discard(name)
+        if window is not None:
+            window.clear()
         return False
 
 
-def _of_nobody(name: str) -> ContextError:
-    return ContextError(
-        f"The optimizer {name!r} has gradients that did not come by way of ctx.backward(loss), and "
-        "those alone count in a window of GradientAccumulation, or have the scale of float16. "
-        "Write ctx.backward(loss) in the place of loss.backward()."
-    )
-
-
 def gradients_of(optimizer: Any) -> list[Tensor]:
-    """The gradients that an optimizer would step on."""
+    """Return the gradients that an optimizer would step on."""
     return [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
 
 
-def _weight(ctx: Context) -> float:
-    weight = float(ctx.loss_weight)
-    if not (math.isfinite(weight) and weight >= 0.0):
-        raise ArgumentError(
-            "ctx.loss_weight is what the loss of the batch was divided by, a finite number from 0; "
-            f"got {ctx.loss_weight!r}."
-        )
-    return weight
+def _checked(weight: Any) -> float:
+    number = float(weight)
+    if not (math.isfinite(number) and number >= 0.0):
+        raise ArgumentError(_NO_WEIGHT.format(weight))
+    return number
+
+
+_STILL_SCALED = (
+    "The optimizer {!r} was told to step on gradients that have the scale of float16. Write "
+    "ctx.step_optimizer() in the place of its own step()."
+)
+_OF_NOBODY = (
+    "The optimizer {!r} has gradients that did not come by way of ctx.backward(loss), and those "
+    "alone count in a window of GradientAccumulation, or have the scale of float16. Write "
+    "ctx.backward(loss) in the place of loss.backward()."
+)
+_NO_WEIGHT = (
+    "ctx.loss_weight is what the loss of the batch was divided by, a finite number from 0; got "
+    "{!r}."
+)

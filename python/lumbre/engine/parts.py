@@ -1,0 +1,125 @@
+"""The four parts of a step, and the breakpoints in it. Each is fired here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+from lumbre.state.run_state import RunState
+from lumbre.step.checks import check_scalar
+from lumbre.step.shortcuts import PUBLIC
+from lumbre.step.step import Step, set_grad
+
+Part = Callable[[], bool]
+TakeStep = Callable[[Any], None]
+
+
+class Parts(NamedTuple):
+    """The parts of the steps of a pass, each true to leave the batch, and the step they make."""
+
+    forward: Part
+    compute_loss: Part
+    backward: Part
+    step_optimizer: Callable[..., bool]
+    step: TakeStep
+
+
+def step_of(ctx: RunState) -> Step:
+    """Return how a run takes its steps."""
+    return cast(Step, ctx._step)
+
+
+def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
+    """Make the parts of a pass: they read from `now` whatever callbacks may replace."""
+    now, fire = step.now, ctx.call_callbacks
+    differentiate, take, zero_grad = step.road
+    is_public = step.road is PUBLIC
+
+    def forward() -> bool:
+        batch = now.batch
+        kind = type(batch)
+        if step.is_plain and (kind is list or kind is tuple) and batch:
+            now.pred = now.model(batch[0])
+        else:
+            now.pred = step.predict(batch)
+        if training:
+            return fire("on_train_batch_after_pred")
+        return fire("on_valid_batch_after_pred")
+
+    def compute_loss() -> bool:
+        batch = now.batch
+        kind = type(batch)
+        if step.is_plain and (kind is list or kind is tuple) and len(batch) > 1:
+            now.loss_grad = now.loss_fn(now.pred, batch[1])
+        else:
+            now.loss_grad = step.compare(batch)
+        if training:
+            return fire("on_train_batch_after_loss")
+        return fire("on_valid_batch_after_loss")
+
+    def backward() -> bool:
+        if fire("on_train_batch_before_backward"):
+            return True
+        loss = now.loss_grad
+        try:
+            if not step.is_direct:
+                step.differentiate(ctx, loss)
+            elif is_public:
+                loss.backward()
+            else:
+                differentiate(loss, ())
+        except (RuntimeError, AttributeError):
+            check_scalar(loss, now.loss_fn)
+            raise
+        return False
+
+    def step_optimizer(again: Callable[[], Any] | None = None) -> bool:
+        if not (step.is_direct or step.settle(ctx)):
+            return False
+        if fire("on_train_batch_before_step"):
+            return True
+        set_grad(False)
+        optimizer, step_opt = now.opt, now.step_opt
+        if step_opt is not take:
+            step_opt(optimizer)
+        elif now.opt_name in step.closures:
+            step.step_with_closure(optimizer, again)
+        elif is_public:
+            optimizer.step()
+        else:
+            take(optimizer)
+        if is_public:
+            optimizer.zero_grad()
+        else:
+            zero_grad(optimizer)
+        if not step.is_direct:
+            step.windows.finish(now.opt_name)
+        set_grad(True)
+        return fire("on_train_batch_after_step")
+
+    def again() -> Any:
+        zero_grad(now.opt)
+        forward()
+        compute_loss()
+        backward()
+        return now.loss_grad
+
+    def train_step(ctx: Any) -> None:
+        for now.opt_name, now.opt in ctx.optimizers.items():
+            if forward() or compute_loss() or backward() or step_optimizer(again):
+                step.clear(ctx)  # skip_batch was asked for
+                return
+
+    def valid_step(ctx: Any) -> None:
+        for now.opt_name in ctx.optimizers:
+            if forward() or compute_loss():
+                return
+            step.keep_loss(ctx)
+
+    def own_step(ctx: Any) -> None:
+        step.own(ctx)  # type: ignore[misc]
+        if ctx.skipped and training:
+            step.clear(ctx)
+
+    chosen = own_step if step.own is not None else train_step if training else valid_step
+    return Parts(forward, compute_loss, backward, step_optimizer, chosen)

@@ -1,0 +1,153 @@
+"""The start of a run: from a recipe, a model and its optimizers to a `ctx` that is complete."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.callbacks.default import default_callbacks
+from lumbre.callbacks.progress import Progress, is_shown
+from lumbre.engine.context import Context
+from lumbre.errors import ArgumentError
+from lumbre.fit.recipe import Recipe, no_loss
+from lumbre.hooks.foreign import Callbacks, as_callbacks
+from lumbre.hooks.schedule import compile_schedule
+from lumbre.metrics.base import MetricSet, meter
+from lumbre.state.now import Now
+from lumbre.step.checks import method_of
+from lumbre.step.shortcuts import fast_road
+from lumbre.step.step import Step
+
+
+def start(
+    recipe: Recipe,
+    callbacks: Callbacks,
+    accelerator: Accelerator | None,
+    verbose: bool | None,
+    *,
+    model: nn.Module | None = None,
+    optimizers: Mapping[str, Optimizer | None] | None = None,
+    epochs: tuple[int, int] | None = None,
+    metrics: MetricSet | None = None,
+    needs_loss: bool = True,
+    own_loop: bool = False,
+    **data: Any,
+) -> Context:
+    """Make the ctx of a run, its plan compiled.
+
+    Args:
+        recipe: How the model is made and trained.
+        callbacks: Beside the default callbacks.
+        accelerator: Where to run; the best device there is unless given.
+        verbose: Whether to show the progress; where somebody looks unless given.
+        model: The model; made of the recipe unless given.
+        optimizers: The optimizers by name; made of the recipe unless given. In a run that trains
+            nothing they are names alone, with None.
+        epochs: The least and the greatest number of them; None where the run is no fit.
+        metrics: In the place of the recipe's.
+        needs_loss: False for a run that compares with nothing.
+        own_loop: True if the user writes the loop.
+        data: The loaders by the names that they have on ctx.
+    """
+    own = as_callbacks(callbacks)
+    accelerator = as_accelerator(accelerator)
+    model = accelerator.prepare_model(recipe.build() if model is None else model)
+    if optimizers is None:
+        optimizers = recipe.optimizers(model)
+    verbose = is_shown() if verbose is None else bool(verbose)
+    all_ = [*default_callbacks(progress=verbose), *own]
+    step = _step(recipe, model, optimizers, accelerator, own_loop)
+    counted = (metrics or recipe.metrics).copies()
+    ctx = Context(
+        step,
+        verbose=verbose,
+        accelerator=accelerator,
+        device=accelerator.device,
+        model=model,
+        hparams=dict(recipe.hparams),
+        opt_hparams=dict(recipe.opt_hparams),
+        optimizers=dict(optimizers),
+        loss_fn=_loss(recipe, model, needs_loss and not own_loop),
+        step_opt=step.road.step,
+        callbacks=all_,
+        metrics=counted,
+        **data,
+    )
+    names = list(optimizers) or ["opt"]
+    ctx.opt_name = names[0]
+    if epochs is not None:
+        ctx.min_epochs, ctx.max_epochs = epochs
+        for each in optimizers.values():
+            if each is not None:
+                each.zero_grad()
+    draw = next((each.draw for each in all_ if isinstance(each, Progress)), None)
+    ctx.bind(
+        compile_schedule(all_),
+        meter(names, counted["train"]),
+        meter(names, counted["valid"]),
+        step.now,
+        draw,
+        own_loop,
+    )
+    return ctx
+
+
+def _step(
+    recipe: Recipe,
+    model: nn.Module,
+    optimizers: Mapping[str, Any],
+    accelerator: Accelerator,
+    own_loop: bool,
+) -> Step:
+    backward = recipe.backward or method_of(model, "backward")
+    if backward is None and type(accelerator).backward is not Accelerator.backward:
+        backward = accelerator.backward
+    step = Step(
+        Now(),
+        optimizers,
+        fast_road([each for each in optimizers.values() if each is not None], model),
+        # Looked up without calling anything: of a compiled or scripted module it is no class's.
+        has_forward=inspect.getattr_static(model, "forward") is not nn.Module.forward,
+        own=method_of(model, "step"),
+        own_loop=own_loop,
+        backward=backward,
+    )
+    step.set_precision(accelerator, optimizers)
+    return step
+
+
+def _loss(recipe: Recipe, model: nn.Module, needed: bool) -> Callable[..., Any]:
+    loss = recipe.loss if recipe.loss is not None else getattr(model, "loss", None)
+    if loss is None:
+        if needed and method_of(model, "step") is None:
+            no_loss()
+        return _missing_loss
+    if isinstance(loss, nn.Module):
+        # Class weights and the like have to lie where the predictions are.
+        return loss.to(next((p.device for p in model.parameters()), None))
+    return cast(Callable[..., Any], loss)
+
+
+def _missing_loss(pred: Any, target: Any) -> Any:
+    no_loss()
+
+
+def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
+    """The least and the greatest number of epochs."""
+    pair = epochs if isinstance(epochs, tuple | list) else (1, epochs)
+    whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in pair)
+    if len(pair) != 2 or not whole:
+        raise ArgumentError(f"epochs is a whole number or a pair (min, max); got {epochs!r}.")
+    least, most = map(int, pair)
+    if most < 1 or least < 0 or least > most:
+        raise ArgumentError(
+            "epochs is at least 1, and of a pair (min, max) the min is not above the max; "
+            f"got {epochs!r}."
+        )
+    return least, most

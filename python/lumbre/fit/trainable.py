@@ -1,0 +1,146 @@
+"""`Trainable`: what `setup` gives, and `fit` is called on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lumbre.accelerator import Accelerator
+from lumbre.data.loaders import loaders
+from lumbre.engine import loop
+from lumbre.engine.guard import RunGuard
+from lumbre.errors import ArgumentError
+from lumbre.fit.fitted import Fitted
+from lumbre.fit.keywords import explained
+from lumbre.fit.lr_finder import find_lr
+from lumbre.fit.lr_records import LRRecords
+from lumbre.fit.recipe import Recipe, name_of
+from lumbre.fit.start import epochs_pair, start
+from lumbre.hooks.foreign import Callbacks
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Trainable(Recipe):
+    """A model and how it is trained; made by `setup`. It never changes: methods give a new one."""
+
+    def set_hparams(self, **hparams: Any) -> Trainable:
+        """Arguments for the module's class, in addition to those set before."""
+        if isinstance(self.module, nn.Module) and hparams:
+            raise ArgumentError(
+                f"hparams build the module, and this one is there already. Pass the class: "
+                f"lb.setup({type(self.module).__name__}, ...)."
+            )
+        return dataclasses.replace(self, hparams={**self.hparams, **hparams})
+
+    def set_opt_hparams(self, **opt_hparams: Any) -> Trainable:
+        """Arguments for the optimizer's class or `set_optimizers`, in addition to those before."""
+        if isinstance(self.optimizer, Optimizer) and opt_hparams:
+            raise ArgumentError(
+                "opt_hparams build the optimizer, and this one is there already. Pass the class: "
+                f"optimizer={type(self.optimizer).__name__}."
+            )
+        return dataclasses.replace(self, opt_hparams={**self.opt_hparams, **opt_hparams})
+
+    @explained
+    def fit(
+        self,
+        data: Any,
+        epochs: int | tuple[int, int] = 10,
+        callbacks: Callbacks = (),
+        valid_data: Any = None,
+        accelerator: Accelerator | None = None,
+        verbose: bool | None = None,
+        dataloader_options: Mapping[str, Any] | None = None,
+    ) -> Fitted:
+        """Train.
+
+        Args:
+            data: A DataLoader, a Dataset, a list of tensors or arrays, or anything that
+                `as_dataloader` has learned.
+            epochs: How many, or (min, max): between the two `EarlyStopping` decides.
+            callbacks: What runs beside the default callbacks.
+            valid_data: As `data`; or the fraction of it to hold back, between 0 and 1.
+            accelerator: Where to train; the best device there is unless given.
+            verbose: Whether to show the progress; by default in a terminal or notebook only.
+            dataloader_options: Keywords for the loaders that lumbre makes: a batch size of 32, and
+                training data shuffled, unless told otherwise.
+
+        Returns:
+            The trained model with its records; also after a stop, Ctrl-C, or an exception that
+            `ctx.handlers` deals with.
+        """
+        train, valid = loaders(data, valid_data, dataloader_options)
+        pair = epochs_pair(epochs)
+        ctx = start(
+            self, callbacks, accelerator, verbose, epochs=pair, train_data=train, valid_data=valid
+        )
+        with RunGuard(ctx, "fit"):
+            loop.fit(ctx)
+        model = ctx.accelerator.unwrap(ctx.model)
+        return Fitted(self, model, ctx.records, ctx.stop_reason, list(ctx.optimizers))
+
+    @explained
+    def lr_finder(
+        self,
+        data: Any,
+        steps: int = 100,
+        start_lr: float = 1e-7,
+        end_lr: float = 1e-1,
+        log_spaced_intervals: bool = True,
+        opt_name: str | None = None,
+        accelerator: Accelerator | None = None,
+        verbose: bool | None = None,
+        dataloader_options: Mapping[str, Any] | None = None,
+    ) -> LRRecords:
+        """Train on learning rates that rise from batch to batch, to see which one to begin with.
+
+        It ends early when the loss explodes: when its average is four times the lowest one, or it
+        is not finite. Data with fewer batches than steps is gone through again. Trained is a copy:
+        module, optimizer and loss, hparams, and the random numbers of torch, numpy and Python stay
+        as they are. A function that makes the module has to make a new one.
+
+        Args:
+            data: As in `fit`.
+            steps: How many rates, a batch each.
+            start_lr: The first rate.
+            end_lr: The last one.
+            log_spaced_intervals: Whether each rate is the one before times a factor; else the steps
+                between them are equal.
+            opt_name: Whose rate, where there are several optimizers; the others keep theirs.
+            accelerator: Where to train; the best device there is unless given.
+            verbose: Whether to show the progress; by default in a terminal or notebook only.
+            dataloader_options: As in `fit`.
+
+        Returns:
+            The losses by rate, with `to_pandas()`, `plot()` and `suggestion()`. Of the optimizer's
+            options only `lr` is replaced; parameter groups whose `lr` is their own keep its ratio
+            to that of the optimizer.
+
+        Raises:
+            ArgumentError: when the rates do not rise, or it is not clear whose rate is meant.
+        """
+        return find_lr(
+            self,
+            data,
+            steps,
+            start_lr,
+            end_lr,
+            log_spaced_intervals,
+            opt_name,
+            accelerator,
+            verbose,
+            dataloader_options,
+        )
+
+    def __repr__(self) -> str:
+        parts = [name_of(self.module)]
+        for what in ("loss", "optimizer"):
+            value = getattr(self, what)
+            if value is not None:
+                parts.append(f"{what}={name_of(value)}")
+        parts += [f"{k}={dict(v)}" for k in ("hparams", "opt_hparams") if (v := getattr(self, k))]
+        return f"Trainable({', '.join(parts)})"

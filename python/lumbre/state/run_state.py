@@ -1,0 +1,186 @@
+"""What a run is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lumbre.data.batch import input_and_target, with_input, with_target
+from lumbre.errors import ContextError
+from lumbre.state.logbook import Logbook
+from lumbre.state.now import Now
+
+Handlers = dict[type[BaseException], Callable[[Any, BaseException], Any]]
+
+
+def _of_now(name: str, doc: str) -> Any:
+    def put(ctx: RunState, value: Any) -> None:
+        setattr(ctx._now, name, value)
+
+    return property(attrgetter(f"_now.{name}"), put, doc=doc)
+
+
+class RunState(Logbook):
+    """The model, its optimizers and the batch under way of a run, read by all and calling nobody.
+
+    Counters, wishes, records and the compiled plan live in Rust, in the base class.
+    """
+
+    __slots__ = (
+        "_grad_outside",
+        "_interrupt_fired",
+        "_now",
+        "_parts",
+        "_pass",
+        "_step",
+        "_waiting",
+        "accelerator",
+        "buffers",
+        "callbacks",
+        "data",
+        "device",
+        "epoch_handlers",
+        "exception",
+        "handlers",
+        "hparams",
+        "opt_hparams",
+        "optimizers",
+        "train_data",
+        "valid_data",
+        "verbose",
+    )
+
+    accelerator: Any
+    buffers: dict[str, Any]
+    callbacks: list[Any]
+    data: Any
+    device: torch.device
+    epoch_handlers: Handlers
+    exception: BaseException | None
+    handlers: Handlers
+    hparams: dict[str, Any]
+    opt_hparams: dict[str, Any]
+    optimizers: dict[str, Any]
+    train_data: Any
+    valid_data: Any
+    verbose: bool
+    # The engine's own: the batch under way, how a step is taken and by which parts, which pass this
+    # is, whether gradients are on around it and Ctrl-C was told, what loaders are to go on from.
+    _now: Now
+    _step: Any
+    _parts: Any
+    _pass: object | None
+    _grad_outside: bool
+    _interrupt_fired: bool
+    _waiting: dict[str, Any] | None
+
+    def __init__(self, step: Any, **given: Any) -> None:
+        super().__init__()
+        self._step, self._now = step, step.now
+        self._parts = self._pass = self._waiting = None
+        self._grad_outside = self._interrupt_fired = False
+        self.data = self.train_data = self.valid_data = self.exception = None
+        self.buffers, self.handlers, self.epoch_handlers = {}, {}, {}
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    model = _of_now("model", "The module under training, on its device.")
+    loss_fn = _of_now("loss_fn", "Called as `loss_fn(pred, target)`; may be replaced.")
+    opt = _of_now("opt", "The optimizer under way.")
+    step = _of_now("step", "The step of the pass under way, called as `step(ctx)`.")
+    step_opt = _of_now("step_opt", "Called as `step_opt(optimizer)`; may be replaced.")
+    batch = _of_now("batch", "The batch as the loader gave it, on the device.")
+    pred = _of_now("pred", "What the model answered; may be replaced.")
+    loss_grad = _of_now("loss_grad", "The loss with its graph; may be replaced.")
+
+    @property
+    def opt_name(self) -> Any:
+        """The name of the optimizer under way; "opt" when there is one.
+
+        None in a step of one's own with several optimizers, until the step says which it means.
+        Setting it sets `ctx.opt`.
+        """
+        return self._now.opt_name
+
+    @opt_name.setter
+    def opt_name(self, name: str | None) -> None:
+        self._now.opt = None if name is None else self._optimizer(name)
+        self._now.opt_name = name
+
+    def _optimizer(self, name: str) -> Any:
+        if not self.optimizers:
+            return None
+        if name not in self.optimizers:
+            raise ContextError(
+                f"There is no optimizer {name!r}; there are {', '.join(self.optimizers)}."
+            )
+        return self.optimizers[name]
+
+    @property
+    def loss_weight(self) -> float:
+        """The number that the loss of the batch was divided by: `ctx.batch_size`, unless set.
+
+        A loss whose denominator is another one (class weights, `ignore_index`) sets it, so that
+        `GradientAccumulation` is exact. It is forgotten when the next batch begins.
+        """
+        weight = self._now.loss_weight
+        return self.batch_size if weight is None else weight
+
+    @loss_weight.setter
+    def loss_weight(self, weight: float) -> None:
+        self._now.loss_weight = weight
+
+    @property
+    def input(self) -> Any:
+        """The first item of the batch; all of it when the batch is one tensor or a mapping."""
+        return input_and_target(self.batch)[0]
+
+    @input.setter
+    def input(self, value: Any) -> None:
+        self.batch = with_input(self.batch, value)
+
+    @property
+    def target(self) -> Any:
+        """The second item of the batch; None when there is none."""
+        return input_and_target(self.batch)[1]
+
+    @target.setter
+    def target(self, value: Any) -> None:
+        self.batch = with_target(self.batch, value)
+
+    @property
+    def loss(self) -> dict[str, Tensor]:
+        """The losses of the batch by optimizer, detached; "opt" when there is one optimizer.
+
+        A step of your own sets it: to a scalar tensor, or to a dict of them.
+        """
+        now = self._now
+        losses = dict(now.losses or {})
+        if now.loss_grad is not None and (now.opt_name is not None or not losses):
+            losses[now.opt_name or next(iter(self.optimizers), "opt")] = now.loss_grad
+        return {k: v.detach() if isinstance(v, Tensor) else v for k, v in losses.items()}
+
+    @loss.setter
+    def loss(self, value: Any) -> None:
+        now = self._now
+        now.loss_grad = None
+        only = next(iter(self.optimizers), "opt")
+        now.losses = dict(value) if isinstance(value, Mapping) else {only: value}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of a model made during a run has no run: its `ctx` is None."""
+        return
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_no_run, ())
+
+    def __repr__(self) -> str:
+        return f"<ctx: {self.place}>"
+
+
+def _no_run() -> None:
+    """A pickled `ctx` becomes None."""
