@@ -10,12 +10,18 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
 import torch
+import torch.utils.data
 
 from lumbre.engine import at_exit, ends
 from lumbre.engine.blame import part_of
 from lumbre.engine.parts import step_of
+from lumbre.errors import ArgumentError
 from lumbre.state.run_state import Handlers, RunState
 from lumbre.step.step import set_grad
+
+# The guards of the runs under way, by the threads they are in; and which guard has what in use.
+_under_way = threading.local()
+_in_use: dict[int, RunGuard] = {}
 
 
 class RunGuard:
@@ -31,20 +37,27 @@ class RunGuard:
         self._ctx = ctx
         self._is_fit = kind in ("fit", "run")
         self._keeps_grad = kind == "run"
+        self._thread = threading.get_ident()
+        self._taken: list[int] = []
 
     def __enter__(self) -> Self:
         ctx = self._ctx
+        self._take()
         self._grad = torch.is_grad_enabled()
         ctx._grad_outside = self._grad and self._keeps_grad
         set_grad(ctx._grad_outside)
-        # A pass inside of a fit, from a callback, must not leave the model in another mode.
-        modules = () if self._is_fit else ctx.model.modules()
-        self._modes = [(each, each.training) for each in modules]
+        # A run inside of another one must not leave the model of that in another mode.
+        outer = _runs_here()
+        shared = {id(each) for run in outer for each in run._ctx.model.modules()}
+        self._modes = [
+            (each, each.training)
+            for each in ctx.model.modules()
+            if not self._is_fit or id(each) in shared
+        ]
+        outer.append(self)
         model = ctx.accelerator.unwrap(ctx.model)
-        # A parameter, buffer or submodule of that name is the model's own, and stays in sight.
-        own = any("ctx" in each for each in (model._parameters, model._buffers, model._modules))
         self._bound = [
-            *([] if own else [model]),
+            *([] if _has_own_ctx(model) else [model]),
             *(m for each in ctx.metrics.values() for m in each),
         ]
         self._before = [vars(each).get("ctx", _ABSENT) for each in self._bound]
@@ -52,7 +65,30 @@ class RunGuard:
             _bind(each, ctx)
         self._sigint = self._take_sigint()
         at_exit.watch(ctx)
+        if self._is_fit:
+            step_of(ctx).clear(ctx, whole=True)
         return self
+
+    def _take(self) -> None:
+        """Note what this run has in use.
+
+        Raises:
+            ArgumentError: when another run has a callback of this one, or, in another thread, its
+                model.
+        """
+        ctx = self._ctx
+        model = ctx.accelerator.unwrap(ctx.model)
+        for each in (*ctx.callbacks, *([model] if self._is_fit else [])):
+            user = _in_use.setdefault(id(each), self)
+            if user is self:
+                self._taken.append(id(each))
+            elif each is not model or user._thread != self._thread:
+                self._let_go()
+                raise ArgumentError(_IN_USE.format(type(each).__name__, _HOW[each is model]))
+
+    def _let_go(self) -> None:
+        while self._taken:
+            del _in_use[self._taken.pop()]
 
     def __exit__(
         self,
@@ -86,6 +122,13 @@ class RunGuard:
             if self._is_fit:
                 ends.end_at_once(ctx)
             return self._is_fit
+        if ctx.interrupted and _is_of_loader(error):
+            # A terminal sends Ctrl-C to the workers of a loader, too: it is what ended them.
+            ends.interrupt(ctx)
+            ends.close(ctx)
+            if not self._is_fit:
+                raise KeyboardInterrupt from error
+            return True
         if not _handled(ctx, error, ctx.handlers if self._is_fit else {}):
             return False
         ctx.stop(f"{type(error).__name__}: {error}")
@@ -111,6 +154,8 @@ class RunGuard:
         # only when no run can call them any more.
         ctx.unbind()
         at_exit.forget(ctx)
+        _runs_here().remove(self)
+        self._let_go()
         self._bound, self._before, self._modes = [], [], []
 
     def _take_sigint(self) -> Any:
@@ -205,6 +250,35 @@ def _original(error: BaseException) -> BaseException:
     is_ours = type(error) is RuntimeError and where.startswith("lumbre.")
     return error.__cause__ if is_ours and isinstance(error.__cause__, StopIteration) else error
 
+
+def _runs_here() -> list[RunGuard]:
+    """Return the runs under way in this thread, from the outside in."""
+    runs: list[RunGuard] = vars(_under_way).setdefault("runs", [])
+    return runs
+
+
+def _is_of_loader(error: BaseException) -> bool:
+    """True if it was raised by a loader of torch's."""
+    traceback, folder = error.__traceback__, os.path.dirname(torch.utils.data.__file__)
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename.startswith(folder):
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _has_own_ctx(model: torch.nn.Module) -> bool:
+    """True if the model has something of its own under the name `ctx`, which stays in sight."""
+    registered = (model._parameters, model._buffers, model._modules)
+    there = vars(model).get("ctx")
+    return any("ctx" in each for each in registered) or not isinstance(there, RunState | None)
+
+
+_IN_USE = "This {} is in a run that is under way, and would be changed by both. {}"
+_HOW = {
+    False: "Make one for each run.",
+    True: "Train a copy in the other thread: copy.deepcopy(model).",
+}
 
 _ABSENT = object()
 

@@ -71,10 +71,12 @@ def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) 
         ctx.use_once([(name, hook) for name, hook in progress["used_once"]])
     if parts["model"]:
         ctx.accelerator.unwrap(ctx.model).load_state_dict(state["model"])
-    if parts["optimizers"]:
-        _restore_optimizers(ctx, state)
     if parts["callbacks"]:
+        # They may add the groups that the optimizers had by then.
         _restore_callbacks(ctx, state["callbacks"])
+    if parts["optimizers"]:
+        _check_optimizers(ctx, state, begun=True)
+        _restore_optimizers(ctx, state)
     if parts["records"]:
         _restore_records(ctx, state["records"])
     if parts["rng"]:
@@ -114,22 +116,20 @@ def _check_model(ctx: RunState, saved: Mapping[str, Any]) -> None:
         )
 
 
-def _check_optimizers(ctx: RunState, state: Mapping[str, Any]) -> None:
+def _check_optimizers(ctx: RunState, state: Mapping[str, Any], *, begun: bool = False) -> None:
+    """Refuse other optimizers than those of the state.
+
+    Before the restore has begun one that lacks groups may still get them, by a callback.
+    """
     saved, kinds = state["optimizers"], state["optimizer_kinds"]
     if set(saved) != set(ctx.optimizers):
-        raise ArgumentError(
-            f"The state is of the optimizers {_names(saved)}, and this run has "
-            f"{_names(ctx.optimizers)}. Resume with the optimizers that were saved, or without "
-            "their state."
-        )
+        raise ArgumentError(_OTHER_NAMES.format(_names(saved), _names(ctx.optimizers)))
     for name, each in ctx.optimizers.items():
         was, own = saved[name]["param_groups"], each.param_groups
         forms = [f"{kinds[name]} of {_form(was)}", f"{type(each).__name__} of {_form(own)}"]
-        if forms[0] != forms[1]:
-            raise ArgumentError(
-                f"The state of the optimizer {name!r} is that of {forms[0]}, and this run has "
-                f"{forms[1]}. Resume with the optimizers that were saved, or without their state."
-            )
+        lacks = kinds[name] == type(each).__name__ and len(was) > len(own)
+        if forms[0] != forms[1] and (begun or not lacks):
+            raise ArgumentError(_OTHER_FORM.format(name, *forms, _ADD if lacks else _RESUME_WITH))
 
 
 def _restore_optimizers(ctx: RunState, state: Mapping[str, Any]) -> None:
@@ -195,3 +195,12 @@ def _form(groups: list[dict[str, Any]]) -> str:
 
 def _names(names: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, names)) or "none"
+
+
+_RESUME_WITH = "Resume with the optimizers that were saved, or without their state."
+_ADD = (
+    "A group was added while the run that was saved trained: let the callback that adds it do so "
+    "again in its load_state_dict, which comes before the optimizers get theirs."
+)
+_OTHER_NAMES = f"The state is of the optimizers {{}}, and this run has {{}}. {_RESUME_WITH}"
+_OTHER_FORM = "The state of the optimizer {!r} is that of {}, and this run has {}. {}"

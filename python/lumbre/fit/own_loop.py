@@ -14,7 +14,7 @@ from lumbre.engine.context import Context
 from lumbre.engine.ends import end_run
 from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentTypeError
-from lumbre.fit.recipe import Recipe
+from lumbre.fit.recipe import Recipe, check_optimizer
 from lumbre.fit.start import epochs_pair, start
 from lumbre.hooks.foreign import Callbacks
 from lumbre.metrics.base import as_metric_set
@@ -93,6 +93,8 @@ def run(
             "optimizers is a torch.optim.Optimizer or a dict of them by name, such as "
             f"torch.optim.Adam(model.parameters()); got {optimizers!r}."
         )
+    for each in found.values():
+        check_optimizer(each, model, loss)
     recipe = Recipe(model, loss, None, as_metric_set(metrics), None)
     pair = epochs_pair(epochs)
     ctx = start(

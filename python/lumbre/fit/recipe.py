@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import inspect
 import reprlib
@@ -12,9 +13,10 @@ from typing import Any, NoReturn
 from torch import nn
 from torch.optim import Optimizer
 
-from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning
 from lumbre.metrics.base import MetricSet
 from lumbre.step.checks import method_of
+from lumbre.warn import warn
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -39,6 +41,23 @@ class Recipe:
     hparams: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     opt_hparams: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def fresh(self) -> Recipe:
+        """Give the same with copies of the hparams: what a run does to them is its own affair.
+
+        Module and loss that are there already, and what is theirs, stay the user's.
+        """
+        kept = [each for each in (self.module, self.loss) if isinstance(each, nn.Module)]
+        memo = {id(each): each for module in kept for each in _all_of(module)}
+        both = {"hparams": dict(self.hparams), "opt_hparams": dict(self.opt_hparams)}
+        try:
+            # In one go: what stands in both stays one.
+            copies = copy.deepcopy(both, dict(memo))
+        except Exception:
+            copies = {kind: _copied(kind, given, memo) for kind, given in both.items()}
+        return dataclasses.replace(
+            self, hparams=copies["hparams"], opt_hparams=copies["opt_hparams"]
+        )
+
     def build(self) -> nn.Module:
         """Make the module of the hparams, or give the one that is there."""
         if isinstance(self.module, nn.Module):
@@ -49,6 +68,8 @@ class Recipe:
             raise ArgumentTypeError(
                 f"{name_of(self.module)} has to give a torch.nn.Module; it gave {model!r}."
             )
+        if "_parameters" not in vars(model):
+            raise ArgumentTypeError(_NO_INIT.format(type(model).__name__))
         return model
 
     def optimizers(self, model: nn.Module) -> dict[str, Optimizer]:
@@ -91,6 +112,23 @@ class Recipe:
         return hasattr(self.module, name) or sets
 
 
+def _all_of(module: nn.Module) -> Iterator[Any]:
+    yield from module.modules()
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _copied(kind: str, given: Mapping[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+    """Copy what can be copied; the rest is handed on."""
+    copies = dict(given)
+    for name, value in given.items():
+        try:
+            copies[name] = copy.deepcopy(value, memo)
+        except Exception as error:
+            warn(_NO_COPY.format(kind, name, type(value).__name__, error), LumbreWarning)
+    return copies
+
+
 def check_parts(module: Any, loss: Any, backward: Any = None) -> None:
     """Refuse what can be neither a module, or what makes one, nor a loss, nor a backward."""
     if not (isinstance(module, nn.Module) or callable(module)):
@@ -105,6 +143,22 @@ def check_parts(module: Any, loss: Any, backward: Any = None) -> None:
     for name, value in (("loss", loss), ("backward", backward)):
         if value is not None and not callable(value):
             raise ArgumentTypeError(f"{name} is a function or a module; got {value!r}.")
+
+
+def check_optimizer(optimizer: Optimizer, module: nn.Module, loss: Any = None) -> None:
+    """Refuse an optimizer that steps nothing of what is trained.
+
+    Raises:
+        ArgumentError: when it is that of another module.
+    """
+    modules = [module, *([loss] if isinstance(loss, nn.Module) else [])]
+    own = {id(p) for each in modules for p in each.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ArgumentError(
+            f"The {type(optimizer).__name__} steps no parameter of this "
+            f"{type(module).__name__}: it would learn nothing. Make it of the module's own: "
+            f"{type(optimizer).__name__}(module.parameters(), ...)."
+        )
 
 
 def name_of(value: Any) -> str:
@@ -146,3 +200,14 @@ def no_optimizer() -> NoReturn:
         "let the module define set_optimizers(self, **opt_hparams), which gives one or a dict of "
         "them, or the whole step(self, ctx)."
     )
+
+
+_NO_COPY = (
+    "{}: {} is a {} that cannot be copied ({}), so that each fit works on the very one that was "
+    "given, and may change it for the next. Give its class a __deepcopy__, or make it anew for "
+    "each setup."
+)
+_NO_INIT = (
+    "{0}.__init__ does not call super().__init__(), without which a module has no parameters. Let "
+    "it begin with that: def __init__(self, ...): super().__init__()."
+)

@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.errors import ArgumentTypeError
 from lumbre.fit.keywords import explained
-from lumbre.fit.recipe import check_parts, no_loss, no_optimizer
+from lumbre.fit.recipe import check_optimizer, check_parts, no_loss, no_optimizer
 from lumbre.fit.trainable import Trainable
 from lumbre.metrics.base import as_metric_set
 
@@ -57,13 +57,7 @@ def setup(
                 f"An optimizer's instance belongs to a module's instance. Pass the class: "
                 f"optimizer={type(optimizer).__name__}, and its options by set_opt_hparams(...)."
             )
-        own = set(map(id, module.parameters()))
-        if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-            raise ArgumentError(
-                f"The {type(optimizer).__name__} steps no parameter of this "
-                f"{type(module).__name__}: it would learn nothing. Make it of the module's own: "
-                f"{type(optimizer).__name__}(module.parameters(), ...)."
-            )
+        check_optimizer(optimizer, module, loss)
     elif optimizer is not None and not callable(optimizer):
         raise ArgumentTypeError(
             f"optimizer is a class such as torch.optim.Adam, or a function; got {optimizer!r}."

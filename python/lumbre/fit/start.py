@@ -14,7 +14,7 @@ from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.callbacks.default import default_callbacks
 from lumbre.callbacks.progress import Progress, is_shown
 from lumbre.engine.context import Context
-from lumbre.errors import ArgumentError
+from lumbre.errors import ArgumentError, LumbreWarning
 from lumbre.fit.recipe import Recipe, no_loss
 from lumbre.hooks.foreign import Callbacks, as_callbacks
 from lumbre.hooks.schedule import compile_schedule
@@ -23,6 +23,7 @@ from lumbre.state.now import Now
 from lumbre.step.checks import method_of
 from lumbre.step.shortcuts import fast_road
 from lumbre.step.step import Step
+from lumbre.warn import warn
 
 
 def start(
@@ -57,7 +58,10 @@ def start(
     """
     own = as_callbacks(callbacks)
     accelerator = as_accelerator(accelerator)
-    model = accelerator.prepare_model(recipe.build() if model is None else model)
+    if model is None:
+        recipe = recipe.fresh()
+        model = recipe.build()
+    model = accelerator.prepare_model(model)
     if optimizers is None:
         optimizers = recipe.optimizers(model)
     verbose = is_shown() if verbose is None else bool(verbose)
@@ -83,9 +87,7 @@ def start(
     ctx.opt_name = names[0]
     if epochs is not None:
         ctx.min_epochs, ctx.max_epochs = epochs
-        for each in optimizers.values():
-            if each is not None:
-                each.zero_grad()
+        _check_loss(ctx)
     draw = next((each.draw for each in all_ if isinstance(each, Progress)), None)
     ctx.bind(
         compile_schedule(all_),
@@ -134,6 +136,18 @@ def _loss(recipe: Recipe, model: nn.Module, needed: bool) -> Callable[..., Any]:
     return cast(Callable[..., Any], loss)
 
 
+def _check_loss(ctx: Context) -> None:
+    """Warn of parameters of the loss that nobody steps."""
+    if not isinstance(ctx.loss_fn, nn.Module):
+        return
+    optimizers = [each for each in ctx.optimizers.values() if each is not None]
+    stepped = {id(p) for each in optimizers for g in each.param_groups for p in g["params"]}
+    own = ctx.loss_fn.named_parameters()
+    left = [name for name, p in own if p.requires_grad and id(p) not in stepped]
+    if left:
+        warn(_NOT_STEPPED.format(type(ctx.loss_fn).__name__, ", ".join(left)), LumbreWarning)
+
+
 def _missing_loss(pred: Any, target: Any) -> Any:
     no_loss()
 
@@ -151,3 +165,10 @@ def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
             f"got {epochs!r}."
         )
     return least, most
+
+
+_NOT_STEPPED = (
+    "The loss {} has parameters that no optimizer steps: {}. They stay as they are, and their "
+    "gradients grow. Make the loss a submodule of the module, self.loss = ..., or give its "
+    "parameters to an optimizer in set_optimizers."
+)

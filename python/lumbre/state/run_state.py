@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lumbre.data.batch import input_and_target, with_input, with_target
-from lumbre.errors import ContextError
+from lumbre.errors import ArgumentTypeError, ContextError
 from lumbre.state.logbook import Logbook
 from lumbre.state.now import Now
 
@@ -24,6 +24,19 @@ def _of_now(name: str, doc: str) -> Any:
     return property(attrgetter(f"_now.{name}"), put, doc=doc)
 
 
+def _handlers_of(name: str, what: str) -> Any:
+    def put(ctx: RunState, value: Any) -> None:
+        if not isinstance(value, dict):
+            raise ArgumentTypeError(
+                f"ctx.{name} is a dict of exception classes and functions of (ctx, exception), "
+                f"such as {{OSError: lambda ctx, error: ...}}; got {value!r}."
+            )
+        setattr(ctx, f"_{name}", value)
+
+    doc = f"What ends {what} in order: functions of (ctx, exception) by class of exception."
+    return property(attrgetter(f"_{name}"), put, doc=doc)
+
+
 class RunState(Logbook):
     """The model, its optimizers and the batch under way of a run, read by all and calling nobody.
 
@@ -31,7 +44,9 @@ class RunState(Logbook):
     """
 
     __slots__ = (
+        "_epoch_handlers",
         "_grad_outside",
+        "_handlers",
         "_interrupt_fired",
         "_now",
         "_parts",
@@ -43,9 +58,7 @@ class RunState(Logbook):
         "callbacks",
         "data",
         "device",
-        "epoch_handlers",
         "exception",
-        "handlers",
         "hparams",
         "opt_hparams",
         "optimizers",
@@ -59,9 +72,7 @@ class RunState(Logbook):
     callbacks: list[Any]
     data: Any
     device: torch.device
-    epoch_handlers: Handlers
     exception: BaseException | None
-    handlers: Handlers
     hparams: dict[str, Any]
     opt_hparams: dict[str, Any]
     optimizers: dict[str, Any]
@@ -87,6 +98,9 @@ class RunState(Logbook):
         self.buffers, self.handlers, self.epoch_handlers = {}, {}, {}
         for name, value in given.items():
             setattr(self, name, value)
+
+    handlers = _handlers_of("handlers", "the fit")
+    epoch_handlers = _handlers_of("epoch_handlers", "the epoch")
 
     model = _of_now("model", "The module under training, on its device.")
     loss_fn = _of_now("loss_fn", "Called as `loss_fn(pred, target)`; may be replaced.")
@@ -170,6 +184,9 @@ class RunState(Logbook):
         now.loss_grad = None
         only = next(iter(self.optimizers), "opt")
         now.losses = dict(value) if isinstance(value, Mapping) else {only: value}
+        known = self.optimizers or {only: None}
+        if not now.losses.keys() <= known.keys():
+            raise ContextError(_OF_NO_OPTIMIZER.format(*map(_listed, (now.losses, known)), only))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         """A copy of a model made during a run has no run: its `ctx` is None."""
@@ -184,3 +201,14 @@ class RunState(Logbook):
 
 def _no_run() -> None:
     """A pickled `ctx` becomes None."""
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
+_OF_NO_OPTIMIZER = (
+    "ctx.loss is a scalar tensor, or a dict of them by the names of the optimizers: {1}; it was "
+    'given {0}. Write ctx.loss = {{"{2}": loss}}, and log what else there is: '
+    "ctx.log_metric(name, value)."
+)
