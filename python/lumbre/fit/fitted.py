@@ -15,9 +15,11 @@ from lumbre.data import loaders as data_module
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentError
+from lumbre.fit.evaluation import Evaluation, cell
 from lumbre.fit.keywords import explained
 from lumbre.hooks.foreign import Callbacks, as_callbacks
 from lumbre.metrics.base import MetricSet, as_metric_set
+from lumbre.state.logbook import metrics_frame
 from lumbre.text import format_value
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Fitted:
-    """What `fit` gives back.
+    """The outcome of a fit: the trained model, its records, and what can be done with them.
 
     Attributes:
         model: The trained module, on the device it was trained on.
@@ -221,56 +223,13 @@ class Fitted:
         head = "".join(f"<th>{escape(name)}</th>" for name in names)
         body = "".join(
             f"<tr><th>{escape(set_)}</th>"
-            + "".join(f"<td>{_cell(values.get(name))}</td>" for name in names)
+            + "".join(f"<td>{cell(values.get(name))}</td>" for name in names)
             + "</tr>"
             for set_, values in rows
         )
         stopped = f"<p>stopped: {escape(self.stop_reason)}</p>" if self.stop_reason else ""
         table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
         return f"<p><b>{escape(self._headline())}</b></p>{table}{stopped}"
-
-
-class Evaluation:
-    """What `evaluate` gives back.
-
-    Attributes:
-        metrics: `{name: value}`, the loss first.
-    """
-
-    def __init__(self, metrics: dict[str, Any]) -> None:
-        self.metrics = metrics
-
-    def get_metrics(self) -> pd.DataFrame:
-        """The values as a data frame: metric, value."""
-        import pandas as pd
-
-        return pd.DataFrame(list(self.metrics.items()), columns=["metric", "value"])
-
-    def __repr__(self) -> str:
-        shown = [("metric", "value"), *((n, format_value(v)) for n, v in self.metrics.items())]
-        width = max(len(name) for name, _ in shown)
-        return "\n".join(f"{name:{width}}  {value}" for name, value in shown)
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{_cell(value)}</td></tr>"
-            for name, value in self.metrics.items()
-        )
-        head = "<thead><tr><th>metric</th><th>value</th></tr></thead>"
-        return f"<table>{head}<tbody>{rows}</tbody></table>"
-
-
-def metrics_frame(records: Mapping[str, Any]) -> pd.DataFrame:
-    """The metrics of the records as a long data frame."""
-    import pandas as pd
-
-    rows = [
-        (set_, name, epoch, value)
-        for set_, entries in records["metrics"].items()
-        for epoch, values in enumerate(entries, 1)
-        for name, value in values.items()
-    ]
-    return pd.DataFrame(rows, columns=["set", "metric", "epoch", "value"])
 
 
 def _stacked(batches: list[Any]) -> Any:
@@ -300,12 +259,3 @@ def _seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if getattr(value, "ndim", 0) == 2 and max(value.shape) <= 10:
-        rows = ("".join(f"<td>{x:.4g}</td>" for x in row) for row in value)
-        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
-    return escape(format_value(value))
