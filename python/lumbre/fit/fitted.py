@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.arguments import flag
 from lumbre.data import loaders as data_module
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard
-from lumbre.errors import ArgumentError
 from lumbre.fit.evaluation import Evaluation, cell
+from lumbre.fit.joined import Joined
 from lumbre.fit.keywords import explained
 from lumbre.hooks.foreign import Callbacks, as_callbacks
 from lumbre.metrics.base import MetricSet, as_metric_set
@@ -33,7 +33,8 @@ class Fitted:
     """The outcome of a fit: the trained model, its records, and what can be done with them.
 
     Attributes:
-        model: The trained module, on the device it was trained on.
+        model: The trained module, on the device it was trained on; out of `torch.compile` and its
+            like, which `predict` and `evaluate` run for as long as this is the module inside.
         records: `{"metrics": {"train": [{name: value}, ...], "valid": [...]}, "profile": {...}}`,
             one dict an epoch and seconds by part.
         hparams: What built the module.
@@ -48,8 +49,10 @@ class Fitted:
         records: dict[str, Any],
         stop_reason: str | None,
         optimizers: list[str],
+        wrapped: nn.Module | None = None,
     ) -> None:
         self.model = model
+        self._wrapped = model if wrapped is None else wrapped
         self.records = records
         self.hparams = dict(trainable.hparams)
         self.opt_hparams = dict(trainable.opt_hparams)
@@ -84,15 +87,25 @@ class Fitted:
             stack: Whether to join the batches along their first dimension; else a list of batches.
 
         Returns:
-            The predictions on the CPU, in the order of the data, in the form the model gives them.
+            The predictions on the CPU, in the order of the data, in the form the model gives them:
+            mappings, tuples, dataclasses and outputs of transformers keep their type. A list with
+            one item a sample (and no tuple) is extended; any other list is joined output by output,
+            where each of its tensors has one row a sample.
+
+        Raises:
+            JoinError: when they cannot be joined, such as text, arrays of numpy, None, or shapes
+                that differ, at the batch where that is known; `error.batches` has those so far.
         """
+        flag("predict", "stack", stack)
         loader = data_module.eval_loader(data, dataloader_options)
-        ctx = self._context(callbacks, accelerator, verbose, MetricSet(), needs_loss=False)
+        ctx = self._context("predict", callbacks, accelerator, verbose, MetricSet())
         ctx.data = loader
-        batches = []
+        joined = Joined(ctx)
+        take = joined.add if stack else joined.batches.append
         with RunGuard(ctx, "predict"):
-            batches = [ctx.accelerator.to_cpu(pred) for pred in loop.predict(ctx)]
-        return _stacked(batches) if stack else batches
+            for pred in loop.predict(ctx):
+                take(ctx.accelerator.to_cpu(pred))
+        return joined.result() if stack else joined.batches
 
     @explained
     def evaluate(
@@ -116,7 +129,7 @@ class Fitted:
         """
         loader = data_module.eval_loader(data, dataloader_options)
         chosen = self._trainable.metrics if metrics is None else as_metric_set(metrics)
-        ctx = self._context(callbacks, accelerator, verbose, chosen)
+        ctx = self._context("evaluate", callbacks, accelerator, verbose, chosen)
         ctx.valid_data = loader
         with RunGuard(ctx, "evaluate"):
             loop.evaluate(ctx)
@@ -141,17 +154,14 @@ class Fitted:
         save(self, path)
 
     def _context(
-        self,
-        callbacks: Any,
-        accelerator: Any,
-        verbose: bool | None,
-        metrics: MetricSet,
-        needs_loss: bool = True,
+        self, kind: str, callbacks: Any, accelerator: Any, verbose: Any, metrics: MetricSet
     ) -> Any:
         from lumbre.fit.setup import make_context
 
+        if verbose is not None:
+            flag(kind, "verbose", verbose)
         accelerator = as_accelerator(accelerator)
-        model = accelerator.prepare_model(self.model)
+        model = accelerator.prepare_model(self._as_trained(kind, accelerator))
         # The losses go by the optimizers' names; the optimizers themselves have nothing to do here.
         names = dict.fromkeys(self._optimizers)
         own = as_callbacks(callbacks)
@@ -163,8 +173,16 @@ class Fitted:
             own,
             verbose,
             metrics,
-            needs_loss=needs_loss,
+            needs_loss=kind != "predict",
         )
+
+    def _as_trained(self, kind: str, accelerator: Accelerator) -> nn.Module:
+        """Return the model in what it was wrapped in, such as compiled, unless it was replaced."""
+        if accelerator.unwrap(self._wrapped) is not self.model:
+            return self.model
+        # A data parallel wrapper hides the methods of what is inside.
+        hidden = hasattr(self.model, kind) and not hasattr(self._wrapped, kind)
+        return self.model if kind == "predict" and hidden else self._wrapped
 
     def get_metrics(self) -> pd.DataFrame:
         """All values as a long data frame: set, metric, epoch, value."""
@@ -230,26 +248,6 @@ class Fitted:
         stopped = f"<p>stopped: {escape(self.stop_reason)}</p>" if self.stop_reason else ""
         table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
         return f"<p><b>{escape(self._headline())}</b></p>{table}{stopped}"
-
-
-def _stacked(batches: list[Any]) -> Any:
-    """Batches joined along their first dimension, in the form of one of them."""
-    if not batches:
-        return torch.empty(0)
-    first = batches[0]
-    if isinstance(first, Tensor):
-        return torch.cat(batches) if first.dim() else torch.stack(batches)
-    if isinstance(first, Mapping):
-        return {key: _stacked([batch[key] for batch in batches]) for key in first}
-    if isinstance(first, tuple | list):
-        parts = [_stacked(list(column)) for column in zip(*batches, strict=True)]
-        if hasattr(first, "_fields"):
-            return type(first)(*parts)
-        return type(first)(parts)
-    raise ArgumentError(
-        f"The predictions are {type(first).__name__}, which cannot be joined. "
-        "Take them batch by batch: predict(..., stack=False)."
-    )
 
 
 def _seconds(seconds: float) -> str:

@@ -186,7 +186,12 @@ class Trainable:
         with RunGuard(ctx, "fit"):
             loop.fit(ctx)
         return Fitted(
-            self, accelerator.unwrap(ctx.model), ctx.records, ctx.stop_reason, list(optimizers)
+            self,
+            accelerator.unwrap(ctx.model),
+            ctx.records,
+            ctx.stop_reason,
+            list(optimizers),
+            ctx.model,
         )
 
     @explained
