@@ -288,14 +288,13 @@ def test_a_batch_of_one_sample_that_lost_its_dimension_is_refused_with_the_mend(
 # --- cost ---------------------------------------------------------------------------------------
 
 
-def test_of_plain_tensors_the_batches_are_not_asked_for_their_size() -> None:
-    class Row:
-        @property
-        def shape(self) -> Any:
-            pytest.fail("a batch was asked for its size")
-
-    pred = predict(lambda _: torch.ones(2, 1), whole(Row(), Row(), Row()))
-    assert pred.shape == (6, 1)
+def test_of_plain_tensors_the_batches_are_not_asked_for_their_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(joined, "batch_size_of", lambda _: pytest.fail("a size was asked for"))
+    assert torch.equal(predict(lambda x: x, FIVE, batch_size=1), FIVE)
+    with pytest.raises(pytest.fail.Exception, match="a size was asked for"):
+        predict(lambda x: [x])
 
 
 def test_plain_tensors_are_looked_at_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
