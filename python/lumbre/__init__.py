@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from lumbre.engine.context import Context
     from lumbre.errors import LumbreError, LumbreWarning
     from lumbre.fit.checkpoints import load_checkpoint
-    from lumbre.fit.fitted import Evaluation, Fitted
+    from lumbre.fit.evaluation import Evaluation
+    from lumbre.fit.fitted import Fitted
     from lumbre.fit.lr_records import LRRecords
     from lumbre.fit.own_loop import run
     from lumbre.fit.saving import load, load_model_weights, save_model_weights
@@ -29,7 +30,7 @@ _HOMES = {
     "Accelerator": "accelerator",
     "Callback": "hooks.callback",
     "Context": "engine.context",
-    "Evaluation": "fit.fitted",
+    "Evaluation": "fit.evaluation",
     "Fitted": "fit.fitted",
     "LRRecords": "fit.lr_records",
     "LumbreError": "errors",

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import difflib
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.nested import parts_of, rebuilt
 
 _T = TypeVar("_T")
 _DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -220,31 +220,9 @@ def _moved(tree: Any, move: Callable[[Tensor], Tensor], device: torch.device) ->
         return [_moved(item, move, device) for item in tree]
     if kind is tuple:
         return tuple([_moved(item, move, device) for item in tree])
-    if isinstance(tree, type):
-        return tree
     if callable(getattr(kind, "to", None)):
         return tree.to(device)  # it knows best, such as a PackedSequence or a tokenizer's batch
-    if isinstance(tree, tuple):
-        items = [_moved(item, move, device) for item in tree]
-        return kind(*items) if hasattr(tree, "_fields") else kind(items)
-    if isinstance(tree, list):
-        # Copied, to keep what a subclass has beside its items.
-        other: Any = copy.copy(tree)
-        other[:] = [_moved(item, move, device) for item in tree]
-        return other
-    if isinstance(tree, Mapping):
-        pairs = {key: _moved(item, move, device) for key, item in tree.items()}
-        if not isinstance(tree, MutableMapping):
-            return kind(pairs)
-        other = copy.copy(tree)
-        other.update(pairs)
-        return other
-    if dataclasses.is_dataclass(tree):
-        other = copy.copy(tree)
-        for field in dataclasses.fields(tree):
-            if hasattr(tree, field.name):
-                moved = _moved(getattr(tree, field.name), move, device)
-                # Also where the class is frozen: nobody has seen this copy yet.
-                object.__setattr__(other, field.name, moved)
-        return other
-    return tree
+    parts = parts_of(tree)
+    if parts is None:
+        return tree
+    return rebuilt(tree, {key: _moved(part, move, device) for key, part in parts.items()})

@@ -1,4 +1,4 @@
-"""What callbacks ask of their arguments."""
+"""The checks of arguments: of callbacks, and of functions, whose name is then the owner."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def flag(owner: object, name: str, value: Any) -> bool:
     """
     if isinstance(value, bool):
         return value
-    raise ArgumentTypeError(f"{type(owner).__name__}: {name} is True or False; got {value!r}.")
+    kind = owner if isinstance(owner, str) else type(owner).__name__
+    raise ArgumentTypeError(f"{kind}: {name} is True or False; got {value!r}.")
 
 
 def path_of(owner: object, value: Any) -> str:

@@ -4,6 +4,8 @@ Each one is a `LumbreError` and also the built-in a user would catch. What a use
 metric or model raises is never wrapped: it keeps its type and gains one note that names the place.
 """
 
+from typing import Any
+
 
 class LumbreError(Exception):
     """The base of every error that lumbre raises itself."""
@@ -15,6 +17,12 @@ class ArgumentError(LumbreError, ValueError):
 
 class ArgumentTypeError(LumbreError, TypeError):
     """An argument is of a type that cannot work, such as a class where an instance is due."""
+
+
+class JoinError(ArgumentError):
+    """Predictions cannot be joined; `batches` holds those that were made so far."""
+
+    batches: list[Any]
 
 
 class HookError(LumbreError, ValueError):

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lumbre as lb
-from lumbre.errors import ArgumentError, DataWarning
+from lumbre.errors import ArgumentTypeError, DataWarning
 from lumbre.text import format_value
 from runs import Pair, Scale, Trace, at, fit, numbered
 
@@ -24,6 +25,16 @@ TEN = torch.arange(10.0).reshape(10, 1)
 
 
 # --- predict ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["predict", "evaluate"])
+@pytest.mark.parametrize("value", ["no", 1, torch.tensor(True)])
+def test_what_only_counts_as_true_is_no_flag(kind: str, value: Any) -> None:
+    run = getattr(fit(), kind)
+    with pytest.raises(ArgumentTypeError, match=f"{kind}: verbose is True or False; got"):
+        run(numbered(1), verbose=value)
+    with pytest.raises(ArgumentTypeError, match="predict: stack is True or False; got 'no'"):
+        fit().predict(TEN, stack="no")
 
 
 def test_predictions_come_in_order_stacked_and_on_the_cpu() -> None:
@@ -86,26 +97,6 @@ def test_predictions_keep_the_form_that_the_model_gives_them(form: Any) -> None:
     assert equal(fitted.predict(TEN, dataloader_options={"batch_size": 4}), form(TEN))
     batches = fitted.predict(TEN, dataloader_options={"batch_size": 5}, stack=False)
     assert equal(batches, [form(TEN[:5]), form(TEN[5:])])
-
-
-def test_predictions_of_one_number_a_batch_are_stacked() -> None:
-    class Sums(Scale):
-        def predict(self, x: Tensor) -> Tensor:
-            return x.sum()
-
-    pred = fit(Sums).predict(TEN, dataloader_options={"batch_size": 5})
-    assert pred.tolist() == [10.0, 35.0]
-
-
-def test_predictions_that_cannot_be_joined_are_refused_with_the_way() -> None:
-    class Says(Scale):
-        def predict(self, x: Tensor) -> str:
-            return "hello"
-
-    fitted = fit(Says)
-    with pytest.raises(ArgumentError, match=r"are str.*predict\(..., stack=False\)"):
-        fitted.predict(TEN)
-    assert fitted.predict(TEN, stack=False) == ["hello"]
 
 
 def test_callbacks_may_change_the_batch_and_the_prediction() -> None:
@@ -187,16 +178,68 @@ def test_evaluate_and_predict_change_nothing() -> None:
     assert all(p.grad is None for p in fitted.model.parameters())
 
 
-def test_an_evaluation_shows_as_a_small_table() -> None:
-    evaluation = fit(metrics=lb.metrics.MAE()).evaluate(numbered(2))
-    assert repr(evaluation).splitlines() == [
-        "metric  value",
-        "loss    3.0000",
-        "mae     2.0000",
-    ]
-    html = evaluation._repr_html_()
-    assert "<td>3.0000</td>" in html
-    assert html.count("<tr>") == 3
+# --- wrapped models -----------------------------------------------------------------------------
+
+
+class Counts:
+    """A backend of torch.compile that counts the calls of what it has compiled."""
+
+    calls = 0
+
+    def __call__(self, graph: Any, example: Any) -> Any:
+        def run(*args: Any) -> Any:
+            self.calls += 1
+            return graph(*args)
+
+        return run
+
+
+def test_predict_and_evaluate_run_the_compiled_model_that_was_trained() -> None:
+    counts, model = Counts(), nn.Linear(1, 1)
+    fitted = fit(torch.compile(model, backend=counts), loss=nn.MSELoss())
+    assert fitted.model is model
+    before = counts.calls
+    pred = fitted.predict(TEN, dataloader_options={"batch_size": 5})
+    assert counts.calls == before + 2
+    assert torch.allclose(pred, model(TEN))
+    fitted.evaluate(numbered(3))
+    assert counts.calls == before + 5
+    fitted.model = nn.Linear(1, 1)  # what was compiled is not this one
+    assert torch.equal(fitted.predict(TEN), fitted.model(TEN))
+    assert counts.calls == before + 5
+
+
+def test_predict_runs_the_data_parallel_wrapper_that_was_trained() -> None:
+    class Wrapper(nn.DataParallel):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Any:
+            self.calls += 1
+            return super().forward(x)
+
+    wrapped = Wrapper(nn.Linear(1, 1))
+    fitted = fit(wrapped, loss=nn.MSELoss())
+    before = wrapped.calls
+    fitted.predict(TEN)
+    fitted.evaluate(numbered(1))
+    assert wrapped.calls == before + 2
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_the_predict_of_a_module_is_found_in_its_wrapper(wrap: Any) -> None:
+    class Own(Scale):
+        def predict(self, x: Tensor) -> Tensor:
+            return x + 100
+
+    fitted = fit(wrap(Own()), loss=nn.MSELoss())
+    assert torch.equal(fitted.predict(TEN), TEN + 100)
+
+
+def test_the_file_of_a_compiled_model_has_the_plain_names(tmp_path: Path) -> None:
+    fitted = fit(torch.compile(nn.Linear(1, 1), backend="eager"), loss=nn.MSELoss())
+    fitted.save(tmp_path / "net.lumbre")
+    loaded = lb.load(tmp_path / "net.lumbre", nn.Linear(1, 1))
+    assert torch.equal(loaded.predict(TEN), fitted.model(TEN))
 
 
 # --- records, frames and figures ----------------------------------------------------------------

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lumbre.accelerator import Accelerator
+from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.arguments import flag
 from lumbre.data import loaders as data_module
 from lumbre.engine import loop
 from lumbre.engine.context import Context
 from lumbre.engine.guard import RunGuard
-from lumbre.errors import ArgumentError
+from lumbre.fit.evaluation import Evaluation, cell
+from lumbre.fit.joined import Joined
 from lumbre.fit.keywords import explained
 from lumbre.fit.recipe import Recipe
 from lumbre.fit.start import start
 from lumbre.hooks.foreign import Callbacks
 from lumbre.metrics.base import MetricSet, as_metric_set
+from lumbre.state.logbook import metrics_frame
 from lumbre.text import format_value
 
 if TYPE_CHECKING:
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
 
 
 class Fitted:
-    """What `fit` gives back.
+    """The outcome of a fit: the trained model, its records, and what can be done with them.
 
     Attributes:
-        model: The trained module, on the device it was trained on.
+        model: The trained module, on the device it was trained on; out of `torch.compile` and its
+            like, which `predict` and `evaluate` run for as long as this is the module inside.
         records: `{"metrics": {"train": [{name: value}, ...], "valid": [...]}, "profile": {...}}`,
             one dict an epoch and seconds by part.
         hparams: What built the module.
@@ -47,8 +50,10 @@ class Fitted:
         records: dict[str, Any],
         stop_reason: str | None,
         optimizers: list[str],
+        wrapped: nn.Module | None = None,
     ) -> None:
         self.model = model
+        self._wrapped = model if wrapped is None else wrapped
         self.records = records
         self.hparams = dict(recipe.hparams)
         self.opt_hparams = dict(recipe.opt_hparams)
@@ -83,16 +88,24 @@ class Fitted:
             stack: Whether to join the batches along their first dimension; else a list of batches.
 
         Returns:
-            The predictions on the CPU, in the order of the data, in the form the model gives them.
+            The predictions on the CPU, in the order of the data, in the form the model gives them:
+            mappings, tuples, dataclasses and outputs of transformers keep their type. A list with
+            one item a sample (and no tuple) is extended; any other list is joined output by output,
+            where each of its tensors has one row a sample.
+
+        Raises:
+            JoinError: when they cannot be joined, such as text, arrays of numpy, None, or shapes
+                that differ, at the batch where that is known; `error.batches` has those so far.
         """
+        flag("predict", "stack", stack)
         loader = data_module.eval_loader(data, dataloader_options)
-        ctx = self._context(
-            callbacks, accelerator, verbose, MetricSet(), needs_loss=False, data=loader
-        )
-        batches = []
+        ctx = self._context("predict", callbacks, accelerator, verbose, MetricSet(), data=loader)
+        joined = Joined(ctx)
+        take = joined.add if stack else joined.batches.append
         with RunGuard(ctx, "predict"):
-            batches = [ctx.accelerator.to_cpu(pred) for pred in loop.predict(ctx)]
-        return _stacked(batches) if stack else batches
+            for pred in loop.predict(ctx):
+                take(ctx.accelerator.to_cpu(pred))
+        return joined.result() if stack else joined.batches
 
     @explained
     def evaluate(
@@ -116,7 +129,7 @@ class Fitted:
         """
         loader = data_module.eval_loader(data, dataloader_options)
         chosen = self._recipe.metrics if metrics is None else as_metric_set(metrics)
-        ctx = self._context(callbacks, accelerator, verbose, chosen, valid_data=loader)
+        ctx = self._context("evaluate", callbacks, accelerator, verbose, chosen, valid_data=loader)
         with RunGuard(ctx, "evaluate"):
             loop.evaluate(ctx)
         valid = ctx.records["metrics"]["valid"]
@@ -141,23 +154,26 @@ class Fitted:
 
     def _context(
         self,
+        kind: Literal["evaluate", "predict"],
         callbacks: Any,
         accelerator: Any,
         verbose: bool | None,
         metrics: MetricSet,
-        needs_loss: bool = True,
         **data: Any,
     ) -> Context:
+        accelerator = as_accelerator(accelerator)
+        is_kept = accelerator.unwrap(self._wrapped) is self.model
         return start(
+            kind,
             self._recipe,
             callbacks,
             accelerator,
             verbose,
-            model=self.model,
+            # What was trained, such as compiled, unless the user has put another in its place.
+            model=self._wrapped if is_kept else self.model,
             # The losses go by the optimizers' names; these themselves have nothing to do here.
             optimizers=dict.fromkeys(self._optimizers),
             metrics=metrics,
-            needs_loss=needs_loss,
             **data,
         )
 
@@ -218,76 +234,13 @@ class Fitted:
         head = "".join(f"<th>{escape(name)}</th>" for name in names)
         body = "".join(
             f"<tr><th>{escape(set_)}</th>"
-            + "".join(f"<td>{_cell(values.get(name))}</td>" for name in names)
+            + "".join(f"<td>{cell(values.get(name))}</td>" for name in names)
             + "</tr>"
             for set_, values in rows
         )
         stopped = f"<p>stopped: {escape(self.stop_reason)}</p>" if self.stop_reason else ""
         table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
         return f"<p><b>{escape(self._headline())}</b></p>{table}{stopped}"
-
-
-class Evaluation:
-    """What `evaluate` gives back.
-
-    Attributes:
-        metrics: `{name: value}`, the loss first.
-    """
-
-    def __init__(self, metrics: dict[str, Any]) -> None:
-        self.metrics = metrics
-
-    def get_metrics(self) -> pd.DataFrame:
-        """The values as a data frame: metric, value."""
-        import pandas as pd
-
-        return pd.DataFrame(list(self.metrics.items()), columns=["metric", "value"])
-
-    def __repr__(self) -> str:
-        shown = [("metric", "value"), *((n, format_value(v)) for n, v in self.metrics.items())]
-        width = max(len(name) for name, _ in shown)
-        return "\n".join(f"{name:{width}}  {value}" for name, value in shown)
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{_cell(value)}</td></tr>"
-            for name, value in self.metrics.items()
-        )
-        head = "<thead><tr><th>metric</th><th>value</th></tr></thead>"
-        return f"<table>{head}<tbody>{rows}</tbody></table>"
-
-
-def metrics_frame(records: Mapping[str, Any]) -> pd.DataFrame:
-    """The metrics of the records as a long data frame."""
-    import pandas as pd
-
-    rows = [
-        (set_, name, epoch, value)
-        for set_, entries in records["metrics"].items()
-        for epoch, values in enumerate(entries, 1)
-        for name, value in values.items()
-    ]
-    return pd.DataFrame(rows, columns=["set", "metric", "epoch", "value"])
-
-
-def _stacked(batches: list[Any]) -> Any:
-    """Batches joined along their first dimension, in the form of one of them."""
-    if not batches:
-        return torch.empty(0)
-    first = batches[0]
-    if isinstance(first, Tensor):
-        return torch.cat(batches) if first.dim() else torch.stack(batches)
-    if isinstance(first, Mapping):
-        return {key: _stacked([batch[key] for batch in batches]) for key in first}
-    if isinstance(first, tuple | list):
-        parts = [_stacked(list(column)) for column in zip(*batches, strict=True)]
-        if hasattr(first, "_fields"):
-            return type(first)(*parts)
-        return type(first)(parts)
-    raise ArgumentError(
-        f"The predictions are {type(first).__name__}, which cannot be joined. "
-        "Take them batch by batch: predict(..., stack=False)."
-    )
 
 
 def _seconds(seconds: float) -> str:
@@ -297,12 +250,3 @@ def _seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if getattr(value, "ndim", 0) == 2 and max(value.shape) <= 10:
-        rows = ("".join(f"<td>{x:.4g}</td>" for x in row) for row in value)
-        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
-    return escape(format_value(value))

@@ -54,6 +54,7 @@ def find_lr(
         optimizers = copied.optimizers(model)
         sweep = _Sweep(_choose(optimizers, opt_name), optimizers, rates)
         ctx = start(
+            "lr_finder",
             copied,
             [sweep],
             accelerator,

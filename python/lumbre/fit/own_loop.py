@@ -97,9 +97,7 @@ def run(
         check_optimizer(each, model, loss)
     recipe = Recipe(model, loss, None, as_metric_set(metrics), None)
     pair = epochs_pair(epochs)
-    ctx = start(
-        recipe, callbacks, accelerator, verbose, optimizers=found, epochs=pair, own_loop=True
-    )
+    ctx = start("run", recipe, callbacks, accelerator, verbose, optimizers=found, epochs=pair)
     with RunGuard(ctx, "run"):
         yield ctx
         end_run(ctx)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch import nn
 from torch.optim import Optimizer
 
 from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.arguments import flag
 from lumbre.callbacks.default import default_callbacks
 from lumbre.callbacks.progress import Progress, is_shown
 from lumbre.engine.context import Context
@@ -25,8 +26,11 @@ from lumbre.step.shortcuts import fast_road
 from lumbre.step.step import Step
 from lumbre.warn import warn
 
+Kind = Literal["fit", "run", "lr_finder", "evaluate", "predict"]
+
 
 def start(
+    kind: Kind,
     recipe: Recipe,
     callbacks: Callbacks,
     accelerator: Accelerator | None,
@@ -36,13 +40,12 @@ def start(
     optimizers: Mapping[str, Optimizer | None] | None = None,
     epochs: tuple[int, int] | None = None,
     metrics: MetricSet | None = None,
-    needs_loss: bool = True,
-    own_loop: bool = False,
     **data: Any,
 ) -> Context:
     """Make the ctx of a run, its plan compiled.
 
     Args:
+        kind: What it is a run of.
         recipe: How the model is made and trained.
         callbacks: Beside the default callbacks.
         accelerator: Where to run; the best device there is unless given.
@@ -52,8 +55,6 @@ def start(
             nothing they are names alone, with None.
         epochs: The least and the greatest number of them; None where the run is no fit.
         metrics: In the place of the recipe's.
-        needs_loss: False for a run that compares with nothing.
-        own_loop: True if the user writes the loop.
         data: The loaders by the names that they have on ctx.
     """
     own = as_callbacks(callbacks)
@@ -63,10 +64,12 @@ def start(
         model = recipe.build()
     model = accelerator.prepare_model(model)
     if optimizers is None:
-        optimizers = recipe.optimizers(model)
-    verbose = is_shown() if verbose is None else bool(verbose)
+        optimizers = recipe.optimizers(accelerator.unwrap(model))
+    verbose = is_shown() if verbose is None else flag(kind, "verbose", verbose)
+    own_loop = kind == "run"
     all_ = [*default_callbacks(progress=verbose), *own]
-    step = _step(recipe, model, optimizers, accelerator, own_loop)
+    inner = accelerator.unwrap(model)
+    step = _step(recipe, model, inner, optimizers, accelerator, own_loop)
     counted = (metrics or recipe.metrics).copies()
     ctx = Context(
         step,
@@ -77,7 +80,7 @@ def start(
         hparams=dict(recipe.hparams),
         opt_hparams=dict(recipe.opt_hparams),
         optimizers=dict(optimizers),
-        loss_fn=_loss(recipe, model, needs_loss and not own_loop),
+        loss_fn=_loss(recipe, inner, kind not in ("run", "predict")),
         step_opt=step.road.step,
         callbacks=all_,
         metrics=counted,
@@ -103,11 +106,12 @@ def start(
 def _step(
     recipe: Recipe,
     model: nn.Module,
+    inner: nn.Module,
     optimizers: Mapping[str, Any],
     accelerator: Accelerator,
     own_loop: bool,
 ) -> Step:
-    backward = recipe.backward or method_of(model, "backward")
+    backward = recipe.backward or method_of(inner, "backward")
     if backward is None and type(accelerator).backward is not Accelerator.backward:
         backward = accelerator.backward
     step = Step(
@@ -116,7 +120,7 @@ def _step(
         fast_road([each for each in optimizers.values() if each is not None], model),
         # Looked up without calling anything: of a compiled or scripted module it is no class's.
         has_forward=inspect.getattr_static(model, "forward") is not nn.Module.forward,
-        own=method_of(model, "step"),
+        own=method_of(inner, "step"),
         own_loop=own_loop,
         backward=backward,
     )

@@ -76,12 +76,19 @@ class Trainable(Recipe):
         train, valid = loaders(data, valid_data, dataloader_options)
         pair = epochs_pair(epochs)
         ctx = start(
-            self, callbacks, accelerator, verbose, epochs=pair, train_data=train, valid_data=valid
+            "fit",
+            self,
+            callbacks,
+            accelerator,
+            verbose,
+            epochs=pair,
+            train_data=train,
+            valid_data=valid,
         )
         with RunGuard(ctx, "fit"):
             loop.fit(ctx)
         model = ctx.accelerator.unwrap(ctx.model)
-        return Fitted(self, model, ctx.records, ctx.stop_reason, list(ctx.optimizers))
+        return Fitted(self, model, ctx.records, ctx.stop_reason, list(ctx.optimizers), ctx.model)
 
     @explained
     def lr_finder(

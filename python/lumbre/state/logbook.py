@@ -114,9 +114,20 @@ class Logbook(Run):
 
     def get_metrics_df(self) -> pd.DataFrame:
         """All values so far as a long data frame with the columns set, metric, epoch, value."""
-        from lumbre.fit.fitted import metrics_frame
-
         return metrics_frame(self.records)
+
+
+def metrics_frame(records: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the metrics of the records as a long data frame."""
+    import pandas as pd
+
+    rows = [
+        (set_, name, epoch, value)
+        for set_, entries in records["metrics"].items()
+        for epoch, values in enumerate(entries, 1)
+        for name, value in values.items()
+    ]
+    return pd.DataFrame(rows, columns=["set", "metric", "epoch", "value"])
 
 
 def _is_own(format: Any) -> bool:
