@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lumbre._core import nearest
-from lumbre.data.batch import input_and_target
+from lumbre.data.batch import input_and_target, with_input, with_target
 from lumbre.data.draws import restore_loader
 from lumbre.engine import loop
 from lumbre.engine.resume import restore, state_of
@@ -47,7 +47,15 @@ _THE_LOOPS = {
     "use_once",
     "used_once",
 }
-_UNSET = ("optimizers", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams")
+_UNSET = (
+    "optimizers",
+    "handlers",
+    "epoch_handlers",
+    "buffers",
+    "hparams",
+    "opt_hparams",
+    "_waiting",
+)
 
 
 def _of_now(name: str, doc: str) -> Any:
@@ -121,7 +129,7 @@ class Context(Logbook):
     _road: Road
     _steps: tuple[Callable[[Context], Any], Callable[[Context], Any]]
     _updates: Updates | None
-    _waiting: dict[str, Any] | None
+    _waiting: dict[str, Any]
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,8 +196,7 @@ class Context(Logbook):
 
     @input.setter
     def input(self, value: Any) -> None:
-        items = _items(self.batch)
-        self.batch = value if items is None else [value, *items[1:]]
+        self.batch = with_input(self.batch, value)
 
     @property
     def target(self) -> Any:
@@ -198,8 +205,7 @@ class Context(Logbook):
 
     @target.setter
     def target(self, value: Any) -> None:
-        items = _items(self.batch)
-        self.batch = [self.batch, value] if items is None else [items[0], value, *items[2:]]
+        self.batch = with_target(self.batch, value)
 
     @property
     def loss(self) -> dict[str, Tensor]:
@@ -241,13 +247,13 @@ class Context(Logbook):
             loader: A DataLoader, or anything that gives batches; a new iterator is made of it.
         """
         self.train_data = loader
-        restore_loader(self, "train", loader)
+        restore_loader(loader, "train", self._waiting.pop("train", None))
         return loop.train(self, loader)
 
     def valid(self, loader: Any) -> Iterator[Any]:
         """The batches of a validation pass, on the device; gradients are off. As `train`."""
         self.valid_data = loader
-        restore_loader(self, "valid", loader)
+        restore_loader(loader, "valid", self._waiting.pop("valid", None))
         return loop.valid(self, loader)
 
     # -- the parts of a step ---------------------------------------------------------------------
@@ -332,9 +338,9 @@ class Context(Logbook):
         """All that the run needs to go on later: a tree of tensors and plain values.
 
         Its parts are `model`, `optimizers` and `scalers` by name, `callbacks` by name (what each
-        one's `state_dict()` gives), `records`, `progress` (epoch, steps), `rng` and the
-        `generators` of the loaders. Tensors are the run's own: copy what has to outlive the next
-        step. `ctx.buffers` is no part of it.
+        one's `state_dict()` gives), `records`, `progress` (epoch, steps), `rng`, and the
+        `generators`, `samplers` and `splits` of the loaders. Tensors are the run's own: copy what
+        has to outlive the next step. `ctx.buffers` is no part of it.
         """
         return state_of(self)
 
@@ -405,10 +411,6 @@ def _silent(name: str) -> bool:
 
 def _no_context() -> None:
     """What a pickled `ctx` becomes."""
-
-
-def _items(batch: Any) -> list[Any] | None:
-    return list(batch) if isinstance(batch, tuple | list) else None
 
 
 def _names() -> list[str]:

@@ -84,7 +84,7 @@ class Fitted:
         Returns:
             The predictions on the CPU, in the order of the data, in the form the model gives them.
         """
-        loader = data_module.eval_loader(data, dataloader_options)
+        loader = data_module.eval_loader(data, dataloader_options, in_order=True)
         ctx = self._context(callbacks, accelerator, verbose, MetricSet(), needs_loss=False)
         ctx.data = loader
         batches = []

@@ -15,6 +15,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lumbre.data.loaders import length_of
 from lumbre.errors import ArgumentError, ContextError
 
 if TYPE_CHECKING:
@@ -97,10 +98,7 @@ class Updates:
 
     def begin_pass(self, loader: Any) -> None:
         """Forget what an earlier pass has left."""
-        try:
-            self.last_iter = len(loader)
-        except TypeError:
-            self.last_iter = None
+        self.last_iter = length_of(loader)
         for window in self.windows.values():
             window.clear()
 
