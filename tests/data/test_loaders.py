@@ -3,8 +3,10 @@
 import copy
 import functools
 import inspect
+import re
 import subprocess
 import sys
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -14,16 +16,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
+    Sampler,
     SequentialSampler,
     Subset,
+    SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
 )
 
 from lumbre.data import loaders as data
-from lumbre.data.loaders import as_dataloader, eval_loader, loaders, split, train_loader
+from lumbre.data.loaders import (
+    as_dataloader,
+    check_count,
+    eval_loader,
+    length_of,
+    loaders,
+    split,
+    train_loader,
+)
 from lumbre.data.samples import TensorLoader
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
 
@@ -214,6 +229,14 @@ def test_a_batch_of_in_memory_tensors_takes_few_torch_calls(xy):
         assert 0 < count.calls < 100
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_batches_of_tensors_that_require_grad_are_differentiated_one_by_one(shuffle):
+    x = torch.ones(20, 2, requires_grad=True)
+    for (batch,) in as_dataloader([x], batch_size=4, shuffle=shuffle):
+        (batch**2).sum().backward()
+    assert torch.equal(x.grad, torch.full((20, 2), 2.0))
+
+
 def test_a_tensor_dataset_is_batched_whole_and_its_subclass_is_asked(xy):
     class Doubled(TensorDataset):
         def __getitem__(self, index):
@@ -304,6 +327,44 @@ def test_float64_arrays_become_the_default_dtype_and_tensors_stay():
     assert as_dataloader(np.arange(10)).dataset.tree.dtype == torch.int64
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", ">i4"])
+def test_signed_integers_of_a_target_become_int64_and_inputs_stay(dtype):
+    values = np.array([1, 0, 2]).astype(dtype)
+    tensor = torch.from_numpy(values.astype("int16"))
+    for target in (values, pd.Series(values.astype("int8")), {"a": [values]}):
+        x, y = as_dataloader([values, target]).dataset.tree
+        assert x.dtype == getattr(torch, np.dtype(dtype).name)
+        y = y["a"][0] if isinstance(y, dict) else y
+        assert y.dtype == torch.int64
+        assert y.tolist() == [1, 0, 2]
+    assert as_dataloader(Pair(values, values)).dataset.tree.y.dtype == torch.int64
+    assert as_dataloader([values, tensor]).dataset.tree[1].dtype == torch.int16
+    assert as_dataloader([values, values.astype("u1")]).dataset.tree[1].dtype == torch.uint8
+    inputs = as_dataloader({0: values, 1: values, "a": [values, values]}).dataset.tree
+    assert {t.dtype for t in (inputs[1], inputs["a"][1])} == {x.dtype}
+
+
+def test_a_category_trains_as_the_message_says():
+    column = pd.Series(["a", "b", "a"]).astype("category")
+    with pytest.raises(DataError, match=r"column\.cat\.codes for a target"):
+        as_dataloader([torch.zeros(3, 2), column])
+    _, target = next(iter(as_dataloader([torch.zeros(3, 2), column.cat.codes])))
+    assert torch.nn.functional.cross_entropy(torch.zeros(3, 2), target) > 0
+
+
+def test_a_list_of_ready_batches_is_refused(xy):
+    batches = [(x, y) for x, y in zip(xy[0].split(10), xy[1].split(10), strict=True)]
+    with pytest.raises(DataError, match=r"list of 5 lists of 2 tensors.*batch_size=None"):
+        as_dataloader(batches)
+    for pairs in (
+        [xy, xy],
+        [xy, xy, xy[0]],
+        [xy, xy, (xy[0], xy[1].float())],
+        [[xy[0]], [xy[0]], [xy[0]]],
+    ):
+        assert len(as_dataloader(pairs).dataset) == 50
+
+
 @pytest.mark.parametrize(
     "array",
     [
@@ -387,6 +448,79 @@ def test_an_unknown_option_names_the_nearest():
             as_dataloader(value, batchsize=3)
     with pytest.raises(ArgumentError, match=r"'dataset'.*those of torch.utils.data.DataLoader"):
         as_dataloader(torch.zeros(3), dataset=3)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(9), Squares(9), Stream()])
+def test_numpys_whole_numbers_are_numbers(value):
+    loader = as_dataloader(value, batch_size=np.int64(2), num_workers=np.int32(0))
+    assert loader.batch_size == 2
+    assert len(next(iter(loader))[0:2]) == 2
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), Squares(), Stream()])
+def test_a_flag_is_true_or_false(value):
+    for name in ("shuffle", "drop_last", "pin_memory"):
+        with pytest.raises(ArgumentTypeError, match=f"{name} is True or False; got 'no'"):
+            as_dataloader(value, **{name: "no"})
+    assert as_dataloader(value, drop_last=np.bool_(True)).drop_last is True
+
+
+def test_two_options_that_decide_on_the_same_are_refused(xy):
+    for value in (xy, Squares()):
+        for options in (
+            {"sampler": np.arange(3), "shuffle": True},
+            {"batch_sampler": [[0]], "shuffle": True},
+            {"batch_sampler": [[0]], "drop_last": True},
+            {"batch_sampler": [[0]], "batch_size": 8},
+            {"batch_sampler": [[0]], "sampler": np.arange(3)},
+        ):
+            first, second = options
+            with pytest.raises(ArgumentError, match=f"Leave out {second}, or {first}"):
+                as_dataloader(value, **options)
+        loader = as_dataloader(value, sampler=[0, 1], shuffle=False, drop_last=True)
+        assert loader.sampler == [0, 1]
+
+
+class Unsized(Dataset):
+    def __getitem__(self, index):
+        return torch.zeros(2)
+
+
+def test_a_data_set_without_a_length_is_refused_unless_a_sampler_knows_it():
+    for make in (as_dataloader, train_loader, eval_loader):
+        with pytest.raises(
+            ArgumentTypeError, match=r"Dataset without __len__.*def __len__\(self\)"
+        ):
+            make(Unsized())
+    assert next(iter(as_dataloader(Unsized(), sampler=range(3)))).shape == (3, 2)
+
+
+class Untold(IterableDataset):
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        raise self.error
+
+    def __iter__(self):
+        return iter(torch.arange(5.0))
+
+
+@pytest.mark.parametrize("error", [TypeError(), NotImplementedError(), RuntimeError(), OSError()])
+def test_a_length_that_raises_is_not_known(error):
+    assert length_of([1, 2]) == 2
+    loader = train_loader(Untold(error))
+    assert length_of(loader) is None
+    assert sum(1 for _ in loader) == 1
+    assert "spent by an earlier pass" in str(data.empty(loader, "data"))
+    check_count(loader, 1, "data")
+
+
+def test_fewer_batches_than_the_length_says_are_told():
+    loader = DataLoader(Squares(), batch_size=2)
+    check_count(loader, 5, "the training data")
+    with pytest.warns(DataWarning, match=r"^the training data gave 4 batches.*DataLoader is 5\."):
+        check_count(loader, 4, "the training data")
 
 
 @pytest.mark.parametrize("size", [0, -1, True, 2.0, "8"])
@@ -481,10 +615,93 @@ def test_training_data_is_shuffled_unless_it_has_an_order_of_its_own(xy):
 
 
 def test_evaluation_keeps_the_order_and_the_last_batch(xy):
-    with pytest.warns(DataWarning, match="shuffle=True in dataloader_options has no effect"):
-        loader = eval_loader(xy, {"shuffle": True, "batch_size": 20})
-    assert torch.equal(torch.cat([y for _, y in loader]), xy[1])
-    assert len(eval_loader(xy, {"drop_last": True})) == 1
+    for name, value in (
+        ("shuffle", True),
+        ("drop_last", True),
+        ("sampler", [3, 1]),
+        ("batch_sampler", [[3], [1]]),
+    ):
+        with pytest.warns(DataWarning, match=f"^{name} in dataloader_options.*has no effect"):
+            loader = eval_loader(xy, {name: value, "num_workers": 0})
+        assert torch.equal(torch.cat([y for _, y in loader]), xy[1])
+    asks_nothing = {"shuffle": False, "drop_last": False, "sampler": None, "batch_size": 20}
+    assert len(eval_loader(xy, asks_nothing)) == 3
+
+
+class Foreign(Sampler):
+    def __iter__(self):
+        return iter(range(50))
+
+    def __len__(self):
+        return 50
+
+
+ORDERS = {
+    "shuffle": ({"shuffle": True}, None, "which shuffles. Make it with shuffle=False"),
+    "drop_last": (
+        {"batch_size": 8, "drop_last": True},
+        "drops the last 2 of 50 samples. Make it with drop_last=False",
+        "drops the last 2 of 50 samples. Make it with drop_last=False",
+    ),
+    "nothing to drop": ({"batch_size": 10, "drop_last": True}, None, None),
+    "in order": ({"batch_size": 8}, None, None),
+    "ready batches": ({"batch_size": None}, None, None),
+    "a range": ({"sampler": range(50)}, None, None),
+    "certain rows": (
+        {"sampler": SubsetRandomSampler(range(10))},
+        None,
+        r"shuffles the samples of its SubsetRandomSampler\. Pass torch\.utils\.data\.Subset",
+    ),
+    "some rows": (
+        {"sampler": RandomSampler(range(50), num_samples=20)},
+        "draws 20 of 50 samples at random, .* repeated. Leave its sampler out",
+        "draws 20 of 50 samples at random, .* repeated. Leave its sampler out",
+    ),
+    "weights": (
+        {"sampler": WeightedRandomSampler([1.0] * 50, 50)},
+        "draws 50 of 50 samples at random",
+        "draws 50 of 50 samples at random",
+    ),
+    "a sampler of one's own": (
+        {"sampler": Foreign()},
+        None,
+        r"samples that its \S*Foreign names, which may be in any order. Pass the data set",
+    ),
+    "batches of one's own": ({"batch_sampler": [[3, 2], [1]]}, None, "that its list names"),
+    "torch's batches": ({"batch_sampler": BatchSampler(range(50), 8, False)}, None, None),
+    "torch's batches without the last": (
+        {"batch_sampler": BatchSampler(range(50), 8, True)},
+        "drops the last 2 of 50",
+        "drops the last 2 of 50",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("in_order", [False, True], ids=["evaluate", "predict"])
+def test_a_loader_of_ones_own_is_taken_and_its_order_told_where_it_matters(xy, name, in_order):
+    options, *faults = ORDERS[name]
+    loader = DataLoader(TensorDataset(*xy), **options)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert eval_loader(loader, in_order=in_order) is loader
+    assert len(seen) == (faults[in_order] is not None)
+    for each in seen:
+        assert each.category is DataWarning
+        assert re.search(faults[in_order], str(each.message))
+        says = "predict gives" if in_order else "evaluate measures"
+        assert str(each.message).startswith(f"{says} what its DataLoader does, which")
+
+
+def test_a_loader_of_tensors_or_a_stream_is_told_apart_in_the_same_way(xy):
+    for options, fault in (
+        ({"shuffle": True}, "which shuffles"),
+        ({"drop_last": True}, "drops the last 18 of 50"),
+    ):
+        with pytest.warns(DataWarning, match=fault):
+            eval_loader(as_dataloader(xy, **options), in_order=True)
+    for loader in (as_dataloader(xy), DataLoader(Stream(), drop_last=True)):
+        assert eval_loader(loader, in_order=True) is loader
 
 
 def test_a_fits_options_about_order_are_for_training_alone(xy):
@@ -496,16 +713,38 @@ def test_a_fits_options_about_order_are_for_training_alone(xy):
     assert loaders(xy, None, options)[1] is None
 
 
-def test_a_fits_options_are_refused_for_a_loader_and_warned_about_for_a_valid_loader(xy):
+def test_a_fits_options_serve_the_loader_that_is_made(xy):
     loader = DataLoader(TensorDataset(*xy))
-    with pytest.raises(ArgumentError, match="do not apply to a DataLoader"):
-        loaders(loader, xy, {"batch_size": 2})
-    with pytest.warns(DataWarning, match="do not apply to valid_data") as caught:
-        train, valid = loaders(xy, loader, {"batch_size": 2})
-    assert len(caught) == 1
-    assert valid is loader
-    assert train.batch_size == 2
+    train, valid = loaders(xy, loader, {"batch_size": 2})
+    assert (train.batch_size, valid) == (2, loader)
+    train, valid = loaders(loader, xy, {"batch_size": 2})
+    assert (train, valid.batch_size) == (loader, 2)
     assert loaders(xy, loader)[1] is loader
+    for other in (None, loader):
+        with pytest.raises(ArgumentError, match="do not apply to a DataLoader"):
+            loaders(loader, other, {"batch_size": 2})
+
+
+def test_options_about_order_beside_a_loader_have_no_effect_which_is_told(xy):
+    loader = DataLoader(TensorDataset(*xy))
+    with pytest.warns(DataWarning, match=r"^shuffle in .* no effect\. Give it to the loader\."):
+        _, valid = loaders(loader, xy, {"batch_size": 2, "shuffle": True})
+    assert (valid.batch_size, valid.shuffle) == (2, False)
+
+
+@pytest.mark.parametrize("name", ["sampler", "batch_sampler"])
+def test_a_sampler_beside_a_fraction_is_refused(xy, name):
+    with pytest.raises(ArgumentError, match=f"^{name} names rows of all the data.*random_split"):
+        loaders(xy, 0.2, {name: range(50)})
+    assert loaders(xy, 0.2, {name: None})[1] is not None
+
+
+@pytest.mark.parametrize("kind", ["tensors", "data set"])
+def test_shuffle_false_keeps_the_order_of_what_a_fraction_leaves(xy, kind):
+    parts = loaders(xy if kind == "tensors" else Squares(50), 0.2, {"shuffle": False})
+    seen = [torch.cat([y for _, y in part]).tolist() for part in parts]
+    assert [len(each) for each in seen] == [40, 10]
+    assert all(each == sorted(each) for each in seen)
 
 
 def test_dataloader_options_are_a_mapping(xy):

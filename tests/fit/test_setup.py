@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lumbre as lb
-from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning, MetricError
+from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, MetricError
 from runs import Pair, Scale, Trace, at, fit, numbered
 
 X, Y = torch.arange(40.0).reshape(10, 4) / 40, torch.arange(10.0).reshape(10, 1) / 10
@@ -404,12 +404,8 @@ def test_an_unknown_dataloader_option_is_refused_with_the_nearest() -> None:
 def test_dataloader_options_for_a_loader_are_refused() -> None:
     with pytest.raises(ArgumentError, match=r"batch_size"):
         quick(linear(), DataLoader(TensorDataset(X, Y)), dataloader_options={"batch_size": 4})
-    with pytest.warns(DataWarning, match="do not apply to valid_data"):
-        quick(
-            linear(),
-            valid_data=DataLoader(TensorDataset(X, Y)),
-            dataloader_options={"batch_size": 4},
-        )
+    valid = DataLoader(TensorDataset(X, Y))
+    quick(linear(), valid_data=valid, dataloader_options={"batch_size": 4})
 
 
 @pytest.mark.parametrize("data", [None, 3, "rows", object()])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lumbre._core import NativeCallback
+from lumbre.data.loaders import length_of
 from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
@@ -85,14 +86,9 @@ class Progress(Callback):
 
         self._close()
         self._set = set_
-
-        try:
-            total = len(ctx.data)
-        except (TypeError, NotImplementedError):  # both are said by loaders that cannot know
-            total = None
         # disable=None: no bar where nobody could see it move. When to draw is ours to say.
         bar: Any = tqdm(
-            total=total,
+            total=length_of(ctx.data),
             desc=title,
             leave=False,
             disable=None,

@@ -1,11 +1,13 @@
 """What a run draws at random, kept so that a run that goes on draws what the first one would have.
 
-These are the generators of Python, numpy and torch, those that loaders and samplers have of their
-own, and the split of `valid_data=0.2`, which was drawn before the run began.
+These are the generators of Python, numpy and torch, those that loaders, samplers and data sets
+hold, the state of samplers that have one, and the split of `valid_data=0.2`, which was drawn before
+the run began.
 """
 
 from __future__ import annotations
 
+import dis
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -14,46 +16,78 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lumbre.data.samples import Part, Samples
+from lumbre.data.samples import Part, Samples, type_name
 from lumbre.errors import LumbreWarning
 from lumbre.warn import warn
 
-_KINDS = ("train", "valid")
+_GENERATORS = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
+# Those that the files of 0.1.0 hold, as a list of the states of torch's generators in this order.
+_FIRST = tuple(
+    f"{place}.generator"
+    for place in ("loader", "sampler", "batch_sampler", "batch_sampler.sampler")
+)
 
 
-def draws_of(ctx: Any) -> dict[str, Any]:
-    """The parts `rng`, `generators` and `splits` of a run's state."""
-    loaders = {kind: getattr(ctx, f"{kind}_data") for kind in _KINDS}
+def draws_of(loaders: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return the parts `rng`, `generators`, `samplers` and `splits` of a run's state.
+
+    Args:
+        loaders: The loaders by their kind, "train" and "valid"; None where there is none.
+        device: The device whose generator is drawn from too.
+    """
     return {
-        "rng": rng_state(ctx.device),
-        "generators": {
-            kind: [each.get_state() for each in _generators(loader)]
-            for kind, loader in loaders.items()
-        },
+        "rng": rng_state(device),
+        "generators": {kind: generator_states(loader) for kind, loader in loaders.items()},
+        "samplers": {kind: _sampler_states(loader) for kind, loader in loaders.items()},
         "splits": {kind: _rows(loader) for kind, loader in loaders.items()},
     }
 
 
-def restore_draws(ctx: Any, state: Mapping[str, Any]) -> None:
-    """Put all where it stood; the loaders of a loop of one's own get theirs when they come."""
-    ctx._waiting = {kind: (state["generators"][kind], state["splits"][kind]) for kind in _KINDS}
-    for kind in _KINDS:
-        loader = getattr(ctx, f"{kind}_data")
+def restore_draws(
+    loaders: Mapping[str, Any], state: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Put all where it stood.
+
+    Returns:
+        By kind, the part of each loader that is not there yet, for `restore_loader` when it comes.
+    """
+    parts = {
+        kind: {
+            part: state[part][kind]
+            for part in ("generators", "samplers", "splits")
+            if part in state  # files of 0.1.0 have no samplers
+        }
+        for kind in loaders
+    }
+    for kind, loader in loaders.items():
         if loader is not None:
-            restore_loader(ctx, kind, loader)
-            # Workers that live as long as the fit were started in its first epoch, which draws.
-            if getattr(loader, "persistent_workers", False):
-                iter(loader)
-    set_rng_state(state["rng"], ctx.device)
+            restore_loader(loader, kind, parts.pop(kind), starts_workers=True)
+    set_rng_state(state["rng"], device)
+    return parts
 
 
-def restore_loader(ctx: Any, kind: str, loader: Any) -> None:
-    """Give a loader its part of a state that was restored, once."""
-    if not ctx._waiting or kind not in ctx._waiting:
+def restore_loader(
+    loader: Any, kind: str, saved: Mapping[str, Any] | None, starts_workers: bool = False
+) -> None:
+    """Give a loader its part of a state, if there is one."""
+    if saved is None:
         return
-    generators, rows = ctx._waiting.pop(kind)
-    for generator, saved in zip(_generators(loader), generators, strict=False):
-        generator.set_state(saved)
+    _restore_rows(loader, kind, saved["splits"])
+    # Workers that live as long as the fit were started in its first epoch, which draws.
+    if starts_workers and getattr(loader, "persistent_workers", False):
+        iter(loader)
+    left = set_generator_states(loader, saved["generators"])
+    left += _restore_samplers(loader, saved.get("samplers", {}))
+    if left:
+        warn(
+            f"The state holds the {', '.join(left)} of the {kind} data, and the loader of this fit "
+            "has none there: its order is another one. Pass the data that was saved with it.",
+            LumbreWarning,
+        )
+
+
+def _restore_rows(loader: Any, kind: str, rows: Tensor | None) -> None:
+    """Split the data as it was split when the state was saved."""
     own = _rows(loader)
     if rows is None and own is None:
         return
@@ -92,12 +126,144 @@ def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
         torch.get_device_module(device).set_rng_state(state["device"], device)
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
-    """The generators of their own that a loader and its samplers have."""
+def generator_states(loader: Any) -> dict[str, Any]:
+    """Return the states of the generators that a loader, its samplers and its data set hold.
+
+    They are tensors and plain values, by the place of each: `"sampler.generator"`.
+    """
+    return {place: _state_of(each) for place, each in _generators(loader).items()}
+
+
+def set_generator_states(loader: Any, states: Any) -> list[str]:
+    """Put the generators of a loader where they stood.
+
+    Returns:
+        The places of states for which there is no generator, or one of another kind.
+    """
+    own = _generators(loader)
+    if isinstance(states, list):
+        torchs = [place for place in _FIRST if isinstance(own.get(place), torch.Generator)]
+        states = dict(zip(torchs, states, strict=False))
+    return [
+        place
+        for place, state in states.items()
+        if place not in own or not _put_state(own[place], state)
+    ]
+
+
+def _generators(loader: Any) -> dict[str, Any]:
+    """Return the generators that are attributes of a loader's parts, by their place."""
+    found: dict[int, tuple[str, Any]] = {}
+    parts = _choosers(loader)
+    dataset, place = getattr(loader, "dataset", None), "dataset"
+    while dataset is not None and all(dataset is not part for part in parts.values()):
+        parts[place] = dataset  # and the one that a Subset has its samples from
+        dataset, place = getattr(dataset, "dataset", None), f"{place}.dataset"
+    for place, part in parts.items():
+        held = {"generator": getattr(part, "generator", None), **getattr(part, "__dict__", {})}
+        for name, value in held.items():
+            if isinstance(value, _GENERATORS) and not isinstance(value, random.SystemRandom):
+                found.setdefault(id(value), (f"{place}.{name}", value))
+    return dict(found.values())
+
+
+def _choosers(loader: Any) -> dict[str, Any]:
+    """Return a loader and its samplers, by their place."""
     batches = getattr(loader, "batch_sampler", None)
-    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
-    found = (getattr(owner, "generator", None) for owner in owners)
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+    return {
+        "loader": loader,
+        "sampler": getattr(loader, "sampler", None),
+        "batch_sampler": batches,
+        "batch_sampler.sampler": getattr(batches, "sampler", None),
+    }
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.RandomState):
+        return _saved(generator.get_state(legacy=False))
+    return _saved(generator.bit_generator.state)
+
+
+def _put_state(generator: Any, state: Any) -> bool:
+    """Put a generator where it stood; false where the state is of another kind."""
+    own = _state_of(generator)
+    if type(own) is not type(state):
+        return False
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif own["bit_generator"] != state["bit_generator"]:
+        return False
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(_given(state))
+    else:
+        generator.bit_generator.state = _given(state)
+    return True
+
+
+def _saved(state: Any) -> Any:
+    """Return a state of numpy's with tensors in the place of its arrays."""
+    if isinstance(state, Mapping):
+        return {name: _saved(each) for name, each in state.items()}
+    # The bits stay: what is above int64 wraps, and wraps back.
+    return torch.from_numpy(state.astype(np.int64)) if isinstance(state, np.ndarray) else state
+
+
+def _given(state: Any) -> Any:
+    if isinstance(state, Mapping):
+        return {name: _given(each) for name, each in state.items()}
+    return state.cpu().numpy().astype(np.uint64) if isinstance(state, Tensor) else state
+
+
+def _sampler_states(loader: Any) -> dict[str, Any]:
+    """Return what a loader and its samplers say of their state, by their place."""
+    states, seen = {}, set()
+    for place, part in _choosers(loader).items():
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        if _has_state(part):
+            states[place] = part.state_dict()
+        elif place != "loader" and (carried := _carried(type(part))):
+            warn(
+                f"The {place} {type_name(part)} changes its {', '.join(carried)} from epoch to "
+                "epoch and has no state_dict(): a fit that resumes begins with it anew. Give it "
+                "state_dict(self), which returns plain values, and load_state_dict(self, state).",
+                LumbreWarning,
+            )
+    return states
+
+
+def _restore_samplers(loader: Any, states: Mapping[str, Any]) -> list[str]:
+    """Give samplers their states; returns the places where there is nobody to take one."""
+    own = _choosers(loader)
+    for place, state in states.items():
+        if _has_state(own[place]):
+            own[place].load_state_dict(state)
+    return [place for place in states if not _has_state(own[place])]
+
+
+def _has_state(part: Any) -> bool:
+    methods = (getattr(part, name, None) for name in ("state_dict", "load_state_dict"))
+    return all(callable(method) for method in methods)
+
+
+def _carried(kind: type) -> list[str]:
+    """Return the attributes that a class reads and then sets in `__iter__`, such as a count."""
+    read: set[str] = set()
+    carried: dict[str, None] = {}
+    code = getattr(getattr(kind, "__iter__", None), "__code__", None)
+    for step in dis.get_instructions(code) if code is not None else ():
+        if step.opname == "LOAD_ATTR":
+            read.add(step.argval)
+        elif step.opname == "STORE_ATTR" and step.argval in read:
+            carried[step.argval] = None
+    return list(carried)
 
 
 def _rows(loader: Any) -> Tensor | None:

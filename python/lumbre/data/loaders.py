@@ -6,7 +6,6 @@ takes whole batches out of them; all the rest is `torch.utils.data.DataLoader`'s
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import numbers
@@ -16,14 +15,30 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
+from lumbre._core import nearest
 from lumbre.data.samples import BATCH_SIZE, Part, Samples, TensorLoader, is_frame, type_name
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
 from lumbre.warn import warn
 
-# What decides which training samples come when; it has no meaning for the validation data.
-_ORDER = frozenset({"shuffle", "sampler", "batch_sampler", "drop_last", "generator"})
+# What decides which samples come when; it is meant for training alone.
+_CHOICE = ("shuffle", "sampler", "batch_sampler", "drop_last")
+_ORDER = frozenset({*_CHOICE, "generator"})
+# What torch takes one of, and what it refuses beside it.
+_BESIDE = {
+    "sampler": ("shuffle",),
+    "batch_sampler": ("batch_size", "shuffle", "sampler", "drop_last"),
+}
 
 
 class Loader(Protocol):
@@ -42,7 +57,8 @@ def as_dataloader(data: Any, **dataloader_options: Any) -> Loader:
     Args:
         data: A `DataLoader` (returned as it is), a `Dataset`, an `IterableDataset`, a tensor, a
             numpy array or a pandas frame, or lists, tuples and mappings of the latter three.
-            float64 arrays and frames become torch's default dtype, tensors stay as they are.
+            float64 arrays and frames become torch's default dtype; where the second of a list is
+            a target, signed integers in it become int64. Tensors stay as they are.
         **dataloader_options: What `torch.utils.data.DataLoader` takes. Unless given, the batch
             size is 32, nothing is shuffled and nothing dropped.
 
@@ -88,21 +104,28 @@ def _of_loader(data: Loader, **dataloader_options: Any) -> Loader:
 
 @as_dataloader.register(Dataset)
 def _of_dataset(data: Dataset[Any], **dataloader_options: Any) -> Loader:
-    _check_options(dataloader_options)
-    if hasattr(data, "__len__") and len(data) == 0:
+    options = _checked(dataloader_options)
+    if length_of(data) == 0:
         raise DataError(f"the data has no samples: {type_name(data)} has length 0")
-    return DataLoader(data, **_with_batch_size(dataloader_options))
+    is_ordered = any(options.get(name) is not None for name in ("sampler", "batch_sampler"))
+    if not hasattr(data, "__len__") and not is_ordered:
+        raise ArgumentTypeError(
+            f"{type_name(data)} is a Dataset without __len__, and the order of its samples is "
+            "drawn from their number. Give it one, def __len__(self): return n; what can only be "
+            "gone through is a torch.utils.data.IterableDataset."
+        )
+    return DataLoader(data, **_with_batch_size(options))
 
 
 @as_dataloader.register(IterableDataset)
 def _of_iterable(data: IterableDataset[Any], **dataloader_options: Any) -> Loader:
-    _check_options(dataloader_options)
-    if dataloader_options.get("shuffle"):
+    options = _checked(dataloader_options)
+    if options.get("shuffle"):
         raise ArgumentError(
             f"shuffle=True does not work with {type_name(data)}: an IterableDataset decides its "
             "order itself. Leave shuffle out, and shuffle in its __iter__."
         )
-    return DataLoader(data, **_with_batch_size(dataloader_options))
+    return DataLoader(data, **_with_batch_size(options))
 
 
 @as_dataloader.register(Samples)
@@ -112,9 +135,8 @@ def _of_iterable(data: IterableDataset[Any], **dataloader_options: Any) -> Loade
 @as_dataloader.register(tuple)
 @as_dataloader.register(Mapping)
 def _of_memory(data: Any, **dataloader_options: Any) -> Loader:
-    _check_options(dataloader_options)
+    options = _with_batch_size(_checked(dataloader_options))
     samples = Samples.of(data)
-    options = _with_batch_size(dataloader_options)
     asked = {name for name, value in options.items() if not _is_default(name, value)}
     own = set(inspect.signature(TensorLoader).parameters)
     plain = all(
@@ -134,7 +156,7 @@ def _of_tensor_dataset(data: TensorDataset, **dataloader_options: Any) -> Loader
 
 
 def is_loader(data: Any) -> bool:
-    """Whether `data` makes its batches itself."""
+    """Return whether `data` makes its batches itself."""
     return isinstance(data, DataLoader | TensorLoader)
 
 
@@ -157,20 +179,70 @@ def train_loader(data: Any, options: Mapping[str, Any] | None = None) -> Loader:
     return _make(data, options)
 
 
-def eval_loader(data: Any, options: Mapping[str, Any] | None = None) -> Loader:
-    """Make the loader of data that a model is held against: in the order of the data.
+def eval_loader(
+    data: Any, options: Mapping[str, Any] | None = None, in_order: bool = False
+) -> Loader:
+    """Make the loader of data that a model is held against: all samples, in their order.
+
+    Args:
+        data: The data.
+        options: The user's `dataloader_options`; those about order are left out with a warning.
+        in_order: Whether the order matters too of a loader that the user has made.
 
     Raises:
         ArgumentError: when options are given and `data` is a loader already.
     """
     options = _as_options(options)
-    if not is_loader(data) and options.pop("shuffle", False):
+    if is_loader(data):
+        _see_to_order(data, in_order)
+        return _make(data, options)
+    asked = [name for name in _CHOICE if _asks(name, options.get(name, False))]
+    if asked:
         warn(
-            "shuffle=True in dataloader_options has no effect: evaluate and predict keep the "
-            "order of the data",
+            f"{', '.join(asked)} in dataloader_options: evaluate and predict take all samples, in "
+            "the order of the data, so this has no effect. Leave it out.",
             DataWarning,
         )
-    return _make(data, options)
+    return _make(data, {name: options[name] for name in options if name not in _CHOICE})
+
+
+def _see_to_order(loader: Any, in_order: bool) -> None:
+    """Warn where a user's own loader does not give each sample once, or not in order."""
+    batches = getattr(loader, "batch_sampler", None)
+    is_torchs = isinstance(batches, BatchSampler)
+    owner = batches if is_torchs else loader
+    sampler: Any = getattr(owner, "sampler", None)
+    count = length_of(loader.dataset)
+    taken = count if sampler is None else length_of(sampler)
+    size = getattr(owner, "batch_size", None)
+    is_random = isinstance(sampler, RandomSampler) and taken != count
+    if getattr(sampler, "replacement", False) or is_random:
+        fault, mend = (
+            f"draws {taken} of {count} samples at random, some left out or repeated",
+            "Leave its sampler out.",
+        )
+    elif taken and size and getattr(owner, "drop_last", False) and taken % size:
+        fault = f"drops the last {taken % size} of {taken} samples"
+        mend = "Make it with drop_last=False."
+    elif not in_order or isinstance(loader.dataset, IterableDataset):
+        return
+    elif getattr(loader, "shuffle", False) or isinstance(sampler, RandomSampler):
+        fault, mend = "shuffles", "Make it with shuffle=False."
+    elif isinstance(sampler, SubsetRandomSampler):
+        fault = "shuffles the samples of its SubsetRandomSampler"
+        mend = "Pass torch.utils.data.Subset(dataset, indices)."
+    elif (batches is not None and not is_torchs) or not _in_order(sampler):
+        chooser = sampler if is_torchs or batches is None else batches
+        fault = f"takes the samples that its {type_name(chooser)} names, which may be in any order"
+        mend = "Pass the data set, or torch.utils.data.Subset(dataset, indices)."
+    else:
+        return
+    what = "predict gives" if in_order else "evaluate measures"
+    warn(f"{what} what its {type(loader).__name__} does, which {fault}. {mend}", DataWarning)
+
+
+def _in_order(sampler: Any) -> bool:
+    return sampler is None or isinstance(sampler, SequentialSampler | range)
 
 
 def loaders(
@@ -182,38 +254,56 @@ def loaders(
         data: The training data.
         valid_data: The validation data, or the fraction of `data` to hold back for it, or None.
         options: The user's `dataloader_options`. Those about order (`shuffle`, `sampler`,
-            `batch_sampler`, `drop_last`, `generator`) are for the training data alone.
+            `batch_sampler`, `drop_last`, `generator`) are for the training data alone. What is a
+            loader already takes none, and they are refused where nothing else is there.
 
     Returns:
         The loader of the training data, and that of the validation data or None.
     """
     options = _as_options(options)
     if isinstance(valid_data, numbers.Real):
-        data, valid_data = split(data, valid_data)
-    train = train_loader(data, options)
-    if valid_data is None:
-        return train, None
-    if is_loader(valid_data) and options:
+        _refuse_samplers(options, valid_data)
+        shuffle = options.get("shuffle")
+        data, valid_data = split(data, valid_data, keeps_order=shuffle is not None and not shuffle)
+    valid_options = {name: options[name] for name in options if name not in _ORDER}
+    # A loader takes no options; they are for the other one, if lumbre makes that.
+    makes_valid = valid_data is not None and not is_loader(valid_data)
+    train = train_loader(data, {} if is_loader(data) and makes_valid else options)
+    unused = [name for name in options if name in _ORDER]
+    if unused and is_loader(data):
         warn(
-            f"dataloader_options do not apply to valid_data, which is a "
-            f"{type(valid_data).__name__} already; they are used for the training data alone",
+            f"{', '.join(unused)} in dataloader_options: the training data is a "
+            f"{type(data).__name__}, which has its own order, and the validation data keeps its "
+            "order, so this has no effect. Give it to the loader.",
             DataWarning,
         )
+    if not makes_valid:
         return train, valid_data
     try:
-        valid_options = {name: options[name] for name in options if name not in _ORDER}
-        return train, eval_loader(valid_data, valid_options)
+        return train, _make(valid_data, valid_options)
     except (ArgumentError, ArgumentTypeError, DataError) as error:
         error.add_note("in valid_data")
         raise
 
 
-def split(data: Any, fraction: numbers.Real) -> tuple[Any, Any]:
+def _refuse_samplers(options: Mapping[str, Any], fraction: numbers.Real) -> None:
+    for name in ("sampler", "batch_sampler"):
+        if options.get(name) is not None:
+            raise ArgumentError(
+                f"{name} names rows of all the data, and valid_data={fraction!r} holds some of "
+                "them back, so that the numbers are no longer those of the same rows. Split the "
+                "data first, torch.utils.data.random_split(dataset, [0.8, 0.2]), make the "
+                f"{name} of the first part, and pass the second as valid_data."
+            )
+
+
+def split(data: Any, fraction: numbers.Real, keeps_order: bool = False) -> tuple[Any, Any]:
     """Hold back a random part of the data; torch's own generator draws it.
 
     Args:
         data: Data in memory, or a `Dataset` that has a length.
         fraction: The part to hold back, between 0 and 1.
+        keeps_order: Whether each part has its samples in the order of the data.
 
     Returns:
         What is left to train on, and what was held back. Nothing is copied.
@@ -229,7 +319,7 @@ def split(data: Any, fraction: numbers.Real) -> tuple[Any, Any]:
         )
     form = as_dataloader.dispatch(type(data))
     by_rows = form is _of_memory or is_frame(data) or type(data) is TensorDataset
-    if not by_rows and (form not in (_of_dataset, _of_tensor_dataset) or not _takes_len(data)):
+    if not by_rows and (form not in (_of_dataset, _of_tensor_dataset) or length_of(data) is None):
         raise ArgumentError(
             f"valid_data={fraction!r} cannot be taken from {type_name(data)}, whose samples "
             "cannot be picked here. Pass the validation data itself, such as a second loader; a "
@@ -246,6 +336,8 @@ def split(data: Any, fraction: numbers.Real) -> tuple[Any, Any]:
         )
     order = torch.randperm(count, device="cpu")
     parts = order[: count - held], order[count - held :]
+    if keeps_order:
+        parts = parts[0].sort().values, parts[1].sort().values
     if not by_rows:
         left, right = (Part(source, part.tolist()) for part in parts)
         return left, right
@@ -254,18 +346,30 @@ def split(data: Any, fraction: numbers.Real) -> tuple[Any, Any]:
     return Samples(source.tree, parts[0]), Samples(source.tree, parts[1])
 
 
-def length_of(loader: Any) -> int | None:
-    """Give the number of batches; None where the loader does not say it."""
+def length_of(data: Any) -> int | None:
+    """Return how many batches or samples there are; None where the data does not say."""
     try:
-        return len(loader)
-    except Exception:
+        return len(data)
+    except Exception:  # of a stream, whatever its author has chosen to raise
         return None
+
+
+def check_count(loader: Any, count: int, what: str) -> None:
+    """Warn where a whole pass had fewer batches than the length of its loader says."""
+    length = length_of(loader)
+    if length is not None and count < length:
+        warn(
+            f"{what} gave {count} batches, and the length of its {type(loader).__name__} "
+            f"is {length}. Windows of batches and schedules go by the length. Let "
+            "__len__ return the number of batches, or raise TypeError where that is not known.",
+            DataWarning,
+        )
 
 
 def empty(loader: Any, what: str) -> DataError:
     """Say why a pass over `loader` had no batch; `what` is the argument that it came from."""
     dataset: Any = getattr(loader, "dataset", None)
-    count = len(dataset) if _takes_len(dataset) else None
+    count = length_of(dataset)
     size = getattr(loader, "batch_size", None)
     dropped = getattr(loader, "drop_last", False)
     if count and size and count < size and dropped:
@@ -302,19 +406,43 @@ def _is_default(name: str, value: Any) -> bool:
     return value is default or (isinstance(value, bool | int | float | str) and value == default)
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that can work, with Python's own numbers in the place of numpy's."""
     known = _loader_options()
-    for name in options:
+    checked = dict(options)
+    for name, value in options.items():
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = nearest(str(name), list(known))
+            hint = f" Did you mean {near!r}?" if near else ""
             raise ArgumentError(
                 f"unknown dataloader option {name!r}.{hint} The options are those of "
                 f"torch.utils.data.DataLoader: {', '.join(known)}."
             )
-    size = options.get("batch_size")
+        is_flag = name == "shuffle" or isinstance(known[name], bool)
+        if is_flag and not isinstance(value, bool | np.bool_ | None):
+            raise ArgumentTypeError(f"{name} is True or False; got {value!r}: pass {name}=True")
+        if isinstance(value, np.bool_ | np.integer):
+            checked[name] = value.item()
+    size = checked.get("batch_size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise ArgumentError(f"batch_size={size!r} is no number of samples: pass a whole number > 0")
+    _refuse_pairs(checked)
+    return checked
+
+
+def _refuse_pairs(options: Mapping[str, Any]) -> None:
+    """Refuse two options that decide on the same."""
+    for chooser, others in _BESIDE.items():
+        beside = [name for name in others if _asks(name, options.get(name, False))]
+        if options.get(chooser) is not None and beside:
+            raise ArgumentError(
+                f"{chooser} says which samples come when, and so would {', '.join(beside)}: the "
+                f"two cannot be given together. Leave out {', '.join(beside)}, or {chooser}."
+            )
+
+
+def _asks(name: str, value: Any) -> bool:
+    return value is not False and not _is_default(name, value)
 
 
 def _as_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -337,11 +465,3 @@ def _takes(function: Callable[..., Any], keyword: str) -> bool:
     return keyword in parameters or any(
         parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
     )
-
-
-def _takes_len(data: Any) -> bool:
-    try:
-        len(data)
-    except (TypeError, NotImplementedError):
-        return False
-    return True

@@ -67,6 +67,7 @@ class Samples(Dataset[Any]):
         if len(samples) == 0:
             where, part = next(iter(parts.items()))
             raise DataError(f"the data has no samples: {where} has shape {tuple(part.shape)}")
+        _refuse_batches(samples.tree)
         return samples
 
     def __len__(self) -> int:
@@ -136,8 +137,10 @@ class TensorLoader:
         end = len(self.dataset)
         if self.drop_last:
             end -= end % size
+        # Batches that are cut from one chunk share a node of the graph that the first one frees.
+        one_by_one = any(t.requires_grad for t in tensors)
         row_bytes = sum(t.element_size() * (t.numel() // len(t)) for t in tensors)
-        chunk = size * max(1, _CHUNK_BYTES // max(1, row_bytes * size))
+        chunk = size * (1 if one_by_one else max(1, _CHUNK_BYTES // max(1, row_bytes * size)))
         for start in range(0, end, chunk):
             length = min(chunk, end - start)
             parts = []
@@ -211,19 +214,43 @@ def _form(tree: Any) -> Callable[[Sequence[Tensor]], Any]:
     return fill
 
 
-def _convert(data: Any, where: str, parts: dict[str, Tensor]) -> Any:
+def _refuse_batches(tree: Any) -> None:
+    """Refuse three parts or more that are pairs of the same kind: nobody means input and target."""
+    if not (isinstance(tree, list) and len(tree) > 2):
+        return
+    kinds = [
+        [(t.shape[1:], t.dtype) if isinstance(t, Tensor) else None for t in item]
+        if isinstance(item, list | tuple) and len(item) > 1
+        else [None]
+        for item in tree
+    ]
+    if None not in kinds[0] and all(kind == kinds[0] for kind in kinds):
+        raise DataError(
+            f"the data is a list of {len(tree)} lists of {len(kinds[0])} tensors of the same kind, "
+            "which looks like ready batches; a list means [input, target]. Pass batches as "
+            "torch.utils.data.DataLoader(batches, batch_size=None)."
+        )
+
+
+def _convert(data: Any, where: str, parts: dict[str, Tensor], is_target: bool = False) -> Any:
     """Give the same tree with tensors as leaves, and note in `parts` where each of them stood."""
     if isinstance(data, Mapping):
-        return {key: _convert(item, f"{where}[{key!r}]", parts) for key, item in data.items()}
+        return {
+            key: _convert(item, f"{where}[{key!r}]", parts, is_target) for key, item in data.items()
+        }
     if isinstance(data, list | tuple):
-        items = [_convert(item, f"{where}[{i}]", parts) for i, item in enumerate(data)]
+        second = 1 if where == "data" else None  # of input and target
+        items = [
+            _convert(item, f"{where}[{i}]", parts, is_target or i == second)
+            for i, item in enumerate(data)
+        ]
         return type(data)(*items) if hasattr(data, "_fields") else items
     if isinstance(data, Tensor):
         tensor = data
     elif is_frame(data):
-        tensor = _from_numpy(_from_pandas(data, where), where)
+        tensor = _from_numpy(_from_pandas(data, where), where, is_target)
     elif isinstance(data, np.ndarray):
-        tensor = _from_numpy(data, where)
+        tensor = _from_numpy(data, where, is_target)
     else:
         raise ArgumentTypeError(
             f"{where} is of type {type_name(data)}; expected a tensor, an array or a frame. "
@@ -234,7 +261,7 @@ def _convert(data: Any, where: str, parts: dict[str, Tensor]) -> Any:
     return tensor
 
 
-def _from_numpy(array: np.ndarray[Any, Any], where: str) -> Tensor:
+def _from_numpy(array: np.ndarray[Any, Any], where: str, is_target: bool) -> Tensor:
     if array.dtype.kind not in "biufc":
         raise DataError(
             f"{where} has dtype {array.dtype}, which is no number; encode it first, such as with "
@@ -242,6 +269,8 @@ def _from_numpy(array: np.ndarray[Any, Any], where: str) -> Tensor:
         )
     if array.dtype.kind == "f" and array.dtype.itemsize >= 8:
         array = array.astype(np.float64, copy=False)
+    if is_target and array.dtype.kind == "i":
+        array = array.astype(np.int64, copy=False)  # what torch's losses take for class numbers
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     with warnings.catch_warnings():
         # torch warns of arrays that must not be written to; batches are copies.
@@ -256,7 +285,7 @@ def _from_numpy(array: np.ndarray[Any, Any], where: str) -> Tensor:
 
 
 def is_frame(data: Any) -> bool:
-    """Whether it is a DataFrame or a Series."""
+    """Return whether it is a DataFrame or a Series."""
     pandas = sys.modules.get("pandas")  # nobody has a frame without having imported it
     return pandas is not None and isinstance(data, pandas.DataFrame | pandas.Series)
 

@@ -44,13 +44,13 @@ class Context(RunState):
             loader: A DataLoader, or anything that gives batches; a new iterator is made of it.
         """
         self.train_data = loader
-        restore_loader(self, "train", loader)
+        restore_loader(loader, "train", self._waiting.pop("train", None))
         return loop.train(self, loader)
 
     def valid(self, loader: Any) -> Iterator[Any]:
         """The batches of a validation pass, on the device; gradients are off. As `train`."""
         self.valid_data = loader
-        restore_loader(self, "valid", loader)
+        restore_loader(loader, "valid", self._waiting.pop("valid", None))
         return loop.valid(self, loader)
 
     # -- the parts of a step ---------------------------------------------------------------------
@@ -188,7 +188,7 @@ class Context(RunState):
 
     def _first_batch(self) -> None:
         """Look once at what is easy to get wrong with shapes."""
-        check_first_batch(self)
+        check_first_batch(self, is_own=step_of(self).is_own)
 
 
 def _names() -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from lumbre.state.run_state import RunState
-from lumbre.step.checks import check_scalar
+from lumbre.step.checks import check_first_step, check_scalar
 from lumbre.step.shortcuts import PUBLIC
 from lumbre.step.step import Step, set_grad
 
@@ -78,8 +78,11 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
             return False
         if fire("on_train_batch_before_step"):
             return True
-        set_grad(False)
         optimizer, step_opt = now.opt, now.step_opt
+        if step.is_fresh:
+            step.is_fresh = False
+            check_first_step(optimizer)
+        set_grad(False)
         if step_opt is not take:
             step_opt(optimizer)
         elif now.opt_name in step.closures:

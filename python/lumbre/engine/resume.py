@@ -57,7 +57,7 @@ def state_of(ctx: RunState) -> dict[str, Any]:
             # Ctrl-C ends the run that it was pressed in, and no other.
             "stop_reason": None if ctx.interrupted else ctx.stop_reason,
         },
-        **draws_of(ctx),
+        **draws_of(_loaders(ctx), ctx.device),
     }
 
 
@@ -80,7 +80,7 @@ def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) 
     if parts["records"]:
         _restore_records(ctx, state["records"])
     if parts["rng"]:
-        restore_draws(ctx, state)
+        ctx._waiting = restore_draws(_loaders(ctx), state, ctx.device)
 
 
 def _check(ctx: RunState, state: Mapping[str, Any], parts: list[str]) -> None:
@@ -187,6 +187,10 @@ def load_callback_state(callback: Any, state: Any) -> None:
         callback.load_state_dict(state)
     elif (native := Given(callback).native) is not None:
         native.load(state if isinstance(state, bytes) else json.dumps(state))
+
+
+def _loaders(ctx: RunState) -> dict[str, Any]:
+    return {"train": ctx.train_data, "valid": ctx.valid_data}
 
 
 def _form(groups: list[dict[str, Any]]) -> str:

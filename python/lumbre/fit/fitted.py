@@ -11,7 +11,7 @@ from torch import nn
 
 from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.arguments import flag
-from lumbre.data import loaders as data_module
+from lumbre.data.loaders import eval_loader
 from lumbre.engine import loop
 from lumbre.engine.context import Context
 from lumbre.engine.guard import RunGuard
@@ -98,7 +98,7 @@ class Fitted:
                 that differ, at the batch where that is known; `error.batches` has those so far.
         """
         flag("predict", "stack", stack)
-        loader = data_module.eval_loader(data, dataloader_options)
+        loader = eval_loader(data, dataloader_options, in_order=True)
         ctx = self._context("predict", callbacks, accelerator, verbose, MetricSet(), data=loader)
         joined = Joined(ctx)
         take = joined.add if stack else joined.batches.append
@@ -127,7 +127,7 @@ class Fitted:
             verbose: Whether to show the progress; by default in a terminal or notebook only.
             dataloader_options: Keywords for a loader that lumbre makes.
         """
-        loader = data_module.eval_loader(data, dataloader_options)
+        loader = eval_loader(data, dataloader_options)
         chosen = self._recipe.metrics if metrics is None else as_metric_set(metrics)
         ctx = self._context("evaluate", callbacks, accelerator, verbose, chosen, valid_data=loader)
         with RunGuard(ctx, "evaluate"):

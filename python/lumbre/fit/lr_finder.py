@@ -7,17 +7,20 @@ import copy
 import dataclasses
 import math
 import numbers
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lumbre._core import nearest
 from lumbre.accelerator import Accelerator, as_accelerator
-from lumbre.data.draws import rng_state, set_rng_state
+from lumbre.data.draws import (
+    generator_states,
+    rng_state,
+    set_generator_states,
+    set_rng_state,
+)
 from lumbre.data.loaders import empty, train_loader
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard
@@ -226,40 +229,9 @@ def _copied(recipe: Recipe) -> Recipe:
 @contextlib.contextmanager
 def _untouched(loader: Any, device: torch.device) -> Iterator[None]:
     """Put back what random numbers are drawn from."""
-    state = rng_state(device)
-    saved: list[tuple[Callable[[Any], Any], Any]] = []
-    for generator in _generators(loader):
-        if isinstance(generator, torch.Generator):
-            saved.append((generator.set_state, generator.get_state()))
-        elif isinstance(generator, random.Random):
-            saved.append((generator.setstate, generator.getstate()))
-        elif isinstance(generator, np.random.RandomState):
-            saved.append((generator.set_state, generator.get_state()))
-        else:
-            bits = generator.bit_generator
-            saved.append((_setter(bits), bits.state))
+    state, own = rng_state(device), generator_states(loader)
     try:
         yield
     finally:
         set_rng_state(state, device)
-        for put, before in saved:
-            put(before)
-
-
-def _setter(bits: Any) -> Callable[[Any], None]:
-    return lambda state: setattr(bits, "state", state)
-
-
-def _generators(loader: Any) -> list[Any]:
-    """The generators that a loader, its samplers and its data set hold as attributes."""
-    kinds = (torch.Generator, random.Random, np.random.RandomState, np.random.Generator)
-    owners = [loader]
-    for name in ("sampler", "batch_sampler", "dataset"):
-        owners.append(getattr(loader, name, None))
-        owners.append(getattr(owners[-1], "sampler", None))
-    found = {}
-    for owner in owners:
-        for value in getattr(owner, "__dict__", {}).values():
-            if isinstance(value, kinds):
-                found[id(value)] = value
-    return list(found.values())
+        set_generator_states(loader, own)

@@ -87,12 +87,13 @@ class RunState(Logbook):
     _pass: object | None
     _grad_outside: bool
     _interrupt_fired: bool
-    _waiting: dict[str, Any] | None
+    _waiting: dict[str, Any]
 
     def __init__(self, step: Any, **given: Any) -> None:
         super().__init__()
         self._step, self._now = step, step.now
-        self._parts = self._pass = self._waiting = None
+        self._parts = self._pass = None
+        self._waiting = {}
         self._grad_outside = self._interrupt_fired = False
         self.data = self.train_data = self.valid_data = self.exception = None
         self.buffers, self.handlers, self.epoch_handlers = {}, {}, {}

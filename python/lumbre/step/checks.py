@@ -1,19 +1,24 @@
-"""What is easy to get wrong in a step, and is looked at when it has gone wrong, or once."""
+"""What is easy to get wrong in a step: it is looked at once, or when it has gone wrong."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from lumbre.errors import ArgumentTypeError, DataError, LumbreWarning, ShapeError, ShapeWarning
-from lumbre.text import name_of, shape_of
+from lumbre.data.batch import missing_target
+from lumbre.errors import (
+    ArgumentTypeError,
+    DataWarning,
+    LumbreWarning,
+    ShapeError,
+    ShapeWarning,
+)
+from lumbre.state.run_state import RunState
+from lumbre.text import name_of
 from lumbre.warn import warn
-
-if TYPE_CHECKING:
-    from lumbre.state.run_state import RunState
 
 
 def method_of(module: Any, name: str) -> Callable[..., Any] | None:
@@ -25,6 +30,15 @@ def method_of(module: Any, name: str) -> Callable[..., Any] | None:
     return found if callable(found) and not isinstance(found, nn.Module) else None
 
 
+def needs_closure(optimizer: Any) -> bool:
+    """True if an optimizer cannot step without a closure, as LBFGS cannot."""
+    try:
+        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return closure is not None and closure.default is closure.empty
+
+
 def check_scalar(loss: Any, loss_fn: Any) -> None:
     """Refuse what cannot be differentiated.
 
@@ -32,6 +46,8 @@ def check_scalar(loss: Any, loss_fn: Any) -> None:
         ArgumentTypeError: when it is no tensor.
         ShapeError: when it has several elements.
     """
+    if isinstance(loss, tuple | list | Mapping):
+        raise ArgumentTypeError(_SEVERAL.format(name_of(loss_fn), type(loss).__name__))
     if not isinstance(loss, Tensor):
         raise ArgumentTypeError(_NO_LOSS.format(loss))
     if loss.numel() != 1:
@@ -45,23 +61,22 @@ def check_target(loss_fn: Any, batch: Any) -> None:
         DataError: when it is a loss of torch's kind.
     """
     if isinstance(loss_fn, nn.Module) or getattr(loss_fn, "__module__", "") == _FUNCTIONAL:
-        raise DataError(_NO_TARGET.format(name_of(loss_fn), shape_of(batch)))
+        raise missing_target(batch, name_of(loss_fn))
 
 
-def needs_closure(optimizer: Any) -> bool:
-    """True if an optimizer cannot step without a closure, as LBFGS cannot."""
-    try:
-        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    except (AttributeError, TypeError, ValueError):
-        return False
-    return closure is not None and closure.default is closure.empty
+def check_first_batch(run: RunState, *, is_own: bool) -> None:
+    """Warn once of what a step leaves out: the loss, or items of the batch; and of broadcasting.
 
-
-def check_first_batch(run: RunState) -> None:
-    """Warn of a step that has set no loss, and of a loss that broadcasts (n, 1) against (n,)."""
+    Args:
+        run: Its first batch of a set is over.
+        is_own: True if it is the user who takes the step.
+    """
     if not run.loss:
         warn(_LOSS_UNSET.format(type(run.model).__name__), LumbreWarning)
-    pred, target, loss_fn = run.pred, run.target, run.loss_fn
+    batch, pred, target, loss_fn = run.batch, run.pred, run.target, run.loss_fn
+    is_the_models = getattr(loss_fn, "__self__", None) is not None
+    if type(batch) in (tuple, list) and len(batch) > 2 and not (is_own or is_the_models):
+        warn(_ITEMS_LEFT_OUT.format(len(batch)), DataWarning)
     if not all(isinstance(t, Tensor) and t.is_floating_point() for t in (pred, target)):
         return
     homes = type(loss_fn).__module__, getattr(loss_fn, "__module__", "")
@@ -73,7 +88,17 @@ def check_first_batch(run: RunState) -> None:
         warn(_BROADCAST.format(name_of(loss_fn), *shapes), ShapeWarning)
 
 
+def check_first_step(optimizer: Any) -> None:
+    """Warn of a step on no gradient at all."""
+    if not any(p.grad is not None for g in optimizer.param_groups for p in g["params"]):
+        warn(_NO_GRADIENT.format(type(optimizer).__name__), LumbreWarning)
+
+
 _FUNCTIONAL = "torch.nn.functional"
+_SEVERAL = (
+    "{} gave a {} where the loss, a scalar tensor, is due. Let it return the sum of its parts, and "
+    "log them: ctx.log_metric(name, value)."
+)
 _NO_LOSS = (
     "There is nothing to differentiate: ctx.loss_grad is {!r} where a scalar tensor with its graph "
     "is due. A callback replaces the loss by ctx.loss_grad = ..., and ctx.loss is what is kept of "
@@ -83,12 +108,17 @@ _NO_SCALAR = (
     "The loss is a tensor of shape {} where a scalar is due. "
     'Reduce it: {}(reduction="mean"), or loss.mean().'
 )
-_NO_TARGET = (
-    "{} needs a target, and the batch is no pair of input and target: it is {}. Pass data that "
-    "gives (input, target), or a loss that takes pred and ignores the target."
-)
 _LOSS_UNSET = "{}.step has set no loss, so that its record is NaN. Let it set ctx.loss = loss."
+_ITEMS_LEFT_OUT = (
+    "A batch has {} items: the first is the input, the second the target, and the others reach "
+    "neither the model nor the loss. Let the module's own loss take them from self.ctx.batch, or "
+    "leave them out of the data."
+)
 _BROADCAST = (
     "{} gets predictions of shape {} and a target of shape {}, which torch broadcasts against each "
     "other. Make them alike: `pred.squeeze(1)` or `target.unsqueeze(1)`."
+)
+_NO_GRADIENT = (
+    "{} was told to step, and none of its parameters has a gradient: nothing is learned. Call "
+    "ctx.backward(loss) before ctx.step_optimizer(), and see that the loss depends on them."
 )

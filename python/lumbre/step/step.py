@@ -41,6 +41,7 @@ class Step:
 
     Attributes:
         closures: The optimizers that evaluate the loss several times a step.
+        is_fresh: True before the first step.
         is_own: True if it is the user who takes the step.
         is_plain: True if predicting and comparing are bare calls of the model and the loss.
         is_direct: True if a loss is differentiated as it is, for the one optimizer, which steps
@@ -54,6 +55,7 @@ class Step:
         "_precision",
         "closures",
         "is_direct",
+        "is_fresh",
         "is_own",
         "is_plain",
         "now",
@@ -76,7 +78,7 @@ class Step:
         self.now, self.road, self.own = now, road, own
         self.closures = frozenset(n for n, each in optimizers.items() if needs_closure(each))
         self.is_own = own_loop or own is not None
-        self.is_plain, self.is_direct = has_forward, False
+        self.is_plain, self.is_direct, self.is_fresh = has_forward, False, True
         self.windows = Windows()
         self._has_forward, self._backward = has_forward, backward
         self._precision: Callable[[], Any] = contextlib.nullcontext
