@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch.nn.parameter import is_lazy
-
 from lumbre._core import unique_names
 from lumbre.data.draws import draws_of, restore_draws
-from lumbre.errors import ArgumentError, LumbreWarning
+from lumbre.errors import ArgumentError, LumbreError, LumbreWarning
+from lumbre.files.fits import misfits
 from lumbre.files.tree import qualified_name
 from lumbre.hooks.callback import Callback
 from lumbre.hooks.foreign import Given
@@ -29,8 +28,8 @@ _PARTS = {
     "progress": ("progress",),
     "rng": ("rng", "generators", "splits"),
 }
-# How many names of a kind a message lists.
-_LISTED = 10
+# What `load_state_dict` raises of itself when the state has another form than it takes.
+_OTHER_FORM = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
 def state_of(ctx: Context) -> dict[str, Any]:
@@ -100,20 +99,10 @@ def _check(ctx: Context, state: Mapping[str, Any], parts: list[str]) -> None:
 
 def _check_model(ctx: Context, saved: Mapping[str, Any]) -> None:
     model = ctx.accelerator.unwrap(ctx.model)
-    own = model.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in saved]
-    faults += [f"{name} is not in the model" for name in saved if name not in own]
-    for name in own.keys() & saved.keys():
-        shapes = [getattr(each[name], "shape", None) for each in (saved, own)]
-        if shapes[0] != shapes[1] and not is_lazy(own[name]):
-            was, now = (None if each is None else tuple(each) for each in shapes)
-            faults.append(f"{name} has the shape {was} where the model has {now}")
-    if faults:
-        more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    if wrong := misfits(saved, model.state_dict()):
         raise ArgumentError(
-            f"The state is of another model than this {type(model).__name__}: "
-            f"{'; '.join(sorted(faults)[:_LISTED])}{more}. Build the model as it was when it was "
-            "saved."
+            f"The state is of another model than this {type(model).__name__}:{wrong}\n"
+            "Build the model as it was when it was saved."
         )
 
 
@@ -148,7 +137,16 @@ def _restore_callbacks(ctx: Context, saved: Mapping[str, Any]) -> None:
     own = dict(named(ctx))
     for name, state in saved.items():
         if name in own:
-            load_callback_state(own[name], state)
+            try:
+                load_callback_state(own[name], state)
+            except LumbreError:
+                raise
+            except _OTHER_FORM as error:
+                raise ArgumentError(
+                    f"The state of {name} is of another form than its load_state_dict takes: "
+                    f"{type(error).__name__}: {error}. Resume with the callback as it was when it "
+                    "was saved, or without the callbacks' states."
+                ) from error
         elif state:
             warn(
                 f"The state that is resumed holds one of {name}, and no callback of this run has "
