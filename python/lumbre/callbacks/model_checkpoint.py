@@ -29,7 +29,7 @@ class _Saved(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What is still to be done in an epoch."""
+    """The work that is left in an epoch."""
 
     epoch: int
     save: _Saved | None

@@ -1,4 +1,4 @@
-"""What a callback's state was watching, so that values of two monitors are never compared."""
+"""The monitor that a callback's state is of, so that values of two monitors are never compared."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Pathlike = str | os.PathLike[str]
 
 
 class Meta(NamedTuple):
-    """What a file says of itself.
+    """The words of a file about itself.
 
     Attributes:
         kind: "fitted", "weights" or "checkpoint".

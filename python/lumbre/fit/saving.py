@@ -154,7 +154,7 @@ def _model_of(fitted: Any) -> nn.Module:
 
 
 def _is_whole(tree: Any) -> bool:
-    """Whether a tree is one that `save` could have made."""
+    """True if a tree is one that `save` could have made."""
     kinds: dict[str, Any] = {"module": str, "hparams": dict, "opt_hparams": dict, "records": dict}
     kinds |= {"model": dict, "optimizers": list, "stop_reason": str | None}
     return isinstance(tree, dict) and all(

@@ -85,7 +85,7 @@ class EpochLog(Callback):
         raise NotImplementedError
 
     def _text(self) -> str:
-        """What is in the file, up to its last whole line."""
+        """Return what is in the file, up to its last whole line."""
         try:
             text = Path(self._file).read_bytes().decode("utf-8", errors="replace")
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class EpochLog(Callback):
 
 
 def rows_of(ctx: Context, epoch: int) -> list[Row]:
-    """What the records hold of an epoch."""
+    """Return what the records hold of an epoch."""
     return [
         {"epoch": epoch, "set": set_}
         | {f"metric_{name}" if name in OWN_KEYS else name: plain(v) for name, v in values.items()}
