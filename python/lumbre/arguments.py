@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import os
 from typing import TYPE_CHECKING, Any
 
 from lumbre._core import Monitor, nearest
@@ -63,24 +62,6 @@ def flag(owner: object, name: str, value: Any) -> bool:
         return value
     kind = owner if isinstance(owner, str) else type(owner).__name__
     raise ArgumentTypeError(f"{kind}: {name} is True or False; got {value!r}.")
-
-
-def path_of(owner: object, value: Any) -> str:
-    """A path as a string.
-
-    Raises:
-        ArgumentTypeError: when it is neither a string nor a path.
-        ArgumentError: when it is empty, which the system would take for the working folder.
-    """
-    kind = type(owner).__name__
-    if not isinstance(value, str | bytes | os.PathLike):
-        raise ArgumentTypeError(
-            f"{kind}: path is of type {type(value).__qualname__}; expected a string or a "
-            "pathlib.Path."
-        )
-    if path := os.fsdecode(value):
-        return path
-    raise ArgumentError(f"{kind}: path is empty; expected the name of a file or folder.")
 
 
 def optimizer_name(owner: object, value: Any) -> str | None:

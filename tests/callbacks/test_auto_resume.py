@@ -199,7 +199,7 @@ def test_a_file_of_another_model_is_refused_by_name_and_nothing_is_changed(
         )
     text = str(caught.value)
     assert text.startswith(f"{path} cannot be resumed. The state is of another model than this Lin")
-    assert "weight has the shape (2, 1) where the model has (3, 1)" in text
+    assert "weight (state: (2, 1) float32, model: (3, 1) float32)" in text
     assert "delete the file, or give AutoResume another path" in text
     assert torch.equal(model.weight, before)
     assert path.exists()

@@ -305,11 +305,12 @@ def test_within_a_pass_it_sees_the_value_up_to_now_and_computes_no_other() -> No
 
 def test_its_state_is_plain_and_tells_what_it_has_seen() -> None:
     stopping = EarlyStopping(baseline=9.0)
-    assert stopping.state_dict() == {"best": 9.0, "best_epoch": 0, "waited": 0, "why": ""}
+    own = {"monitor": "valid_loss", "mode": "min"}
+    assert stopping.state_dict() == {"best": 9.0, "best_epoch": 0, "waited": 0, "why": "", **own}
     fit(scripted([5, 4.5, 6]), stopping, data=numbered(1), epochs=3)
     state = stopping.state_dict()
     assert state.pop("why").startswith("valid_loss has not improved")
-    assert state == {"best": 4.5, "best_epoch": 2, "waited": 1}
+    assert state == {"best": 4.5, "best_epoch": 2, "waited": 1, **own}
 
 
 @pytest.mark.filterwarnings("ignore::lumbre.errors.NonFiniteLossWarning")

@@ -106,12 +106,11 @@ def test_random_numbers_go_on(tmp_path: Path) -> None:
 
 def test_callbacks_have_their_states_by_name_and_not_by_place(tmp_path: Path) -> None:
     def stopping(name: str) -> EarlyStopping:
-        made = EarlyStopping(patience=99)
+        made = EarlyStopping(patience=99, mode="max" if name == "two" else "min")
         made.name = name
         return made
 
     one, two = stopping("one"), stopping("two")
-    two.mode = "max"
     fit(Counting, ModelCheckpoint(tmp_path / "a"), one, two, epochs=3)
     new_one, new_two = stopping("one"), stopping("two")
     resume = ResumeFromCheckpoint(tmp_path / "a", restore_callbacks_state=True)
@@ -209,7 +208,7 @@ def test_a_single_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
     checkpoints(tmp_path, 1)
     resume = ResumeFromCheckpoint(tmp_path)
-    with pytest.raises(FileError, match=r"1\.safetensors cannot be resumed.*this Pair.*restore le"):
+    with pytest.raises(FileError, match=r"(?s)1\.safetensors cannot be resumed.*Pair.*restore le"):
         fit(Pair, resume, optimizer=None, loss=torch.nn.MSELoss())
 
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from lumbre._core import crc32
 from lumbre.errors import ArgumentError, ArgumentTypeError, FileError, LumbreError, SaveError
-from lumbre.files import atomic, container, form
+from lumbre.files import container, form
+from lumbre.files.path import as_path
 from places import ROOT
 
 TREE = {"model": {"w": torch.arange(6.0).reshape(2, 3)}, "epoch": 3, "lr": [0.1, float("nan")]}
@@ -536,4 +537,4 @@ def test_a_parent_that_is_a_file_is_named(path: Path) -> None:
 
 
 def test_a_path_of_bytes_is_one_too(tmp_path: Path) -> None:
-    assert atomic.as_path(os.fsencode(tmp_path)) == str(tmp_path)
+    assert as_path(os.fsencode(tmp_path)) == str(tmp_path)

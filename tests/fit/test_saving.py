@@ -301,11 +301,11 @@ def test_weights_that_do_not_fit_are_listed_and_the_model_is_untouched(path: Pat
         lb.load(path, model)
     assert isinstance(caught.value, FileError)
     lines = str(caught.value).splitlines()
-    assert lines[1] == "  not in the file: seen"
-    assert lines[2].startswith("  in the file only: body.0.weight, body.0.bias, ")
+    assert lines[1] == "  missing in the state: seen"
+    assert lines[2].startswith("  not in the model: body.0.weight, body.0.bias, ")
     assert lines[3] == (
-        "  different: head.weight (file: (3, 7) float32, model: (4, 7) float32), "
-        "head.bias (file: (3,) float32, model: (4,) float32)"
+        "  different: head.weight (state: (3, 7) float32, model: (4, 7) float32), "
+        "head.bias (state: (3,) float32, model: (4,) float32)"
     )
     assert lines[4] == "Pass the class and the hparams that it was saved with."
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -328,7 +328,7 @@ def test_numbers_that_would_lose_what_they_are_do_not_fit(
         return loaded
 
     lb.save_model_weights(with_model(torch.complex64), tmp_path / "weights")
-    with pytest.raises(FileError, match=r"n \(file: \(2,\) complex64, model: \(2,\) float32\)"):
+    with pytest.raises(FileError, match=r"n \(state: \(2,\) complex64, model: \(2,\) float32\)"):
         lb.load_model_weights(with_model(torch.float32), tmp_path / "weights")
     lb.save_model_weights(with_model(torch.float32), tmp_path / "weights")
     lb.load_model_weights(with_model(torch.bfloat16), tmp_path / "weights")
@@ -371,7 +371,7 @@ def test_extra_state_of_a_module_is_kept(tmp_path: Path, fitted: lb.Fitted) -> N
     lb.load_model_weights(loaded, tmp_path / "weights")
     assert loaded.model.extra == {"seen": [(1, 2)], "t": torch.ones(1)}
     loaded.model.extra = torch.ones(1)
-    with pytest.raises(FileError, match=r"_extra_state \(file: dict, model: \(1,\) float32\)"):
+    with pytest.raises(FileError, match=r"_extra_state \(state: dict, model: \(1,\) float32\)"):
         lb.load_model_weights(loaded, tmp_path / "weights")
 
 

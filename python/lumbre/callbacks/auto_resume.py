@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumbre.arguments import path_of, whole
+from lumbre.arguments import whole
 from lumbre.errors import ArgumentError, FileError
 from lumbre.files import form
+from lumbre.files.atomic import check_writable, remove
+from lumbre.files.path import absolute, file_of, is_there
 from lumbre.fit.checkpoints import Found, go_on
 from lumbre.hooks.callback import Callback
 
@@ -31,16 +32,17 @@ class AutoResume(Callback):
     line when the run is verbose.
 
     Args:
-        path: The file; its folder is made.
+        path: The file; its folder is made. A relative path is that of the folder in which the fit
+            begins, and `~` is expanded.
         every: "epoch", or a number of training batches: then it saves at the end of the epoch in
             which so many have passed since it last did.
 
     Raises:
-        ArgumentError: when `path` is empty or a folder, or `every` is something else.
+        ArgumentError: when `path` is empty, a folder or a URL, or `every` is something else.
         ArgumentTypeError: when `path` is no path.
         SaveError: when the fit begins with something in the state that no file can hold.
         FileError: when the file is no checkpoint, or that of another model.
-        OSError: when the system refuses to write.
+        OSError: when the fit begins, if the file cannot be seen or written.
 
     Example:
         >>> AutoResume("run/state.safetensors", every=1000)
@@ -53,12 +55,7 @@ class AutoResume(Callback):
     def __init__(
         self, path: str | os.PathLike[str] = "./state.safetensors", every: str | int = "epoch"
     ) -> None:
-        self.path = path_of(self, path)
-        if self.path.endswith(("/", os.sep)) or os.path.isdir(self.path):
-            raise ArgumentError(
-                f"AutoResume: path is one file; got the folder {self.path!r}. Use one in it: "
-                f"{os.path.join(self.path, 'state.safetensors')!r}."
-            )
+        self.path = file_of(self, "path", path, "state.safetensors")
         if isinstance(every, str) and every != "epoch":
             raise ArgumentError(
                 f'AutoResume: every is "epoch" or a number of training batches; got {every!r}.'
@@ -70,13 +67,16 @@ class AutoResume(Callback):
     def on_fit_begin(self, ctx: Context) -> None:
         """Go on from the file, if it is there."""
         form.check(ctx.state_dict())
-        if os.path.exists(self.path):
+        self._file = absolute(file_of(self, "path", self.path, "state.safetensors"))
+        if ctx.accelerator.is_main:
+            check_writable(self._file)
+        if is_there(self._file):
             mend = "To begin anew, delete the file, or give AutoResume another path."
             try:
-                state = form.read(self.path, "checkpoint")
+                state = form.read(self._file, "checkpoint")
             except FileError as error:
                 raise FileError(f"{error} {mend}") from error
-            go_on(ctx, Found(self.path, state), mend)
+            go_on(ctx, Found(self._file, state), mend)
         self._saved_at = ctx.step_count
         # A fit of fewer epochs than the file has done must not take the file away.
         self._has_trained = ctx.epoch <= ctx.max_epochs
@@ -88,11 +88,11 @@ class AutoResume(Callback):
         if self.every == "epoch" or ctx.step_count - self._saved_at >= int(self.every):
             state = ctx.state_dict()
             if ctx.accelerator.is_main:
-                form.write(self.path, state, "checkpoint")
+                form.write(self._file, state, "checkpoint")
             self._saved_at = ctx.step_count
 
     def on_fit_end(self, ctx: Context) -> None:
         """Take the file away when all went well."""
         ended_well = not ctx.interrupted and ctx.exception is None and self._has_trained
         if ended_well and ctx.accelerator.is_main:
-            Path(self.path).unlink(missing_ok=True)
+            remove(self._file)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lumbre._core import NativeCallback
 from lumbre.arguments import monitor_of, number, whole
+from lumbre.callbacks.watched import check_watched, watched
 from lumbre.hooks.callback import Callback
 
 
@@ -57,9 +58,8 @@ class EarlyStopping(Callback):
         self._built = self._build()
 
     def state_dict(self) -> dict[str, Any]:
-        """What it has seen of the fit: the best value, its epoch, the epochs since, the reason."""
-        state: dict[str, Any] = json.loads(self._built[1].save() or "{}")
-        return state
+        """What it has seen: the best value, of what, its epoch, the epochs since, the reason."""
+        return {**json.loads(self._built[1].save() or "{}"), **watched(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave, as if the fit had never been interrupted.
@@ -68,8 +68,11 @@ class EarlyStopping(Callback):
         `on_fit_begin`: there it starts anew.
 
         Raises:
-            ArgumentError: when it is no such state.
+            ArgumentError: when it is no such state, or that of another monitor or mode.
         """
+        if isinstance(state, dict):
+            check_watched(self, state)
+            state = {name: value for name, value in state.items() if name not in watched(self)}
         self._built[1].load(json.dumps(state))
 
     @property

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from lumbre.arguments import number
 from lumbre.errors import ArgumentError, LumbreWarning
+from lumbre.files.fits import misfits
 from lumbre.hooks.callback import Callback
 from lumbre.warn import warn
 
@@ -248,18 +249,10 @@ class EMA(Callback):
         self._pair()
 
     def _check(self, what: str, weights: Mapping[str, Tensor], whole: bool) -> None:
-        wrong = [f"{name} is not in the model" for name in weights if name not in self._parameters]
-        for name, parameter in self._parameters.items():
-            if name not in weights:
-                wrong += [f"{name} is missing"] if whole else []
-            elif weights[name].shape != parameter.shape:
-                shapes = tuple(weights[name].shape), tuple(parameter.shape)
-                wrong.append(f"{name} has the shape {shapes[0]} where the model has {shapes[1]}")
-        if wrong:
+        if wrong := misfits(weights, self._parameters, () if whole else self._parameters):
             raise ArgumentError(
-                f"EMA: the state is that of another model, or of other optimizers: in its {what}, "
-                f"{'; '.join(wrong)}. Build the model and the optimizers as they were when it was "
-                "saved."
+                f"EMA: the state is that of another model, or of other optimizers; its {what}:"
+                f"{wrong}\nBuild the model and the optimizers as they were when it was saved."
             )
 
 

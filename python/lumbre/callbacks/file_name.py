@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from string import Formatter
 from typing import Any
 
 from lumbre.errors import ArgumentError
+from lumbre.files.path import absolute
 
 _RECORD = re.compile(r"(train|valid)_[^.\[\]]+")
 
@@ -35,25 +37,33 @@ class FileName:
                 f"{owner}: path {text!r} has braces that do not match ({error}). A brace of the "
                 "path itself is written twice: {{ or }}."
             ) from None
-        self._parts = parsed
-        for _, field, spec, conversion in self._parts:
+        for _, field, spec, conversion in parsed:
             if field is not None:
                 self._check(field, spec or "", conversion)
-        self.fields = {field for _, field, _, _ in self._parts if field is not None}
+        self.fields = {field for _, field, _, _ in parsed if field is not None}
+        self._parts = parsed
+        # What comes before the first field is the same in all the paths.
+        first = next((i for i, each in enumerate(parsed) if each[1] is not None), len(parsed))
+        self._start = "".join(literal for literal, *_ in parsed[: first + 1])
+        self._anchored = self._start
+
+    def anchor(self) -> None:
+        """Let the paths lie where they would lie now, whatever the working folder will be."""
+        self._anchored = absolute(self._start)
 
     @property
-    def start(self) -> str:
-        """What is the same in all the paths."""
-        return self.text.partition("{")[0]
+    def folder(self) -> str:
+        """The innermost folder that is the same for all the paths."""
+        return os.path.dirname(self._anchored)
 
     def fill(self, values: Mapping[str, Any]) -> str:
-        """The path with the values of the fields."""
+        """Return the path with the values of the fields."""
         pieces = []
         for literal, field, spec, _ in self._parts:
             pieces.append(literal)
             if field is not None:
                 pieces.append(format(values[field], spec or ""))
-        return "".join(pieces)
+        return self._anchored + "".join(pieces)[len(self._start) :]
 
     def _check(self, field: str, spec: str, conversion: str | None) -> None:
         known = field in ("epoch", "monitor") or _RECORD.fullmatch(field)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lumbre.arguments import monitor_of, number
+from lumbre.callbacks.watched import check_watched, watched
 from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
@@ -100,11 +101,17 @@ class KeepBestModel(Callback):
             ctx.accelerator.unwrap(ctx.model).load_state_dict(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value, its epoch, and its weights by name; nothing is copied."""
-        return {"value": self._value, "epoch": self._epoch, "weights": dict(self._weights)}
+        """The best value, what it is of, its epoch, its weights by name; nothing is copied."""
+        state = {"value": self._value, "epoch": self._epoch, "weights": dict(self._weights)}
+        return {**state, **watched(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            ArgumentError: when it is the state of another monitor or mode.
+        """
+        check_watched(self, state)
         self._value, self._epoch = float(state["value"]), int(state["epoch"])
         self._weights = dict(state["weights"])
 

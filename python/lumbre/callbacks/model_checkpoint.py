@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lumbre._core import Monitor
-from lumbre.arguments import flag, monitor_of, number, path_of, whole
+from lumbre.arguments import flag, monitor_of, number, whole
 from lumbre.callbacks.file_name import FileName
+from lumbre.callbacks.watched import check_watched, watched
 from lumbre.errors import ArgumentError
 from lumbre.files import form
+from lumbre.files.atomic import check_folder, check_writable, remove
+from lumbre.files.path import absolute, is_folder_name, path_of, safe_name
 from lumbre.fit.checkpoints import SUFFIX
 from lumbre.hooks.callback import Callback
 
@@ -27,7 +29,7 @@ class _Saved(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What is still to be done in an epoch."""
+    """The work that is left in an epoch."""
 
     epoch: int
     save: _Saved | None
@@ -51,7 +53,9 @@ class ModelCheckpoint(Callback):
     Args:
         path: The file. `{epoch}`, `{monitor}` and records such as `{valid_acc}` are filled in, with
             formats if you like; a path that ends in `/` gets
-            `epoch-{epoch:02d}-<monitor's name>-{monitor:.3f}.safetensors`. Folders are made.
+            `epoch-{epoch:02d}-<monitor's name>-{monitor:.3f}.safetensors`, where what a file name
+            cannot hold is `_`. Folders are made. A relative path is that of the folder in which the
+            fit begins, and `~` is expanded.
         monitor: What to watch: a set and the name of a record. Needed only where it is part of the
             path, or for one of the next two.
         save_best_only: Whether to save only an epoch that is better than all before.
@@ -60,13 +64,13 @@ class ModelCheckpoint(Callback):
         keep: How many files to keep; None for all.
 
     Raises:
-        ArgumentError: when an argument makes no sense, or the path has other fields.
+        ArgumentError: when an argument makes no sense, or the path has other fields or is a URL.
         ArgumentTypeError: when `path` is no path or `save_best_only` no bool.
         MonitorError: when the fit begins without the data it watches; when an epoch has ended
             without the value, or with one that is no number.
         SaveError: when the fit begins with something in the state that no file can hold.
         FileError: when the path is a folder.
-        OSError: when the system refuses to write.
+        OSError: when the system refuses to write, at the latest as the fit begins.
 
     Example:
         >>> ModelCheckpoint("run/", monitor="valid_acc", mode="max", keep=3)
@@ -86,7 +90,7 @@ class ModelCheckpoint(Callback):
         min_delta: float = 0.0,
         keep: int | None = None,
     ) -> None:
-        self.path = path_of(self, path)
+        self.path = path_of(self, "path", path)
         self.monitor = monitor
         self.save_best_only = flag(self, "save_best_only", save_best_only)
         self.mode = mode
@@ -114,17 +118,20 @@ class ModelCheckpoint(Callback):
         self._begin()
         for field in self._watches():
             self._watched(field).check(ctx)
-        if self.save_best_only or self.keep is not None:
+        if self._compares:
             self._watched("monitor").check_mode(ctx)
         form.check(ctx.state_dict())
-        if Path(self.path).is_dir() and not _is_folder(self.path):
+        if os.path.isdir(absolute(self.path)) and not is_folder_name(self.path):
             raise ArgumentError(
                 f"ModelCheckpoint: path {self.path!r} is a folder. End it with a slash to get a "
                 f'file for each epoch in it: ModelCheckpoint("{self.path}/").'
             )
-        folder = os.path.dirname(self._name.start)
-        if folder and ctx.accelerator.is_main:
-            os.makedirs(folder, exist_ok=True)
+        self._name.anchor()
+        if ctx.accelerator.is_main:
+            if self._name.fields:
+                check_folder(self._name.folder)
+            else:
+                check_writable(self._name.fill({}))
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Save, and delete what is not to be kept any more."""
@@ -141,12 +148,18 @@ class ModelCheckpoint(Callback):
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, and the files that it has written and may delete."""
+        """The best value so far, what was watched, and the files that it may delete."""
         kept = [[each.epoch, dict(each.values)] for each in self._kept]
-        return {"path": self.path, "best": self._best, "kept": kept}
+        return {"path": self.path, "best": self._best, "kept": kept, **watched(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave; files under another path are no longer its own."""
+        """Go on from what `state_dict` gave; files under another path are no longer its own.
+
+        Raises:
+            ArgumentError: when it is the state of another monitor or mode, and this one compares.
+        """
+        if self._compares:
+            check_watched(self, state)
         self._best = float(state["best"])
         kept = state["kept"] if state["path"] == self.path else []
         self._kept = [
@@ -195,12 +208,16 @@ class ModelCheckpoint(Callback):
             return
         form.write(self._path(new), state, "checkpoint")
         for each in drop:
-            Path(self._path(each)).unlink(missing_ok=True)
+            remove(self._path(each))
+
+    @property
+    def _compares(self) -> bool:
+        return self.save_best_only or self.keep is not None
 
     def _watches(self) -> list[str]:
         """The fields whose values are needed, `monitor` for the one that is watched."""
         fields = self._name.fields - {"epoch"}
-        if self.save_best_only or self.keep is not None:
+        if self._compares:
             fields |= {"monitor"}
         return sorted(fields)
 
@@ -218,12 +235,8 @@ class ModelCheckpoint(Callback):
         return math.isnan(bad), 0.0 if math.isnan(bad) else bad, -saved.epoch
 
     def _file_name(self) -> FileName:
-        path = self.path
-        if _is_folder(path):
-            watched = str(self.monitor).replace("{", "{{").replace("}", "}}")
-            path += f"epoch-{{epoch:02d}}-{watched}-{{monitor:.3f}}{SUFFIX}"
+        path = path_of(self, "path", self.path)
+        if is_folder_name(path):
+            monitor = safe_name(str(self.monitor)).replace("{", "{{").replace("}", "}}")
+            path += f"epoch-{{epoch:02d}}-{monitor}-{{monitor:.3f}}{SUFFIX}"
         return FileName("ModelCheckpoint", path)
-
-
-def _is_folder(path: str) -> bool:
-    return path.endswith(("/", os.sep))

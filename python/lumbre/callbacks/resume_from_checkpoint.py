@@ -6,8 +6,9 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from lumbre.arguments import flag, path_of
+from lumbre.arguments import flag
 from lumbre.errors import LumbreWarning
+from lumbre.files.path import absolute, is_there, path_of
 from lumbre.fit.checkpoints import find, go_on
 from lumbre.hooks.callback import Callback
 from lumbre.warn import warn
@@ -38,9 +39,10 @@ class ResumeFromCheckpoint(Callback):
         restore_callbacks_state: Whether to load the callbacks' states, each by its name.
 
     Raises:
-        ArgumentError: when `path` is empty.
+        ArgumentError: when `path` is empty or a URL.
         ArgumentTypeError: when `path` is no path, or another argument no bool.
         FileError: when the path is a file that cannot be read, or the checkpoint does not fit.
+        OSError: when the fit begins, if the path cannot be seen.
 
     Example:
         >>> ResumeFromCheckpoint("run/", restore_optimizer_state=True)
@@ -59,7 +61,7 @@ class ResumeFromCheckpoint(Callback):
         restore_optimizer_state: bool = False,
         restore_callbacks_state: bool = False,
     ) -> None:
-        self.path = path_of(self, path)
+        self.path = path_of(self, "path", path)
         self.restore_model_state = flag(self, "restore_model_state", restore_model_state)
         self.restore_records = flag(self, "restore_records", restore_records)
         self.restore_optimizer_state = flag(
@@ -71,9 +73,10 @@ class ResumeFromCheckpoint(Callback):
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Load what was asked for."""
-        found = find(self.path) if os.path.exists(self.path) else None
+        path = absolute(path_of(self, "path", self.path))
+        found = find(path) if is_there(path) else None
         if found is None:
-            there = "no checkpoint in it" if os.path.isdir(self.path) else "nothing there"
+            there = "no checkpoint in it" if os.path.isdir(path) else "nothing there"
             warn(
                 f"ResumeFromCheckpoint: {self.path}: {there}; the fit begins anew.",
                 LumbreWarning,

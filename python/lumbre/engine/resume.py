@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch.nn.parameter import is_lazy
-
 from lumbre._core import unique_names
 from lumbre.data.draws import draws_of, restore_draws
 from lumbre.engine.parts import step_of
-from lumbre.errors import ArgumentError, LumbreWarning
+from lumbre.errors import ArgumentError, LumbreError, LumbreWarning
+from lumbre.files.fits import misfits
 from lumbre.files.tree import qualified_name
 from lumbre.hooks.callback import Callback
 from lumbre.hooks.foreign import Given
@@ -28,8 +27,8 @@ _PARTS = {
     "progress": ("progress",),
     "rng": ("rng", "generators", "splits"),
 }
-# How many names of a kind a message lists.
-_LISTED = 10
+# What `load_state_dict` raises of itself when the state has another form than it takes.
+_OTHER_FORM = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
 def state_of(ctx: RunState) -> dict[str, Any]:
@@ -99,20 +98,10 @@ def _check(ctx: RunState, state: Mapping[str, Any], parts: list[str]) -> None:
 
 def _check_model(ctx: RunState, saved: Mapping[str, Any]) -> None:
     model = ctx.accelerator.unwrap(ctx.model)
-    own = model.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in saved]
-    faults += [f"{name} is not in the model" for name in saved if name not in own]
-    for name in own.keys() & saved.keys():
-        shapes = [getattr(each[name], "shape", None) for each in (saved, own)]
-        if shapes[0] != shapes[1] and not is_lazy(own[name]):
-            was, now = (None if each is None else tuple(each) for each in shapes)
-            faults.append(f"{name} has the shape {was} where the model has {now}")
-    if faults:
-        more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    if wrong := misfits(saved, model.state_dict()):
         raise ArgumentError(
-            f"The state is of another model than this {type(model).__name__}: "
-            f"{'; '.join(sorted(faults)[:_LISTED])}{more}. Build the model as it was when it was "
-            "saved."
+            f"The state is of another model than this {type(model).__name__}:{wrong}\n"
+            "Build the model as it was when it was saved."
         )
 
 
@@ -129,7 +118,7 @@ def _check_optimizers(ctx: RunState, state: Mapping[str, Any], *, begun: bool = 
         forms = [f"{kinds[name]} of {_form(was)}", f"{type(each).__name__} of {_form(own)}"]
         lacks = kinds[name] == type(each).__name__ and len(was) > len(own)
         if forms[0] != forms[1] and (begun or not lacks):
-            raise ArgumentError(_OTHER_FORM.format(name, *forms, _ADD if lacks else _RESUME_WITH))
+            raise ArgumentError(_UNLIKE.format(name, *forms, _ADD if lacks else _RESUME_WITH))
 
 
 def _restore_optimizers(ctx: RunState, state: Mapping[str, Any]) -> None:
@@ -144,7 +133,16 @@ def _restore_callbacks(ctx: RunState, saved: Mapping[str, Any]) -> None:
     own = dict(named(ctx))
     for name, state in saved.items():
         if name in own:
-            load_callback_state(own[name], state)
+            try:
+                load_callback_state(own[name], state)
+            except LumbreError:
+                raise
+            except _OTHER_FORM as error:
+                raise ArgumentError(
+                    f"The state of {name} is of another form than its load_state_dict takes: "
+                    f"{type(error).__name__}: {error}. Resume with the callback as it was when it "
+                    "was saved, or without the callbacks' states."
+                ) from error
         elif state:
             warn(
                 f"The state that is resumed holds one of {name}, and no callback of this run has "
@@ -207,4 +205,4 @@ _ADD = (
     "again in its load_state_dict, which comes before the optimizers get theirs."
 )
 _OTHER_NAMES = f"The state is of the optimizers {{}}, and this run has {{}}. {_RESUME_WITH}"
-_OTHER_FORM = "The state of the optimizer {!r} is that of {}, and this run has {}. {}"
+_UNLIKE = "The state of the optimizer {!r} is that of {}, and this run has {}. {}"

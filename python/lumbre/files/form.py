@@ -19,8 +19,9 @@ from torch import Tensor
 from lumbre.errors import ArgumentError, FileError
 from lumbre.files import container
 from lumbre.files import tensor as saved_tensor
-from lumbre.files.atomic import as_path, replacing
+from lumbre.files.atomic import replacing
 from lumbre.files.container import BLANK, FORMAT, KINDS, Kinds, Opened, opened
+from lumbre.files.path import as_path
 from lumbre.files.tree import Encoder, decode
 from lumbre.version import __version__
 
@@ -32,7 +33,7 @@ Pathlike = str | os.PathLike[str]
 
 
 class Meta(NamedTuple):
-    """What a file says of itself.
+    """The words of a file about itself.
 
     Attributes:
         kind: "fitted", "weights" or "checkpoint".

@@ -31,7 +31,7 @@ DEPTH = 64
 
 @dataclasses.dataclass(frozen=True)
 class QualifiedName:
-    """What a file keeps of a class or a function among the hparams: where it was found.
+    """The name that a file keeps of a class or a function among the hparams: where it was found.
 
     Attributes:
         name: Module and name, joined by a dot.

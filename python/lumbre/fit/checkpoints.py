@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from lumbre.engine.context import Context
 from lumbre.errors import ArgumentError, ArgumentTypeError, FileError, LumbreWarning
 from lumbre.files import form
-from lumbre.files.atomic import as_path
 from lumbre.files.form import Pathlike
+from lumbre.files.path import as_path
 from lumbre.fit.fitted import Fitted
 from lumbre.fit.saving import load_model_weights
 from lumbre.warn import warn
@@ -95,12 +95,15 @@ def go_on(ctx: Context, found: Found, mend: str, **parts: bool) -> None:
     """Let a run go on from a checkpoint; what does not fit is refused with the file's name.
 
     Raises:
-        FileError: when the checkpoint is that of another model, or of other optimizers.
+        FileError: when the checkpoint is that of another model, of other optimizers, or of other
+            callbacks' states.
     """
     try:
         ctx.load_state_dict(found.state, **parts)
     except ArgumentError as error:
-        raise FileError(f"{found.path} cannot be resumed. {error} {mend}") from error
+        # What a callback raised is nearer to its author than what was made of it.
+        cause = error.__cause__ or error
+        raise FileError(f"{found.path} cannot be resumed. {error} {mend}") from cause
     if ctx.epoch > ctx.max_epochs:
         warn(
             f"{found.path} is of a fit that has done {ctx.epoch} epochs, and this one asks for "

@@ -6,23 +6,19 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from lumbre.accelerator import Accelerator
 from lumbre.errors import ArgumentError, ArgumentTypeError, FileError, LumbreWarning
 from lumbre.files import form
-from lumbre.files.atomic import as_path
+from lumbre.files.fits import misfits
 from lumbre.files.form import Pathlike
+from lumbre.files.path import as_path
 from lumbre.files.tree import QualifiedName, qualified_name
 from lumbre.fit.fitted import Fitted
 from lumbre.fit.recipe import Recipe, check_parts
 from lumbre.metrics.base import as_metric_set
 from lumbre.warn import warn
-
-# How many names of a kind a message lists.
-_LISTED = 20
 
 
 def save(fitted: Fitted, path: Pathlike) -> None:
@@ -158,7 +154,7 @@ def _model_of(fitted: Any) -> nn.Module:
 
 
 def _is_whole(tree: Any) -> bool:
-    """Whether a tree is one that `save` could have made."""
+    """True if a tree is one that `save` could have made."""
     kinds: dict[str, Any] = {"module": str, "hparams": dict, "opt_hparams": dict, "records": dict}
     kinds |= {"model": dict, "optimizers": list, "stop_reason": str | None}
     return isinstance(tree, dict) and all(
@@ -243,37 +239,9 @@ def _fill(path: str, model: nn.Module, state: dict[str, Any]) -> None:
             f"The {type(model).__name__} is on the meta device and cannot take weights: give it "
             "memory first, module.to_empty(device='cpu')."
         )
-    faults = {
-        "not in the file": [name for name in own if name not in state],
-        "in the file only": [name for name in state if name not in own],
-        "different": [
-            f"{name} (file: {_form(state[name])}, model: {_form(own[name])})"
-            for name in own
-            if name in state and not _fits(state[name], own[name])
-        ],
-    }
-    if any(faults.values()):
-        lines = [f"\n  {what}: {_list(names)}" for what, names in faults.items() if names]
+    if wrong := misfits(state, own):
         raise FileError(
-            f"{path} does not fit the model, a {qualified_name(type(model))}:{''.join(lines)}\n"
+            f"{path} does not fit the model, a {qualified_name(type(model))}:{wrong}\n"
             "Pass the class and the hparams that it was saved with."
         )
     model.load_state_dict(state)
-
-
-def _fits(saved: Any, own: Any) -> bool:
-    if isinstance(saved, Tensor) and isinstance(own, Tensor):
-        return is_lazy(own) or (saved.shape == own.shape and torch.can_cast(saved.dtype, own.dtype))
-    # What get_extra_state gives is the module's own affair, unless it was a tensor.
-    return isinstance(saved, Tensor) == isinstance(own, Tensor)
-
-
-def _form(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__qualname__
-    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-
-
-def _list(names: list[str]) -> str:
-    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

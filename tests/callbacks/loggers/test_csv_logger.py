@@ -191,18 +191,16 @@ def test_a_path_that_cannot_be_written_fails_before_the_first_epoch(tmp_path: Pa
     assert began == []
 
 
-@pytest.mark.parametrize("path", [None, 3, b"log.csv"])
+@pytest.mark.parametrize("path", [None, 3])
 def test_a_path_is_the_name_of_a_file(path: Any) -> None:
-    with pytest.raises(ArgumentTypeError, match="CSVLogger: path is the name of a file; got "):
+    with pytest.raises(ArgumentTypeError, match=r"CSVLogger: path is of type \w+; expected a str"):
         CSVLogger(path)
 
 
-@pytest.mark.parametrize("path", ["", "logs/"])
-def test_a_folder_is_no_file(path: str) -> None:
-    with pytest.raises(
-        ArgumentError, match=r"CSVLogger: path is the name of a file; got the folder .*'.*log'"
-    ):
-        CSVLogger(path)
+def test_a_folder_is_no_file() -> None:
+    message = r"CSVLogger: path is one file; got the folder 'logs/'. Use one in it: 'logs/log'"
+    with pytest.raises(ArgumentError, match=message):
+        CSVLogger("logs/")
 
 
 def test_a_folder_that_is_there_is_no_file(tmp_path: Path) -> None:

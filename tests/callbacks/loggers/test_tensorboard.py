@@ -215,7 +215,7 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
 
 
 def test_arguments_are_checked_when_it_is_made() -> None:
-    with pytest.raises(ArgumentTypeError, match="logdir is the name of a folder; got 3"):
+    with pytest.raises(ArgumentTypeError, match="TensorBoard: logdir is of type int"):
         TensorBoard(3)  # type: ignore[arg-type]
     with pytest.raises(ArgumentTypeError, match="histograms is True or False; got 'yes'"):
         TensorBoard("runs", histograms="yes")  # type: ignore[arg-type]

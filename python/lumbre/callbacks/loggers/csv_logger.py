@@ -26,11 +26,12 @@ class CSVLogger(EpochLog):
     the records.
 
     Args:
-        path: The file; its folder is made.
+        path: The file; its folder is made. A relative path is that of the folder in which the fit
+            begins, and `~` is expanded.
 
     Raises:
-        ArgumentTypeError: when `path` is no name.
-        ArgumentError: when it is that of a folder.
+        ArgumentTypeError: when `path` is no path.
+        ArgumentError: when it is empty, that of a folder, or a URL.
         OSError: when the fit begins, if the file cannot be written.
 
     Example:
@@ -63,7 +64,7 @@ class CSVLogger(EpochLog):
 
     def _append(self, rows: list[Row], now: bool) -> None:
         names = dict.fromkeys(name for row in rows for name in row)
-        is_empty = not Path(self.path).exists() or Path(self.path).stat().st_size == 0
+        is_empty = not Path(self._file).exists() or Path(self._file).stat().st_size == 0
         known = [] if is_empty else self._columns
         new = [name for name in names if name not in known]
         if new:

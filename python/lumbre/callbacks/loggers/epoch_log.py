@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.files.atomic import make_folder, naming
+from lumbre.files.path import absolute, file_of
 from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
@@ -31,16 +32,7 @@ class EpochLog(Callback):
     weight = 1e6
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise ArgumentTypeError(
-                f"{type(self).__name__}: path is the name of a file; got {path!r}."
-            )
-        text = os.fsdecode(path)
-        if not text or text.endswith(("/", os.sep)) or os.path.isdir(text):
-            raise ArgumentError(
-                f"{type(self).__name__}: path is the name of a file; got the folder {text!r}. Name "
-                f"one in it: {os.path.join(text, 'log')!r}."
-            )
+        file_of(self, "path", path, "log")
         self.path = path
         self._begun = False
 
@@ -50,10 +42,10 @@ class EpochLog(Callback):
         What is in it stays: whether the fit is a resumed one is not known yet.
         """
         self._begun = False
+        self._file = absolute(file_of(self, "path", self.path, "log"))
         if ctx.accelerator.is_main:
-            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            with Path(self.path).open("ab"):
-                pass
+            make_folder(self._file)
+            self._write("a", "")
 
     def on_epoch_begin(self, ctx: Context) -> None:
         """In the first epoch of this fit, let the file hold the epochs before it and no more."""
@@ -93,21 +85,21 @@ class EpochLog(Callback):
         raise NotImplementedError
 
     def _text(self) -> str:
-        """What is in the file, up to its last whole line."""
+        """Return what is in the file, up to its last whole line."""
         try:
-            text = Path(self.path).read_bytes().decode("utf-8", errors="replace")
+            text = Path(self._file).read_bytes().decode("utf-8", errors="replace")
         except FileNotFoundError:
             return ""
         return text[: text.rfind("\n") + 1]
 
     def _write(self, mode: str, text: str) -> None:
         # In one go, so that nobody who reads along sees half of an epoch.
-        with Path(self.path).open(mode, newline="", encoding="utf-8") as file:
+        with naming(self._file), open(self._file, mode, newline="", encoding="utf-8") as file:
             file.write(text)
 
 
 def rows_of(ctx: Context, epoch: int) -> list[Row]:
-    """What the records hold of an epoch."""
+    """Return what the records hold of an epoch."""
     return [
         {"epoch": epoch, "set": set_}
         | {f"metric_{name}" if name in OWN_KEYS else name: plain(v) for name, v in values.items()}

@@ -25,11 +25,12 @@ class JSONLogger(EpochLog):
     taken from the records, with null as their time.
 
     Args:
-        path: The file; its folder is made.
+        path: The file; its folder is made. A relative path is that of the folder in which the fit
+            begins, and `~` is expanded.
 
     Raises:
-        ArgumentTypeError: when `path` is no name.
-        ArgumentError: when it is that of a folder.
+        ArgumentTypeError: when `path` is no path.
+        ArgumentError: when it is empty, that of a folder, or a URL.
         OSError: when the fit begins, if the file cannot be written.
 
     Example:

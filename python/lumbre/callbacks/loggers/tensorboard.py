@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lumbre.arguments import flag
-from lumbre.errors import ArgumentTypeError, MissingPackageError
+from lumbre.callbacks.loggers.epoch_log import SETS
+from lumbre.errors import MissingPackageError
+from lumbre.files.atomic import check_folder, naming
+from lumbre.files.path import absolute, path_of
 from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
@@ -33,14 +36,16 @@ class TensorBoard(Callback):
     folder of an older one only the new curves are shown. No file is deleted.
 
     Args:
-        logdir: The folder; it is made.
+        logdir: The folder; it is made. A relative path is that of the folder in which the fit
+            begins, and `~` is expanded.
         histograms: Whether to write how the values of each parameter are distributed after each
             epoch too, tagged by its name; those that are not finite are left out.
 
     Raises:
-        ArgumentTypeError: when `logdir` is no name of a folder, or `histograms` no bool.
+        ArgumentTypeError: when `logdir` is no path, or `histograms` no bool.
+        ArgumentError: when `logdir` is empty or a URL.
         MissingPackageError: when the fit begins, if tensorboard is not installed.
-        OSError: when the fit begins, if the folder cannot be made.
+        OSError: when the fit begins, if nothing can be written in the folder.
 
     Example:
         >>> TensorBoard("runs/first", histograms=True)
@@ -50,8 +55,7 @@ class TensorBoard(Callback):
     weight = 1e6
 
     def __init__(self, logdir: str | os.PathLike[str], histograms: bool = False) -> None:
-        if not isinstance(logdir, str | os.PathLike):
-            raise ArgumentTypeError(f"TensorBoard: logdir is the name of a folder; got {logdir!r}.")
+        path_of(self, "logdir", logdir)
         self.logdir = logdir
         self.histograms = flag(self, "histograms", histograms)
         self._writers: dict[str, Any] = {}
@@ -59,27 +63,31 @@ class TensorBoard(Callback):
     def on_fit_begin(self, ctx: Context) -> None:
         """See that there is all that is needed, before an epoch is lost."""
         self._close()
+        self._folder = absolute(path_of(self, "logdir", self.logdir))
         if ctx.accelerator.is_main:
             _writer_class()
-            Path(self.logdir).mkdir(parents=True, exist_ok=True)
+            check_folder(self._folder)
+            for folder in filter(os.path.lexists, map(self._run, SETS)):
+                check_folder(folder)
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Write the points of the epoch."""
         if not ctx.accelerator.is_main:
             return
-        for set_ in ("train", "valid"):
+        for set_ in SETS:
             values = ctx.get_metrics(set_)
             is_drawn = self.histograms and set_ == "train"
             # A folder of an older fit is opened too: what this one has not is no longer shown.
-            if not (values or is_drawn or Path(self.logdir, set_).is_dir()):
+            if not (values or is_drawn or os.path.isdir(self._run(set_))):
                 continue
-            writer = self._writer(set_, ctx.epoch)
-            for tag, number in _numbers(values):
-                writer.add_scalar(tag, number, ctx.epoch)
-            if is_drawn:
-                for name, points in _parameters(ctx.accelerator.unwrap(ctx.model)):
-                    writer.add_histogram(name, points, ctx.epoch)
-            writer.flush()
+            with naming(self._run(set_)):
+                writer = self._writer(set_, ctx.epoch)
+                for tag, number in _numbers(values):
+                    writer.add_scalar(tag, number, ctx.epoch)
+                if is_drawn:
+                    for name, points in _parameters(ctx.accelerator.unwrap(ctx.model)):
+                        writer.add_histogram(name, points, ctx.epoch)
+                writer.flush()
 
     def on_fit_end(self, ctx: Context) -> None:
         """Close the files."""
@@ -92,14 +100,19 @@ class TensorBoard(Callback):
     def _writer(self, set_: str, epoch: int) -> Any:
         if set_ not in self._writers:
             # Points from this epoch on are of a fit that was broken off, or of an older one.
-            folder = Path(self.logdir, set_)
-            _wait_for_later_name(folder)
-            self._writers[set_] = _writer_class()(os.fspath(folder), purge_step=epoch)
+            folder = self._run(set_)
+            _wait_for_later_name(Path(folder))
+            self._writers[set_] = _writer_class()(folder, purge_step=epoch)
         return self._writers[set_]
 
     def _close(self) -> None:
         while self._writers:
-            self._writers.popitem()[1].close()
+            set_, writer = self._writers.popitem()
+            with naming(self._run(set_)):
+                writer.close()
+
+    def _run(self, set_: str) -> str:
+        return os.path.join(self._folder, set_)
 
 
 def _writer_class() -> Any:
