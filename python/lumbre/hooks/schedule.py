@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from lumbre._core import HOOKS, Filter, NativeCallback, Schedule, nearest, unique_names
 from lumbre.errors import ArgumentTypeError, HookError
-from lumbre.hooks.callback import Callback, filter_of
-from lumbre.hooks.foreign import Callbacks, Given, as_callbacks
+from lumbre.hooks.callback import Callback
+from lumbre.hooks.filters import filter_of
+from lumbre.hooks.foreign import Given
 
 
 class Spec(NamedTuple):
@@ -22,27 +23,6 @@ class Spec(NamedTuple):
     before: list[str]
     methods: list[tuple[str, Callable[..., Any], Callback | None, Filter | None]]
     native: NativeCallback | None
-
-
-def schedule(callbacks: Callbacks = ()) -> Schedule:
-    """The plan of a run with these callbacks, to look at: its repr is a table.
-
-    The default callbacks come first, as they do in `fit`.
-
-    Args:
-        callbacks: What would be given to `fit`.
-
-    Returns:
-        The plan; `rows` holds it as tuples (breakpoint, callback, kind, weight, filter).
-
-    Raises:
-        ScheduleError: when a weight is NaN or constraints form a cycle.
-        HookError: when a method is named like a breakpoint and is none.
-        ABIError: when a callback of a foreign library cannot be used.
-    """
-    from lumbre.callbacks.default import default_callbacks
-
-    return compile_schedule([*default_callbacks(progress=True), *as_callbacks(callbacks)])
 
 
 def compile_schedule(callbacks: list[Any]) -> Schedule:
