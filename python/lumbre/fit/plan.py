@@ -9,7 +9,7 @@ from lumbre.hooks.schedule import compile_schedule
 
 
 def schedule(callbacks: Callbacks = ()) -> Schedule:
-    """The plan of a run with these callbacks, to look at: its repr is a table.
+    """Show the plan of a run with these callbacks: its repr is a table.
 
     The default callbacks come first, as they do in `fit`.
 
