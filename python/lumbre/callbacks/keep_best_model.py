@@ -80,7 +80,7 @@ class KeepBestModel(Callback):
 
     @property
     def best_value(self) -> float:
-        """What was watched, in that epoch."""
+        """The value that was watched, in that epoch."""
         return self._value
 
     def on_fit_begin(self, ctx: Context) -> None:

@@ -150,7 +150,7 @@ class LRScheduler(Callback):
             setattr(self, self.call_on, advance)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy has; it listens by itself."""
+        """Return what a copy has; it listens by itself."""
         own = None if self.call_on == "on_fit_begin" else self.call_on
         return {name: value for name, value in vars(self).items() if name != own}
 
@@ -205,7 +205,7 @@ class LRScheduler(Callback):
         return arguments
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each scheduler by the name of its optimizer: tensors and JSON values.
+        """Return the state of each scheduler by the name of its optimizer: tensors and JSON values.
 
         Functions are left out; the scheduler that is made anew has them.
 
@@ -358,7 +358,7 @@ def _is_epoch(argument: str) -> bool:
 
 
 def _saved(state: Any, where: str) -> dict[str, Any]:
-    """The state of a scheduler without its functions; those that it holds, likewise."""
+    """Return the state of a scheduler without its functions; those that it holds, likewise."""
     saved = {}
     for key, value in state.items():
         if key == "_schedulers":
@@ -386,7 +386,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _loaded(scheduler: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state in the types that the scheduler itself has."""
+    """Return the state in the types that the scheduler itself has."""
     loaded = dict(state)
     for key, value in state.items():
         own = getattr(scheduler, key, None)

@@ -1,4 +1,4 @@
-"""What a callback is: an object with methods that are named like the breakpoints of the loop."""
+"""The base of callbacks: objects with methods that are named like the breakpoints of the loop."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Callback:
     _rank = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What to keep of the callback when the run is saved: a tree of tensors and plain values.
+        """Return what to keep of the callback when the run is saved: a tree of tensors and plain values.
 
         It is saved under the callback's name. Nothing unless defined.
         """
