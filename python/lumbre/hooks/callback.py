@@ -46,7 +46,7 @@ class Callback:
     _rank = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what to keep of the callback when the run is saved: a tree of tensors and plain values.
+        """Return what to keep when the run is saved: a tree of tensors and plain values.
 
         It is saved under the callback's name. Nothing unless defined.
         """
