@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from lumbre.fit.fitted import Fitted
     from lumbre.fit.lr_records import LRRecords
     from lumbre.fit.own_loop import run
+    from lumbre.fit.plan import schedule
     from lumbre.fit.saving import load, load_model_weights, save_model_weights
     from lumbre.fit.setup import setup
     from lumbre.fit.trainable import Trainable
-    from lumbre.hooks.callback import Callback, callback, epochs, every, on, once
-    from lumbre.hooks.schedule import schedule
+    from lumbre.hooks.callback import Callback
+    from lumbre.hooks.filters import epochs, every, once
+    from lumbre.hooks.function import callback, on
     from lumbre.metrics.base import Metric, MetricSet, metric
 
 # Where each name lives: it is imported when it is first asked for.
@@ -39,22 +41,22 @@ _HOMES = {
     "MetricSet": "metrics.base",
     "Trainable": "fit.trainable",
     "as_dataloader": "data.loaders",
-    "callback": "hooks.callback",
+    "callback": "hooks.function",
     "callbacks": "",
-    "epochs": "hooks.callback",
+    "epochs": "hooks.filters",
     "errors": "",
-    "every": "hooks.callback",
+    "every": "hooks.filters",
     "load": "fit.saving",
     "load_checkpoint": "fit.checkpoints",
     "load_model_weights": "fit.saving",
     "metric": "metrics.base",
     "metrics": "",
     "nn": "",
-    "on": "hooks.callback",
-    "once": "hooks.callback",
+    "on": "hooks.function",
+    "once": "hooks.filters",
     "run": "fit.own_loop",
     "save_model_weights": "fit.saving",
-    "schedule": "hooks.schedule",
+    "schedule": "fit.plan",
     "setup": "fit.setup",
 }
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,55 @@ def test_without_validation_data_it_is_refused() -> None:
 def test_arguments_are_checked_at_construction(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         KeepBestModel(**options)
+
+
+class Counting(Scale):
+    """Counts its batches in a dict that it goes on changing."""
+
+    def __init__(self, extra: Any = None) -> None:
+        super().__init__()
+        self.stats = {"batches": 0, "extra": extra}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.stats["batches"] += int(self.training)
+        return super().forward(x)
+
+    def get_extra_state(self) -> Any:
+        return self.stats
+
+    def set_extra_state(self, state: Any) -> None:
+        self.stats = state
+
+
+def test_the_extra_state_is_that_of_the_best_epoch() -> None:
+    log = lb.on("on_epoch_end")(lambda ctx: ctx.log_metric("m", abs(ctx.epoch - 2), "train"))
+    log.logs = ("m",)
+    keep = KeepBestModel("train_m")
+    fitted: Any = fit(Counting, log, keep, epochs=4)
+    assert keep.best_epoch == 2
+    assert fitted.model.stats == {"batches": 4, "extra": None}
+
+
+def test_an_extra_state_that_cannot_be_copied_is_refused_when_the_fit_begins() -> None:
+    steps: list[Any] = []
+    see = lb.on("on_train_begin")(steps.append)
+    with pytest.raises(ArgumentError, match=r"_extra_state is of type dict.*get_extra_state give"):
+        fit(Counting(threading.Lock()), see, KeepBestModel())
+    assert steps == []
+
+
+def test_an_expanded_buffer_is_refused_when_the_fit_begins() -> None:
+    class Expanded(Scale):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Module()
+            self.inner.register_buffer("scale", torch.ones(1).expand(4))
+
+    model = Expanded()
+    with pytest.raises(RuntimeError, match="single memory location"):  # what torch says, too late
+        model.load_state_dict({name: each.clone() for name, each in model.state_dict().items()})
+    clone = r'register_buffer\("scale", value\.clone\(\)\)'
+    with pytest.raises(ArgumentError, match=rf"KeepBestModel: inner\.scale is an exp.*{clone}"):
+        fit(model, KeepBestModel())
+    model.inner.scale = model.inner.scale.clone()
+    fit(model, KeepBestModel())

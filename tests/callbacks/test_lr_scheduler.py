@@ -433,6 +433,195 @@ def test_a_scheduler_of_ones_own_needs_no_more_than_step() -> None:
     assert [rate for rate, _ in rates.seen[::BATCHES]] == [0.1, 0.05, 0.025]
 
 
+# --- what `step` wants --------------------------------------------------------------------------
+
+
+class Own:
+    """A scheduler of somebody else's; what its steps were called with is in `seen`."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.seen: list[Any] = []
+
+
+class OfEpoch(Own):
+    def step(self, epoch: int) -> None:
+        self.seen.append(epoch)
+
+
+class OfT(Own):
+    def step(self, t: int) -> None:
+        self.seen.append(t)
+
+
+class OfEpochMaybe(Own):
+    def step(self, epoch: int | None = None) -> None:
+        self.seen.append(epoch)
+
+
+class LikeTimms(Own):
+    def step(self, epoch: int, metric: float | None = None) -> None:
+        self.seen.append((epoch, metric))
+
+
+class OfMetrics(Own):
+    def step(self, metrics: float, epoch: int | None = None) -> None:
+        self.seen.append((epoch, metrics))
+
+
+class OfLoss(Own):
+    def step(self, loss: float) -> None:
+        self.seen.append(loss)
+
+
+@pytest.mark.parametrize(
+    ("kind", "call_on", "seen"),
+    [
+        (OfEpoch, "on_epoch_end", [1, 2]),
+        (OfEpoch, "on_train_batch_after_step", [1, 1, 2, 2]),
+        (OfT, "on_epoch_end", [1, 2]),
+        (OfEpochMaybe, "on_epoch_end", [1, 2]),
+        (OfEpochMaybe, "on_train_batch_after_step", [None] * 4),
+        (LikeTimms, "on_epoch_end", [(1, 2.0), (2, 2.0)]),
+        (OfMetrics, "on_epoch_end", [(1, 2.0), (2, 2.0)]),
+        (OfLoss, "on_epoch_end", [2.0, 2.0]),
+    ],
+)
+def test_a_step_gets_what_its_arguments_are_named_for(kind: Any, call_on: str, seen: Any) -> None:
+    callback = LRScheduler(kind, call_on=call_on)
+    fit(Scale, callback)
+    assert callback.schedulers["opt"].seen == seen
+
+
+def test_a_value_that_a_scheduler_can_do_without_is_given_where_there_is_one() -> None:
+    callback = LRScheduler(LikeTimms)
+    fit(Scale, callback, valid_data=None)
+    assert callback.schedulers["opt"].seen == [(1, None), (2, None)]
+    with pytest.raises(MonitorError, match="no validation data"):
+        fit(Scale, LRScheduler(OfMetrics), valid_data=None)
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+def add_group(ctx: Any) -> None:
+    weight = nn.Parameter(torch.ones(()))
+    ctx.optimizers["opt"].add_param_group({"params": [weight], "lr": 0.08})
+
+
+GROUPS_OF_THEIR_OWN = [
+    (lrs.LambdaLR, {"lr_lambda": lambda epoch: 0.9**epoch}),
+    (lrs.MultiplicativeLR, {"lr_lambda": lambda epoch: 0.9}),
+    (lrs.ConstantLR, {"total_iters": 1}),
+    (lrs.LinearLR, {"total_iters": 4}),
+    (lrs.CosineAnnealingWarmRestarts, {"T_0": 2}),
+    (lrs.OneCycleLR, {"max_lr": 0.5, "total_steps": 40}),
+    (lrs.CyclicLR, {"base_lr": 0.01, "max_lr": 0.1}),
+    (SWALR, {"swa_lr": 0.05}),
+    (lrs.ReduceLROnPlateau, {"patience": 0, "threshold": 10.0, "min_lr": [0.0]}),
+    (sequence, {}),
+    (chain, {}),
+]
+
+
+@pytest.mark.parametrize(("scheduler", "options"), GROUPS_OF_THEIR_OWN)
+def test_a_group_that_is_added_is_told_by_those_that_know_no_rate_for_it(
+    scheduler: Any, options: dict[str, Any]
+) -> None:
+    callback = LRScheduler(scheduler, monitor="train_loss", **options)
+    said = r"LRScheduler: the optimizer 'opt' has 2 parameter groups, and had 1 when"
+    with pytest.raises(ArgumentError, match=said) as info:
+        run(callback, at("on_epoch_begin", add_group, nth=2))
+    assert 'Have all groups from the start, frozen ones too: torch.optim.SGD([{"params": head}' in (
+        str(info.value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options"),
+    [
+        (lrs.StepLR, {"step_size": 1, "gamma": 0.5}),
+        (lrs.MultiStepLR, {"milestones": [1, 2, 3], "gamma": 0.5}),
+        (lrs.ExponentialLR, {"gamma": 0.5}),
+        (lrs.ReduceLROnPlateau, {"patience": 0, "threshold": 10.0, "factor": 0.5}),
+    ],
+)
+def test_those_that_scale_whatever_group_there_is_go_on(
+    scheduler: Any, options: dict[str, Any]
+) -> None:
+    callback = LRScheduler(scheduler, monitor="train_loss", **options)
+    rates: list[list[float]] = []
+    see = at("on_fit_end", lambda ctx: rates.extend([g["lr"] for g in ctx.opt.param_groups]))
+    run(callback, see, at("on_epoch_begin", add_group, nth=3), epochs=3)
+    assert rates == pytest.approx([0.1 / 8, 0.04])
+
+
+def test_what_a_scheduler_of_ones_own_raises_is_its_own() -> None:
+    class Strict(Own):
+        def step(self) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(LRScheduler(Strict), at("on_epoch_begin", add_group))
+
+
+# --- the rate of a schedule ---------------------------------------------------------------------
+
+AFTER_STEP = "on_train_batch_after_step"
+
+
+class Planned(Own):
+    def __init__(self, optimizer: Any, total_steps: int) -> None:
+        self.total_steps = total_steps
+
+    def step(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("total", "call_on", "gathered", "count", "mend"),
+    [
+        (21, "on_epoch_end", 1, 7, AFTER_STEP),
+        (20, "on_train_end", 1, 7, AFTER_STEP),
+        (7, AFTER_STEP, 1, 21, "on_epoch_end"),
+        (21, AFTER_STEP, 3, 7, "on_train_batch_end"),
+        (21, "on_epoch_end", 3, 7, "on_train_batch_end"),
+    ],
+)
+def test_a_schedule_planned_for_another_count_is_told_with_both_numbers(
+    total: int, call_on: str, gathered: int, count: int, mend: str
+) -> None:
+    callback = LRScheduler(Planned, call_on=call_on, total_steps=total)
+    said = rf"Planned is planned for {total} steps, and this run steps it {count} times, at "
+    accumulation = lb.callbacks.GradientAccumulation(gathered)
+    with pytest.warns(lb.LumbreWarning, match=rf'{said}{call_on}.*call_on="{mend}"'):
+        run(accumulation, callback)
+
+
+@pytest.mark.parametrize(
+    ("total", "call_on", "gathered"),
+    [
+        (7, "on_epoch_end", 1),
+        (21, AFTER_STEP, 1),
+        (24, AFTER_STEP, 1),
+        (7, AFTER_STEP, 3),
+        (14, AFTER_STEP, 2),
+        (21, "on_train_batch_end", 3),
+        (1000, "on_epoch_end", 1),
+        (21, "on_valid_end", 1),
+    ],
+)
+def test_one_that_fits_or_is_merely_longer_is_not(total: int, call_on: str, gathered: int) -> None:
+    callback = LRScheduler(Planned, call_on=call_on, total_steps=total)
+    run(lb.callbacks.GradientAccumulation(gathered), callback)
+
+
+def test_a_loader_without_a_length_is_not_judged() -> None:
+    callback = LRScheduler(Planned, total_steps=21)
+    optimizer = torch.optim.SGD((module := Scale()).parameters())
+    with lb.run(module, optimizer, callbacks=[callback], epochs=7, verbose=False) as ctx:
+        for _ in ctx.epochs():
+            pass
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lumbre as lb
-from lumbre.errors import ArgumentTypeError, HookError, ScheduleError
+from lumbre.errors import ArgumentError, ArgumentTypeError, HookError, ScheduleError
 from runs import Scale, Trace, at, fit, numbered
 
 HOOKS = list(lb.HOOKS)
@@ -139,6 +139,54 @@ def test_hooks_are_inherited_and_super_may_be_called() -> None:
 
     fit(Scale, Child(), epochs=1)
     assert calls == ["base", "child"]
+
+
+def test_a_method_that_is_put_on_a_class_between_two_runs_is_called() -> None:
+    class Late(lb.Callback):
+        pass
+
+    class Child(Late):
+        pass
+
+    calls: list[str] = []
+
+    def says(word: str) -> Any:
+        return lambda self, ctx: calls.append(word)
+
+    callback = Child()
+    fit(Scale, callback, epochs=1)
+    Late.on_epoch_end = says("put")  # type: ignore[method-assign]
+    fit(Scale, callback, epochs=1)
+    Late.on_epoch_end = says("replaced")  # type: ignore[method-assign]
+    fit(Scale, callback, epochs=1)
+    del Late.on_epoch_end
+    Child.on_fit_end = says("another")  # type: ignore[method-assign]
+    fit(Scale, callback, epochs=1)
+    assert calls == ["put", "replaced", "another"]
+    Late.on_epoch_ends = says("never")  # type: ignore[attr-defined]
+    with pytest.raises(HookError, match='"on_epoch_end"'):
+        fit(Scale, callback, epochs=1)
+
+
+def test_the_first_class_that_has_a_method_decides() -> None:
+    calls: list[str] = []
+
+    class Mixin:
+        def on_epoch_end(self, ctx: Any) -> None:
+            calls.append("mixin")
+
+    class Before(Mixin, lb.Callback):
+        pass
+
+    class After(lb.Callback, Mixin):
+        pass
+
+    class Silent(Before):
+        on_epoch_end = None  # type: ignore[assignment]
+
+    assert After().on_epoch_end(None) is None
+    fit(Scale, Before(), After(), Silent(), epochs=1)
+    assert calls == ["mixin"]
 
 
 def test_callback_has_a_documented_method_for_every_breakpoint() -> None:
@@ -346,6 +394,30 @@ def test_a_class_where_an_instance_is_due_is_refused(as_list: bool) -> None:
 def test_what_is_no_callback_is_refused_with_the_way(given: Any) -> None:
     with pytest.raises(ArgumentTypeError, match=r"subclass of lb.Callback; got"):
         lb.setup(Scale, optimizer=torch.optim.SGD).fit(numbered(1), callbacks=given)
+
+
+def test_the_same_object_twice_is_refused_with_the_way() -> None:
+    stop = lb.callbacks.EarlyStopping()
+    two = r"callbacks=\[EarlyStopping\(\.\.\.\), EarlyStopping"
+    with pytest.raises(ArgumentError, match=rf"EarlyStopping\(.*\) is passed twice.*{two}"):
+        fit(Scale, stop, Trace(), stop)
+    fitted = fit(Scale, stop, lb.callbacks.EarlyStopping())
+    for again in (fitted.evaluate, fitted.predict):
+        trace = Trace()
+        with pytest.raises(ArgumentError, match=r"Trace.*is passed twice"):
+            again(numbered(1), callbacks=[trace, trace], verbose=False)
+
+
+def test_equal_objects_are_two() -> None:
+    class Alike(Trace):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    two = [Alike(), Alike()]
+    fit(Scale, *two, epochs=1)
+    assert two[0].events == two[1].events != []
 
 
 def test_a_hook_that_is_no_method_is_refused() -> None:

@@ -14,7 +14,7 @@ import torch
 import lumbre as lb
 from forge import ext, in_a_process_of_its_own
 from lumbre._core import NativeCallback
-from lumbre.errors import ExtensionError
+from lumbre.errors import ArgumentError, ExtensionError
 from runs import Scale, Watched, at, fit, numbered
 
 
@@ -194,13 +194,29 @@ def test_a_cycle_through_the_object_is_collected(ends: Any) -> None:
     assert ends.lines == ["4"]
 
 
-def test_one_that_is_given_twice_is_called_twice_and_ends_once(ends: Any) -> None:
+def test_one_that_is_given_in_several_capsules_is_called_for_each_and_ends_once(ends: Any) -> None:
     callback = ends.callback()
-    rows = lb.schedule([callback, callback]).rows
-    assert [row[1] for row in rows if row[0] == "on_train_batch_end"][-2:] == ["Drops", "Drops_2"]
-    fit(Scale, callback, callback, callback.__lumbre_callback__(), epochs=2)
-    del callback
+    given = [callback, callback.__lumbre_callback__(), callback.__lumbre_callback__()]
+    rows = lb.schedule(given).rows
+    assert [row[1] for row in rows if row[0] == "on_train_batch_end"][-3:] == [
+        "Drops",
+        "Drops_2",
+        "Drops_3",
+    ]
+    fit(Scale, *given, epochs=2)
+    del callback, given
     assert ends.lines == [str(3 * 2 * 2)]
+
+
+@pytest.mark.parametrize("of", [lambda it: it, lambda it: it.__lumbre_callback__()])
+def test_the_same_object_or_capsule_twice_is_refused(ends: Any, of: Any) -> None:
+    given = of(ends.callback())
+    with pytest.raises(ArgumentError, match=r"(Drops|capsule).* is passed twice"):
+        fit(Scale, given, given)
+    assert ends.lines == []
+    fit(Scale, given, epochs=1)
+    del given
+    assert ends.lines == ["2"]
 
 
 INTERPRETER = """

@@ -54,7 +54,8 @@ def test_the_run_calls_in_the_order_of_the_plan() -> None:
 
 def test_the_default_callbacks_come_first_at_weight_zero() -> None:
     rows = lb.schedule([named("mine"), named("sooner", -1)]).rows
-    assert [row[1] for row in rows if row[0] == "on_fit_begin"] == ["sooner", "Profile", "mine"]
+    fit_begin = [row[1] for row in rows if row[0] == "on_fit_begin"]
+    assert fit_begin == ["sooner", "Profile", "TrainValid", "mine"]
     train_begin = [row[1] for row in rows if row[0] == "on_train_begin"]
     assert train_begin == ["Profile", "TrainValid", "Metrics", "Progress"]
     assert {row[3] for row in rows if row[1] in DEFAULTS} == {0.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from lumbre.arguments import monitor_of, number
 from lumbre.callbacks.watched import check_watched, watched
+from lumbre.errors import ArgumentError
+from lumbre.files.expanded import refuse_expanded
 from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
@@ -23,10 +26,11 @@ class KeepBestModel(Callback):
     """Remembers the weights of the best epoch, and puts them back when the fit ends.
 
     Also when it ends by a stop, by Ctrl-C, or by an exception that `ctx.handlers` deals with. The
-    weights are those that the epoch was validated with, buffers such as batch statistics among
-    them: under `EMA` the averaged ones. They stay in memory, on the model's device, and are a part
-    of the state that is saved. NaN is never an improvement. An epoch that a stop or Ctrl-C has cut
-    short does not count; where none has counted, the model stays as it is.
+    weights are those that the epoch was validated with, under `EMA` the averaged ones; buffers such
+    as batch statistics and the extra state of modules are among them. They stay in memory, on the
+    model's device, and are a part of the state that is saved. NaN is never an improvement. An epoch
+    that a stop or Ctrl-C has cut short does not count; where none has counted, the model stays as
+    it is.
 
     Acts at `on_fit_begin`, `on_epoch_end` and `on_fit_end`, at weight 1e8: after the callbacks that
     log, and after `EMA`. Writes into the weights of `ctx.model`, in place.
@@ -41,7 +45,9 @@ class KeepBestModel(Callback):
         best_value: What was watched, in that epoch; NaN before.
 
     Raises:
-        ArgumentError: when an argument makes no sense.
+        ArgumentError: when an argument makes no sense; when the fit begins with a model that torch
+            could not put back, because of an expanded buffer or of an extra state that cannot be
+            copied.
         MonitorError: when the fit begins without the data it watches; when an epoch has ended
             without the value.
 
@@ -75,7 +81,7 @@ class KeepBestModel(Callback):
 
     @property
     def best_value(self) -> float:
-        """What was watched, in that epoch."""
+        """The value that was watched, in that epoch."""
         return self._value
 
     def on_fit_begin(self, ctx: Context) -> None:
@@ -84,6 +90,7 @@ class KeepBestModel(Callback):
         monitor = self._monitor()
         monitor.check(ctx)
         monitor.check_mode(ctx)
+        self._check(ctx.accelerator.unwrap(ctx.model))
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Remember the weights if they are better."""
@@ -118,13 +125,23 @@ class KeepBestModel(Callback):
     def _monitor(self) -> Monitor:
         return monitor_of(self, self.monitor, self.mode, self.min_delta)
 
+    def _check(self, model: nn.Module) -> None:
+        refuse_expanded("KeepBestModel", model)
+        for name, value in model.state_dict(keep_vars=True).items():
+            if not isinstance(value, Tensor):
+                try:
+                    copy.deepcopy(value)
+                except Exception as error:
+                    text = _NO_COPY.format(name=name, kind=type(value).__name__, error=error)
+                    raise ArgumentError(text) from error
+
     @torch.no_grad()
     def _copy(self, model: nn.Module) -> None:
         # With the parameters themselves, a tied weight is seen to be one, and copied once.
         copies: dict[int, Tensor] = {}
         for name, value in model.state_dict(keep_vars=True).items():
             if not isinstance(value, Tensor):
-                self._weights[name] = value
+                self._weights[name] = copy.deepcopy(value)
                 continue
             if id(value) not in copies:
                 copies[id(value)] = _copy(self._weights.get(name), value)
@@ -141,3 +158,10 @@ def _copy(old: Any, value: Tensor) -> Tensor:
     ):
         return old.copy_(value)
     return value.detach().clone()
+
+
+_NO_COPY = (
+    "KeepBestModel: {name} is of type {kind} and cannot be copied ({error}), so that it could not "
+    "be put back as it was. Let get_extra_state give what can be, such as a dict of tensors and "
+    "plain values."
+)

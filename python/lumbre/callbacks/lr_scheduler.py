@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,14 +15,27 @@ from torch.optim import lr_scheduler
 
 from lumbre._core import HOOKS, Monitor, nearest
 from lumbre.arguments import monitor_of, optimizer_name, optimizers_of
-from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.callbacks.gradient_accumulation import GradientAccumulation
+from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning, MonitorError
 from lumbre.hooks.callback import Callback
+from lumbre.warn import warn
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context
 
 # Breakpoints of an optimizer's own part of the step: there `ctx.opt_name` says whose it is.
 _OF_ONE = tuple(f"on_train_batch_{place}" for place in ("after_", "before_"))
+# What is reached once in each epoch, whatever data there is.
+_OF_EPOCH = ("on_epoch_begin", "on_train_begin", "on_train_end", "on_epoch_end")
+# Schedulers of torch that scale the rate of whatever group there is.
+_SCALING = (
+    lr_scheduler.StepLR,
+    lr_scheduler.MultiStepLR,
+    lr_scheduler.ExponentialLR,
+    lr_scheduler.PolynomialLR,
+    lr_scheduler.CosineAnnealingLR,
+    lr_scheduler.ReduceLROnPlateau,
+)
 # Here an epoch has measured nothing yet.
 _TOO_EARLY = ("on_fit_begin", "on_epoch_begin", "on_train_begin")
 
@@ -36,7 +50,14 @@ class LRScheduler(Callback):
 
     `call_on="on_epoch_end"` counts epochs. `call_on="on_train_batch_after_step"` counts steps of
     the optimizer: a skipped batch is none, and of several optimizers each one's scheduler goes on
-    at its own step alone. At another breakpoint each time that it is reached counts.
+    at its own step alone. At another breakpoint each time that it is reached counts. A scheduler
+    whose `total_steps` are the run's batches and which counts epochs, or the other way round, is
+    warned about when the fit begins.
+
+    What a `step` wants is known by its arguments' names: `epoch` or `t` is `ctx.epoch`, any other
+    that it needs is the value of `monitor`. What it can do without is left out where the scheduler
+    is torch's own; others, such as timm's `step(epoch, metric=None)`, get the epoch wherever one
+    ends or begins, and `metric` or `metrics` where the run has the value.
 
     Args:
         scheduler: A class or function, called as `scheduler(optimizer, **scheduler_options)`. One
@@ -55,7 +76,8 @@ class LRScheduler(Callback):
     Raises:
         ArgumentTypeError: when `scheduler` is not callable or does not take the options; when
             `opt_name` is no name.
-        ArgumentError: when there is no such breakpoint, or, as the fit begins, no such optimizer.
+        ArgumentError: when there is no such breakpoint, or, as the fit begins, no such optimizer;
+            when a group was added to an optimizer whose scheduler has a rate for each that it knew.
         MonitorError: when a value is needed and the fit does not measure it.
 
     Example:
@@ -89,12 +111,14 @@ class LRScheduler(Callback):
         self._watched()
         self.scheduler_options = scheduler_options
         self.schedulers: dict[str, Any] = {}
-        self._wants: dict[str, bool] = {}
+        # By optimizer: the arguments of the scheduler's step, and whether it needs them.
+        self._wants: dict[str, dict[str, bool]] = {}
+        self._groups: dict[str, int] = {}
         self._listen()
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Make the schedulers, which sets the first rates."""
-        self.schedulers, self._wants = {}, {}
+        self.schedulers, self._wants, self._groups = {}, {}, {}
         for name in self._names(ctx):
             made = self.scheduler(ctx.optimizers[name], **self.scheduler_options)
             if not callable(getattr(made, "step", None)):
@@ -102,8 +126,13 @@ class LRScheduler(Callback):
                     f"LRScheduler: {_name(self.scheduler)} has to give a scheduler, which has a "
                     f"method step; it gave {made!r}."
                 )
-            self.schedulers[name], self._wants[name] = made, _wants_value(made)
-        if any(self._wants.values()):
+            self.schedulers[name], self._wants[name] = made, _wanted(made, self.call_on)
+            self._groups[name] = len(ctx.optimizers[name].param_groups)
+            self._check_rate(ctx, name)
+        needs = [
+            it for wants in self._wants.values() for it, is_needed in wants.items() if is_needed
+        ]
+        if not all(map(_is_epoch, needs)):
             self._check_monitor(ctx)
         if self.call_on == "on_fit_begin":
             self._advance(ctx)
@@ -121,7 +150,7 @@ class LRScheduler(Callback):
             setattr(self, self.call_on, advance)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy has; it listens by itself."""
+        """Return what a copy has; it listens by itself."""
         own = None if self.call_on == "on_fit_begin" else self.call_on
         return {name: value for name, value in vars(self).items() if name != own}
 
@@ -130,7 +159,7 @@ class LRScheduler(Callback):
         self._listen()
 
     def _advance(self, ctx: Context) -> None:
-        for name, scheduler in self.schedulers.items():
+        for name in self.schedulers:
             optimizer = ctx.optimizers.get(name)
             if optimizer is None:
                 continue  # a validation pass by itself has names of optimizers alone
@@ -139,13 +168,44 @@ class LRScheduler(Callback):
             # torch warns where no step came before this one: that is for loops that mix up the
             # two calls, and here it would mean that every batch so far was skipped.
             optimizer._opt_called = True
-            if not self._wants[name]:
-                scheduler.step()
-            elif (value := self._watched().value(ctx)) is not None:
-                scheduler.step(value)
+            if (arguments := self._arguments(ctx, name)) is not None:
+                self._step(name, optimizer, arguments)
+
+    def _step(self, name: str, optimizer: Any, arguments: dict[str, Any]) -> None:
+        scheduler, before = self.schedulers[name], self._groups[name]
+        now = len(optimizer.param_groups)
+        has_lost = now > before and type(scheduler).__module__.startswith("torch.")
+        text = _ADDED.format(name=name, kind=type(scheduler).__name__, now=now, before=before)
+        if has_lost and not isinstance(scheduler, _SCALING):
+            raise ArgumentError(text)
+        try:
+            scheduler.step(**arguments)
+        except Exception as error:
+            if has_lost:
+                raise ArgumentError(text) from error
+            raise
+
+    def _arguments(self, ctx: Context, name: str) -> dict[str, Any] | None:
+        """Return what the scheduler's step is called with; None where it is not to be called."""
+        arguments: dict[str, Any] = {}
+        for argument, is_needed in self._wants[name].items():
+            if _is_epoch(argument):
+                arguments[argument] = ctx.epoch
+                continue
+            try:
+                value = self._watched().value(ctx)
+            except MonitorError:
+                if is_needed:
+                    raise
+                continue
+            if value is not None:
+                arguments[argument] = value
+            elif is_needed:
+                return None
+        return arguments
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each scheduler by the name of its optimizer: tensors and JSON values.
+        """Return the state of each scheduler by the name of its optimizer: tensors and JSON values.
 
         Functions are left out; the scheduler that is made anew has them.
 
@@ -196,6 +256,38 @@ class LRScheduler(Callback):
         # Made anew each time: it is of Rust, and would keep the callback from being copied.
         return monitor_of(self, self.monitor, "min", 0.0)
 
+    def _check_rate(self, ctx: Context, name: str) -> None:
+        """Warn where the scheduler is planned for what the run counts, and counts something else.
+
+        A plan that is merely longer than the run, or was rounded, may be meant.
+        """
+        total, batches = (
+            getattr(self.schedulers[name], "total_steps", None),
+            _length(ctx.train_data),
+        )
+        if not isinstance(total, int) or batches is None:
+            return
+        epochs = ctx.max_epochs
+        counts = {
+            "on_train_batch_after_step": epochs * math.ceil(batches / _gathered(ctx, name)),
+            "on_train_batch_end": epochs * batches,
+            "on_epoch_end": epochs,
+        }
+        here = "on_epoch_end" if self.call_on in _OF_EPOCH else self.call_on
+        # How often a step of the module's own steps is not known.
+        count = counts.get(here)
+        if count is None or (here != "on_epoch_end" and _has_step(ctx)):
+            return
+        meant = [hook for hook, number in counts.items() if abs(number - total) <= epochs]
+        if meant and not total / 2 < count < 2 * total:
+            kind = type(self.schedulers[name]).__name__
+            warn(
+                f"LRScheduler: {kind} is planned for {total} steps, and this run steps it {count} "
+                f"times, at {self.call_on}. Let it step where there are as many: "
+                f'LRScheduler({kind}, call_on="{meant[0]}", ...).',
+                LumbreWarning,
+            )
+
     def _check_monitor(self, ctx: Context) -> None:
         self._watched().check(ctx)
         for scheduler in self.schedulers.values():
@@ -243,19 +335,30 @@ def _check_scheduler(scheduler: Any, options: dict[str, Any]) -> None:
         ) from None
 
 
-def _wants_value(scheduler: Any) -> bool:
-    """Whether its `step` cannot be called without an argument."""
+def _wanted(scheduler: Any, call_on: str) -> dict[str, bool]:
+    """Return the arguments that its `step` is called with, each with whether it needs them."""
     try:
-        inspect.signature(scheduler.step).bind()
-    except TypeError:
-        return True
-    except ValueError:
-        pass
-    return False
+        parameters = inspect.signature(scheduler.step).parameters.values()
+    except (TypeError, ValueError):
+        return {}  # it does not say what it takes
+    named = [
+        each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    wanted = {each.name: True for each in named if each.default is each.empty}
+    if not isinstance(scheduler, lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau):
+        # Within an epoch, a scheduler that can count counts the batches itself.
+        epochs = [each.name for each in named if _is_epoch(each.name) and "_batch_" not in call_on]
+        values = [each.name for each in named if each.name in ("metric", "metrics")]
+        wanted |= {name: name in wanted for name in epochs + values}
+    return wanted
+
+
+def _is_epoch(argument: str) -> bool:
+    return argument in ("epoch", "t")
 
 
 def _saved(state: Any, where: str) -> dict[str, Any]:
-    """The state of a scheduler without its functions; those that it holds, likewise."""
+    """Return the state of a scheduler without its functions; those that it holds, likewise."""
     saved = {}
     for key, value in state.items():
         if key == "_schedulers":
@@ -283,7 +386,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _loaded(scheduler: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state in the types that the scheduler itself has."""
+    """Return the state in the types that the scheduler itself has."""
     loaded = dict(state)
     for key, value in state.items():
         own = getattr(scheduler, key, None)
@@ -295,9 +398,36 @@ def _loaded(scheduler: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     return loaded
 
 
+def _gathered(ctx: Context, name: str) -> int:
+    """Return how many batches an optimizer gathers for a step."""
+    steps = 1
+    for each in ctx.callbacks:
+        if isinstance(each, GradientAccumulation) and each.opt_name in (None, name):
+            steps = each.steps
+    return steps
+
+
+def _has_step(ctx: Context) -> bool:
+    return hasattr(ctx.accelerator.unwrap(ctx.model), "step")
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except Exception:  # a length of somebody else's, who may raise what they like
+        return None
+
+
 def _listed(kinds: Mapping[str, str]) -> str:
     return ", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no scheduler"
 
 
 def _name(scheduler: Any) -> str:
     return getattr(scheduler, "__name__", None) or type(scheduler).__name__
+
+
+_ADDED = (
+    "LRScheduler: the optimizer {name!r} has {now} parameter groups, and had {before} when {kind} "
+    "was made: a group was added since, for which it knows no rate. Have all groups from the "
+    'start, frozen ones too: torch.optim.SGD([{{"params": head}}, {{"params": backbone}}], lr).'
+)

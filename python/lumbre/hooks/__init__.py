@@ -1,1 +1,1 @@
-"""What a callback is, and the compiled plan of a run."""
+"""The base of callbacks, and the compiled plan of a run."""

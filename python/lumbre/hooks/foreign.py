@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from lumbre._core import NativeCallback
-from lumbre.errors import ArgumentTypeError
+from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.hooks.callback import Callback
 
 # `types.CapsuleType` comes with Python 3.13 only.
@@ -49,10 +49,12 @@ class CapsuleCallback(Callback):
 
 
 def as_callbacks(callbacks: Callbacks) -> list[Any]:
-    """The callbacks as a list, each one checked to be an instance.
+    """Return the callbacks as a list, each one checked to be an instance that is passed once.
 
     Raises:
         ABIError: when a capsule among them cannot be used.
+        ArgumentError: when one is passed twice.
+        ArgumentTypeError: when one is no callback.
     """
     if _is_one(callbacks) or isinstance(callbacks, str | dict | type):
         callbacks = [callbacks]  # type: ignore[list-item]
@@ -60,7 +62,18 @@ def as_callbacks(callbacks: Callbacks) -> list[Any]:
         found: list[Any] = list(callbacks)  # type: ignore[arg-type]
     except TypeError:
         found = [callbacks]
-    return [_checked(each) for each in found]
+    checked = [_checked(each) for each in found]
+    seen: set[int] = set()
+    for each in checked:
+        if id(object_of(each)) in seen:
+            raise ArgumentError(_TWICE.format(callback=each, kind=type(each).__name__))
+        seen.add(id(object_of(each)))
+    return checked
+
+
+def object_of(callback: Any) -> Any:
+    """Return the object that was passed for a callback, by which it is known: it or its capsule."""
+    return callback._capsule if isinstance(callback, CapsuleCallback) else callback
 
 
 def _is_one(each: object) -> bool:
@@ -105,20 +118,28 @@ class Given:
 
     def attribute(self, name: str) -> Any:
         """An attribute of `Callback`: as the object has it, else the library, else the default."""
-        if _has(self.callback, name):
+        if self.native is None or _has(self.callback, name):
             return getattr(self.callback, name)
         said = getattr(self.native, name, None)
         return vars(Callback)[name] if said is None else said
 
 
 def _has(callback: Any, name: str) -> bool:
-    classes = (kind for kind in type(callback).__mro__ if kind is not Callback)
-    return name in getattr(callback, "__dict__", ()) or any(name in vars(k) for k in classes)
+    classes = type(callback).__mro__
+    own = name in getattr(callback, "__dict__", ())
+    return own or any(name in kind.__dict__ for kind in classes if kind is not Callback)
 
 
 def _native(callback: Any) -> NativeCallback | None:
-    # Looked up without a default: an AttributeError inside of a property must not pass for "none".
-    if inspect.getattr_static(callback, "_native", None) is not None:
+    if _has(callback, "_native"):
+        # Without a default: an AttributeError inside of a property must not pass for "none".
         native = callback._native
         return native if isinstance(native, NativeCallback) else None
-    return NativeCallback.foreign(callback) if isinstance(callback, Foreign) else None
+    is_foreign = _has(callback, "__lumbre_callback__") or not isinstance(callback, Callback)
+    return NativeCallback.foreign(callback) if is_foreign else None
+
+
+_TWICE = (
+    "{callback!r} is passed twice, and one object cannot do the work of two callbacks. Pass it "
+    "once, or make a second one: callbacks=[{kind}(...), {kind}(...)]."
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import numbers
 from collections.abc import Callable, Iterable
@@ -9,8 +10,9 @@ from typing import Any, NamedTuple
 
 from lumbre._core import HOOKS, Filter, NativeCallback, Schedule, nearest, unique_names
 from lumbre.errors import ArgumentTypeError, HookError
-from lumbre.hooks.callback import Callback, filter_of
-from lumbre.hooks.foreign import Callbacks, Given, as_callbacks
+from lumbre.hooks.callback import Callback
+from lumbre.hooks.filters import filter_of
+from lumbre.hooks.foreign import Given
 
 
 class Spec(NamedTuple):
@@ -24,29 +26,8 @@ class Spec(NamedTuple):
     native: NativeCallback | None
 
 
-def schedule(callbacks: Callbacks = ()) -> Schedule:
-    """The plan of a run with these callbacks, to look at: its repr is a table.
-
-    The default callbacks come first, as they do in `fit`.
-
-    Args:
-        callbacks: What would be given to `fit`.
-
-    Returns:
-        The plan; `rows` holds it as tuples (breakpoint, callback, kind, weight, filter).
-
-    Raises:
-        ScheduleError: when a weight is NaN or constraints form a cycle.
-        HookError: when a method is named like a breakpoint and is none.
-        ABIError: when a callback of a foreign library cannot be used.
-    """
-    from lumbre.callbacks.default import default_callbacks
-
-    return compile_schedule([*default_callbacks(progress=True), *as_callbacks(callbacks)])
-
-
 def compile_schedule(callbacks: list[Any]) -> Schedule:
-    """The plan of a run with exactly these callbacks."""
+    """Compile the plan of a run with exactly these callbacks."""
     given = [Given(each) for each in callbacks]
     custom = _custom_breakpoints(given)
     names = unique_names([each.name for each in given])
@@ -62,8 +43,9 @@ def _describe(given: Given, name: str, custom: list[str]) -> Spec:
     callback = given.callback
     kind = type(callback).__name__
     methods = []
-    for hook in [*HOOKS, *custom]:
-        static = inspect.getattr_static(callback, hook, None)
+    for hook, static in _found(callback).items():
+        if hook not in HOOKS and hook not in custom:
+            _refuse(given.name, hook, {*HOOKS, *custom})
         if static is None or static is vars(Callback).get(hook):
             continue
         own = hook in getattr(callback, "__dict__", ())
@@ -78,10 +60,6 @@ def _describe(given: Given, name: str, custom: list[str]) -> Spec:
                 "`yield` only prepares it. Write a plain function."
             )
         methods.append((hook, function, callback if plain else None, filter_of(function)))
-    known = {*HOOKS, *custom}
-    for attribute in dir(callback):
-        if attribute.startswith("on_") and attribute not in known:
-            _refuse(given.name, attribute, known)
     return Spec(
         name=name,
         weight=_weight(given),
@@ -92,15 +70,29 @@ def _describe(given: Given, name: str, custom: list[str]) -> Spec:
     )
 
 
+def _found(callback: Any) -> dict[str, Any]:
+    """Return what is named like a breakpoint, as the object or its classes hold it.
+
+    Each run looks anew, as methods may have been put on a class since; a look-up of every name in
+    every class would take ten times as long.
+    """
+    found: dict[str, Any] = {}
+    for kind in reversed(type(callback).__mro__):
+        if kind is Callback:
+            found = {name: each for name, each in found.items() if name not in HOOKS}
+        else:
+            found.update((name, kind.__dict__[name]) for name in kind.__dict__ if name[:3] == "on_")
+    own = getattr(callback, "__dict__", {})
+    found.update((name, own[name]) for name in own if name[:3] == "on_")
+    return found
+
+
 def _weight(given: Given) -> float:
     weight = given.attribute("weight")
-    wrong = ArgumentTypeError(f"{given.name}.weight is a number; got {weight!r}.")
-    if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
-        raise wrong
-    try:
-        return float(weight)
-    except OverflowError:
-        raise wrong from None
+    if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
+        with contextlib.suppress(OverflowError):
+            return float(weight)
+    raise ArgumentTypeError(f"{given.name}.weight is a number; got {weight!r}.")
 
 
 def _names(given: Given, attribute: str) -> list[str]:
