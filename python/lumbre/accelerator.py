@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lumbre.arguments import flag
 from lumbre.errors import ArgumentError, ArgumentTypeError
 
 _T = TypeVar("_T")
@@ -66,15 +67,17 @@ class Accelerator:
         device_placement: bool = True,
         mixed_precision: str | None = None,
     ) -> None:
+        cpu = flag(self, "cpu", cpu)
+        device_placement = flag(self, "device_placement", device_placement)
         precision = "no" if mixed_precision is None else mixed_precision
         _check_precision(precision)
         where = _device(device, cpu)
         vars(self).update(
             device=where,
-            device_placement=bool(device_placement),
+            device_placement=device_placement,
             mixed_precision=precision,
             # What comes out of a loader lies on the CPU already.
-            places=bool(device_placement) and where.type != "cpu",
+            places=device_placement and where.type != "cpu",
             autocasts=precision != "no",
             is_main=True,
             rank=0,

@@ -7,6 +7,8 @@ import numbers
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lumbre._core import Monitor, nearest
 from lumbre.errors import ArgumentError, ArgumentTypeError
 
@@ -56,12 +58,19 @@ def whole(owner: object, name: str, value: Any, *, least: int) -> int:
 def flag(owner: object, name: str, value: Any) -> bool:
     """True or False, and nothing that only counts as one of them, such as "no".
 
+    Args:
+        owner: Whose argument it is, by its class or by name; None where the name says enough.
+        name: The argument.
+        value: What was given.
+
     Raises:
         ArgumentTypeError: when it is neither.
     """
-    if isinstance(value, bool):
-        return value
-    raise ArgumentTypeError(f"{type(owner).__name__}: {name} is True or False; got {value!r}.")
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    kind = owner if isinstance(owner, str) else type(owner).__name__
+    where = "" if owner is None else f"{kind}: "
+    raise ArgumentTypeError(f"{where}{name} is True or False; got {value!r}.")
 
 
 def path_of(owner: object, value: Any) -> str:

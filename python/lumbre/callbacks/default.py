@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lumbre._core import NativeCallback
 from lumbre.hooks.callback import Callback
+from lumbre.output import say
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context
@@ -64,7 +65,7 @@ class Interrupt(Callback):
     def on_interrupt(self, ctx: Context) -> None:
         """One line."""
         if ctx.verbose:
-            print(f"Interrupted ({ctx.place}).")  # noqa: T201
+            say(f"Interrupted ({ctx.place}).")
 
 
 def default_callbacks(*, progress: bool) -> list[Callback]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ import torch
 
 from lumbre.engine import at_exit
 from lumbre.engine.blame import part_of
+from lumbre.output import say_at_once
 from lumbre.step.step import clear_gradients, set_grad
 
 if TYPE_CHECKING:
@@ -136,8 +136,7 @@ class RunGuard:
                 raise KeyboardInterrupt
             ctx.interrupt()
             if ctx.verbose:
-                # Not by print: its buffer may be in use where the signal came.
-                os.write(2, b"\nFinishing the batch; Ctrl-C again stops at once.\n")
+                say_at_once("Finishing the batch; Ctrl-C again stops at once.")
 
         signal.signal(signal.SIGINT, on_sigint)
         return before

@@ -14,6 +14,7 @@ from lumbre.files.atomic import as_path
 from lumbre.files.form import Pathlike
 from lumbre.fit.fitted import Fitted
 from lumbre.fit.saving import load_model_weights
+from lumbre.output import say
 from lumbre.warn import warn
 
 SUFFIX = ".safetensors"
@@ -109,7 +110,7 @@ def go_on(ctx: Context, found: Found, mend: str, **parts: bool) -> None:
             LumbreWarning,
         )
     if ctx.verbose:
-        print(f"Resuming from {found.path}, after epoch {ctx.epoch}.", flush=True)  # noqa: T201
+        say(f"Resuming from {found.path}, after epoch {ctx.epoch}.")
 
 
 def _newest_first(folder: str) -> Iterator[str]:

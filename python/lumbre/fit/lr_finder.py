@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lumbre._core import nearest
 from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.arguments import flag
 from lumbre.data import loaders as data_module
 from lumbre.data.draws import rng_state, set_rng_state
 from lumbre.engine import loop
@@ -46,7 +47,9 @@ def find_lr(
     """Do what `Trainable.lr_finder` says."""
     from lumbre.fit.setup import make_context
 
-    rates = _rates(steps, start_lr, end_lr, bool(log_spaced_intervals))
+    rates = _rates(
+        steps, start_lr, end_lr, flag("lr_finder", "log_spaced_intervals", log_spaced_intervals)
+    )
     accelerator = as_accelerator(accelerator)
     loader = data_module.train_loader(data, dataloader_options)
     with _untouched(loader, accelerator.device):

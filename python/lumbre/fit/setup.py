@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.callbacks.default import default_callbacks
-from lumbre.callbacks.progress import Progress, is_shown
+from lumbre.callbacks.progress import Progress, shown
 from lumbre.data import loaders as data_module
 from lumbre.engine import loop
 from lumbre.engine.context import Context
@@ -319,7 +319,7 @@ def make_context(
 ) -> Context:
     """The context of a run, with its plan compiled."""
     ctx = Context()
-    ctx.verbose = is_shown() if verbose is None else bool(verbose)
+    ctx.verbose = shown(verbose)
     ctx.accelerator, ctx.device, ctx.model = accelerator, accelerator.device, model
     ctx.hparams, ctx.opt_hparams = dict(trainable.hparams), dict(trainable.opt_hparams)
     ctx.optimizers = dict(optimizers)

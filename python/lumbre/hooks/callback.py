@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from lumbre._core import HOOKS, Filter
+from lumbre.arguments import flag
 from lumbre.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def on(
     filters = [
         *([Filter.every(every)] if every is not None else []),
         *([Filter.epochs(*epochs)] if epochs is not None else []),
-        *([Filter.once()] if once else []),
+        *([Filter.once()] if flag("lb.on", "once", once) else []),
     ]
 
     def decorate(function: Hook) -> FunctionCallback:
