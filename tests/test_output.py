@@ -345,3 +345,12 @@ def test_verbose_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.write = lambda text: None  # type: ignore[method-assign, assignment]
     monkeypatch.setattr(sys, "stderr", terminal)
     assert run(verbose=True) == run(verbose=False)
+
+
+def test_a_callback_may_print_beside_a_bar_where_there_is_no_stdout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", AsciiTerminal())
+    fitted = fit(Scale, at("on_train_batch_end", lambda ctx: print("as ever")), verbose=True)
+    assert fitted.stop_reason is None
