@@ -1,4 +1,4 @@
-"""What callbacks ask of their arguments."""
+"""Checks of arguments."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def whole(owner: object, name: str, value: Any, *, least: int) -> int:
 
 
 def flag(owner: object, name: str, value: Any) -> bool:
-    """True or False, and nothing that only counts as one of them, such as "no".
+    """Return True or False, and take nothing that only counts as one of them, such as "no".
 
     Args:
         owner: Whose argument it is, by its class or by name; None where the name says enough.
