@@ -106,7 +106,7 @@ def optimizer_name(owner: object, value: Any) -> str | None:
 
 
 def monitor_of(owner: object, monitor: Any, mode: Any, min_delta: float) -> Monitor:
-    """What a callback watches, by its arguments.
+    """Return what a callback watches, by its arguments.
 
     Raises:
         ArgumentError: when one of them makes no sense.

@@ -1,4 +1,4 @@
-"""What lumbre says to people. No stream that fails ends a run: what it cannot take is left out."""
+"""The words of lumbre to people. No stream ends a run: what it cannot take is left out."""
 
 from __future__ import annotations
 
