@@ -72,6 +72,13 @@ def test_a_device_of_another_type_is_refused(device):
         Accelerator(device)
 
 
+@pytest.mark.parametrize("name", ["cpu", "device_placement"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_flags_are_true_or_false(name, value):
+    with pytest.raises(ArgumentTypeError, match=f"Accelerator: {name} is True or False; got "):
+        lb.Accelerator(**{name: value})
+
+
 def test_cpu_and_another_device_contradict_each_other():
     with pytest.raises(ArgumentError, match="contradict each other"):
         Accelerator("meta", cpu=True)

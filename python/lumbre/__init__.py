@@ -12,13 +12,12 @@ if TYPE_CHECKING:
     from lumbre.data.loaders import as_dataloader
     from lumbre.engine.context import Context
     from lumbre.errors import LumbreError, LumbreWarning
-    from lumbre.fit.checkpoints import load_checkpoint
     from lumbre.fit.evaluation import Evaluation
     from lumbre.fit.fitted import Fitted
     from lumbre.fit.lr_records import LRRecords
     from lumbre.fit.own_loop import run
     from lumbre.fit.plan import schedule
-    from lumbre.fit.saving import load, load_model_weights, save_model_weights
+    from lumbre.fit.saving import load, load_checkpoint, load_model_weights, save_model_weights
     from lumbre.fit.setup import setup
     from lumbre.fit.trainable import Trainable
     from lumbre.hooks.callback import Callback
@@ -47,7 +46,7 @@ _HOMES = {
     "errors": "",
     "every": "hooks.filters",
     "load": "fit.saving",
-    "load_checkpoint": "fit.checkpoints",
+    "load_checkpoint": "fit.saving",
     "load_model_weights": "fit.saving",
     "metric": "metrics.base",
     "metrics": "",

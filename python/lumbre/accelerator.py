@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lumbre.arguments import flag
 from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.nested import parts_of, rebuilt
 
@@ -66,15 +67,17 @@ class Accelerator:
         device_placement: bool = True,
         mixed_precision: str | None = None,
     ) -> None:
+        cpu = flag(self, "cpu", cpu)
+        device_placement = flag(self, "device_placement", device_placement)
         precision = "no" if mixed_precision is None else mixed_precision
         _check_precision(precision)
         where = _device(device, cpu)
         vars(self).update(
             device=where,
-            device_placement=bool(device_placement),
+            device_placement=device_placement,
             mixed_precision=precision,
             # What comes out of a loader lies on the CPU already.
-            places=bool(device_placement) and where.type != "cpu",
+            places=device_placement and where.type != "cpu",
             autocasts=precision != "no",
             is_main=True,
             rank=0,
@@ -146,14 +149,7 @@ class Accelerator:
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         """Give the user's own module, out of `torch.compile` and data parallel wrappers."""
-        while True:
-            # What torch.compile returns is known by this child; its class is slow to import.
-            inner = dict(model.named_children()).get("_orig_mod")
-            if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-                inner = model.module
-            if inner is None:
-                return model
-            model = inner
+        return unwrapped(model)
 
     def reduce(self, state: _T) -> _T:
         """Give the metric state summed over all processes: here, as it is."""
@@ -161,6 +157,18 @@ class Accelerator:
 
     def wait(self) -> None:
         """Wait until all processes are here."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Give the user's own module, out of `torch.compile` and data parallel wrappers."""
+    while True:
+        # What torch.compile returns is known by this child; its class is slow to import.
+        inner = dict(model.named_children()).get("_orig_mod")
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
 
 
 def as_accelerator(value: Any) -> Accelerator:

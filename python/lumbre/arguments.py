@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from lumbre._core import Monitor, nearest
 from lumbre.errors import ArgumentError, ArgumentTypeError
-
-if TYPE_CHECKING:
-    from lumbre.engine.context import Context
 
 
 def number(
@@ -53,15 +53,21 @@ def whole(owner: object, name: str, value: Any, *, least: int) -> int:
 
 
 def flag(owner: object, name: str, value: Any) -> bool:
-    """True or False, and nothing that only counts as one of them, such as "no".
+    """Return True or False, and take nothing that only counts as one of them, such as "no".
+
+    Args:
+        owner: Whose argument it is, by its class or by name; None where the name says enough.
+        name: The argument.
+        value: What was given.
 
     Raises:
         ArgumentTypeError: when it is neither.
     """
-    if isinstance(value, bool):
-        return value
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
     kind = owner if isinstance(owner, str) else type(owner).__name__
-    raise ArgumentTypeError(f"{kind}: {name} is True or False; got {value!r}.")
+    where = "" if owner is None else f"{kind}: "
+    raise ArgumentTypeError(f"{where}{name} is True or False; got {value!r}.")
 
 
 def optimizer_name(owner: object, value: Any) -> str | None:
@@ -79,7 +85,7 @@ def optimizer_name(owner: object, value: Any) -> str | None:
 
 
 def monitor_of(owner: object, monitor: Any, mode: Any, min_delta: float) -> Monitor:
-    """What a callback watches, by its arguments.
+    """Return what a callback watches, by its arguments.
 
     Raises:
         ArgumentError: when one of them makes no sense.
@@ -93,19 +99,19 @@ def monitor_of(owner: object, monitor: Any, mode: Any, min_delta: float) -> Moni
     return Monitor(name, monitor, str(mode), min_delta)
 
 
-def optimizers_of(owner: Any, ctx: Context) -> list[str]:
+def optimizers_of(owner: Any, optimizers: Mapping[str, Any]) -> list[str]:
     """The names of the optimizers that a callback acts on, by its `opt_name`.
 
     Raises:
         ArgumentError: when there is none of that name.
     """
     if owner.opt_name is None:
-        return list(ctx.optimizers)
-    if owner.opt_name not in ctx.optimizers:
-        near = nearest(str(owner.opt_name), list(ctx.optimizers))
+        return list(optimizers)
+    if owner.opt_name not in optimizers:
+        near = nearest(str(owner.opt_name), list(optimizers))
         hint = f' Did you mean "{near}"?' if near else ""
         raise ArgumentError(
             f"{type(owner).__name__}: there is no optimizer {owner.opt_name!r}; "
-            f"there are {', '.join(map(repr, ctx.optimizers))}.{hint}"
+            f"there are {', '.join(map(repr, optimizers))}.{hint}"
         )
     return [owner.opt_name]

@@ -27,7 +27,7 @@ def name_of(function: Any) -> str:
 
 
 def shape_of(batch: Any) -> str:
-    """What a batch is, with its shape if it has one."""
+    """Describe a batch, with its shape if it has one."""
     if isinstance(batch, Tensor):
         return f"one tensor of shape {tuple(batch.shape)}"
     if isinstance(batch, tuple | list):

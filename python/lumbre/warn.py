@@ -6,6 +6,8 @@ import sys
 import warnings
 from types import FrameType
 
+from lumbre.output import write
+
 # What may stand between that line and the warning: a context manager or a closure, too.
 _BETWEEN = ("lumbre", "torch", "contextlib")
 
@@ -21,7 +23,13 @@ def warn(message: str, category: type[Warning]) -> None:
     while frame is not None and _module(frame) in _BETWEEN:
         level += 1
         frame = frame.f_back
-    warnings.warn(message, category, stacklevel=level)
+    try:
+        warnings.warn(message, category, stacklevel=level)
+    except Exception as error:
+        if isinstance(error, Warning):  # a filter has made an error of it
+            raise
+        # Python lets pass what a full stream raises, and nothing else, such as a closed one.
+        write("stderr", sys.stderr, f"{category.__name__}: {message}\n")
 
 
 def _module(frame: FrameType) -> str:

@@ -2,12 +2,15 @@
 
 import io
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import lumbre as lb
+from lumbre.errors import ArgumentTypeError
 from runs import Scale, at, fit, numbered
 
 
@@ -177,3 +180,25 @@ def test_an_exception_gives_the_streams_back(monkeypatch: pytest.MonkeyPatch) ->
         fit(Scale, at("on_train_batch_end", boom), verbose=True)
     assert sys.stdout is stdout
     assert sys.stderr is terminal
+
+
+@pytest.mark.parametrize("value", ["no", "", 2, [], torch.ones(2)])
+def test_verbose_is_a_flag_in_every_call(value: Any) -> None:
+    fitted, model = fit(), Scale()
+    net = lb.setup(Scale, optimizer=torch.optim.SGD).set_opt_hparams(lr=0.1)
+    calls: list[Callable[[], Any]] = [
+        lambda: fit(verbose=value),
+        lambda: fitted.predict(numbered(1), verbose=value),
+        lambda: fitted.evaluate(numbered(1), verbose=value),
+        lambda: net.lr_finder(numbered(1), steps=2, verbose=value),
+        lambda: lb.run(model, torch.optim.SGD(model.parameters()), verbose=value).__enter__(),
+    ]
+    for call in calls:
+        with pytest.raises(ArgumentTypeError, match=r"^verbose is True or False; got "):
+            call()
+
+
+def test_a_flag_of_numpy_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for value in (np.True_, np.False_):
+        fit(verbose=value, epochs=1)
+        assert bool(capsys.readouterr().out) == bool(value)

@@ -1,5 +1,6 @@
 """Arguments that other libraries have: what lumbre says to them."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 import lumbre as lb
 from lumbre.errors import ArgumentTypeError
+from lumbre.fit import keywords
 
 X, Y = torch.ones(4, 1), torch.ones(4, 1)
 
@@ -33,6 +35,10 @@ def fitted(trainable: lb.Trainable) -> lb.Fitted:
         ("shuffle", 'has no argument "shuffle". Write dataloader_options={"shuffle": ...}.'),
         ("device", 'has no argument "device". Write accelerator=lb.Accelerator(device=...).'),
         ("lr", 'has no argument "lr". Write lb.setup(...).set_opt_hparams(lr=...).'),
+        (
+            "learning_rate",
+            'has no argument "learning_rate". Write lb.setup(...).set_opt_hparams(lr=',
+        ),
         ("momentum", "Write lb.setup(...).set_opt_hparams(momentum=...)."),
         ("loss", 'has no argument "loss". Write lb.setup(..., loss=...).'),
         ("validation_data", 'Did you mean "valid_data"?'),
@@ -104,6 +110,32 @@ def test_what_python_says_itself_and_what_the_fit_raises_stays(trainable: lb.Tra
     with pytest.raises(TypeError, match=r"fit\(\) got an unexpected") as caught:
         net.fit([X, Y], 1, fail, verbose=False)
     assert type(caught.value) is TypeError
+
+
+def test_nothing_is_built_for_a_call_that_cannot_be_made(trainable: lb.Trainable) -> None:
+    built = []
+    net: Any = lb.setup(lambda: built.append(1) or nn.Linear(1, 1), nn.MSELoss(), torch.optim.SGD)
+    with pytest.raises(ArgumentTypeError, match="batch_size"):
+        net.fit([X, Y], batch_size=2)
+    assert not built
+
+
+@pytest.mark.parametrize(
+    ("place", "kinds"),
+    [
+        ("dataloader_options", [torch.utils.data.DataLoader]),
+        ("accelerator=", [lb.Accelerator]),
+        ("lb.setup(...).set_opt_hparams", [torch.optim.SGD, torch.optim.Adam]),
+        ("lb.setup(..., ", [lb.setup]),
+        ("fit(", [lb.Trainable.fit]),
+    ],
+)
+def test_what_is_said_to_belong_there_is_an_argument_there(place: str, kinds: list[Any]) -> None:
+    (words,) = (set(v.split()) for k, v in keywords._PLACES.items() if k.startswith(place))
+    arguments = {name for kind in kinds for name in inspect.signature(kind).parameters} - {"self"}
+    assert words <= arguments
+    if "torch" not in kinds[0].__module__:
+        assert words == arguments, "lumbre's own are all there"
 
 
 def test_a_number_of_numpy_is_a_number_of_epochs(trainable: lb.Trainable) -> None:

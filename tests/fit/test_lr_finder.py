@@ -613,3 +613,9 @@ def test_what_suggests_nothing_is_plotted_too(losses: list[float], tmp_path: Pat
     figure.savefig(tmp_path / "plot.png")
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["loss", "smoothed"]
+
+
+def test_log_spaced_intervals_is_a_flag() -> None:
+    intervals: Any = "no"
+    with pytest.raises(ArgumentTypeError, match="lr_finder: log_spaced_intervals is True or False"):
+        find(scripted([1.0]), numbered(1), log_spaced_intervals=intervals)

@@ -596,3 +596,8 @@ def test_an_instance_may_serve_several_runs() -> None:
     fitted.evaluate(numbered(1), callbacks=[trace], verbose=False)
     assert trace.events[: 2 * len(once)] == once * 2
     assert trace.events[-1] == "on_valid_end"
+
+
+def test_once_is_a_flag():
+    with pytest.raises(ArgumentTypeError, match=r"lb\.on: once is True or False; got 'no'"):
+        lb.on("on_epoch_end", once="no")

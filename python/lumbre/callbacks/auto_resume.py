@@ -7,11 +7,11 @@ import os
 from typing import TYPE_CHECKING
 
 from lumbre.arguments import whole
+from lumbre.engine.checkpoints import Found, check_savable, go_on
 from lumbre.errors import ArgumentError, FileError
 from lumbre.files import form
 from lumbre.files.atomic import check_writable, remove
 from lumbre.files.path import absolute, file_of, is_there
-from lumbre.fit.checkpoints import Found, go_on
 from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class AutoResume(Callback):
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Go on from the file, if it is there."""
-        form.check(ctx.state_dict())
+        check_savable("AutoResume", ctx)
         self._file = absolute(file_of(self, "path", self.path, "state.safetensors"))
         if ctx.accelerator.is_main:
             check_writable(self._file)

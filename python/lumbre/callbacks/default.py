@@ -9,6 +9,7 @@ from torch import nn
 from lumbre._core import NativeCallback
 from lumbre.callbacks.progress import Progress
 from lumbre.hooks.callback import Callback
+from lumbre.output import say
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context
@@ -117,7 +118,7 @@ class Interrupt(Callback):
     def on_interrupt(self, ctx: Context) -> None:
         """One line."""
         if ctx.verbose:
-            print(f"Interrupted ({ctx.place}).")  # noqa: T201
+            say(f"Interrupted ({ctx.place}).")
 
 
 def default_callbacks(*, progress: bool) -> list[Callback]:

@@ -51,7 +51,7 @@ class GradientAccumulation(Callback):
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Give the optimizers their windows."""
-        for name in optimizers_of(self, ctx):
+        for name in optimizers_of(self, ctx.optimizers):
             step = step_of(ctx)
             if name in step.closures:
                 raise ArgumentError(

@@ -47,7 +47,7 @@ class GradientClip(Callback):
 
     def on_fit_begin(self, ctx: Context) -> None:
         """Look whether there is an optimizer of that name."""
-        optimizers_of(self, ctx)
+        optimizers_of(self, ctx.optimizers)
 
     def on_train_batch_before_step(self, ctx: Context) -> None:
         """Clip."""

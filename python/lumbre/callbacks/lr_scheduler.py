@@ -250,7 +250,7 @@ class LRScheduler(Callback):
                 "module define set_optimizers(self, **opt_hparams), which gives one or a dict of "
                 "them, also where it defines its own step."
             )
-        return optimizers_of(self, ctx)
+        return optimizers_of(self, ctx.optimizers)
 
     def _watched(self) -> Monitor:
         # Made anew each time: it is of Rust, and would keep the callback from being copied.

@@ -10,11 +10,11 @@ from lumbre._core import Monitor
 from lumbre.arguments import flag, monitor_of, number, whole
 from lumbre.callbacks.file_name import FileName
 from lumbre.callbacks.watched import check_watched, watched
+from lumbre.engine.checkpoints import SUFFIX, check_savable
 from lumbre.errors import ArgumentError
 from lumbre.files import form
 from lumbre.files.atomic import check_folder, check_writable, remove
 from lumbre.files.path import absolute, is_folder_name, path_of, safe_name
-from lumbre.fit.checkpoints import SUFFIX
 from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class ModelCheckpoint(Callback):
             self._watched(field).check(ctx)
         if self._compares:
             self._watched("monitor").check_mode(ctx)
-        form.check(ctx.state_dict())
+        check_savable("ModelCheckpoint", ctx)
         if os.path.isdir(absolute(self.path)) and not is_folder_name(self.path):
             raise ArgumentError(
                 f"ModelCheckpoint: path {self.path!r} is a folder. End it with a slash to get a "

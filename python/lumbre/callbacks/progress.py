@@ -1,14 +1,17 @@
-"""What a terminal or a notebook shows of a run."""
+"""The progress of a run, in a terminal or a notebook."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lumbre._core import NativeCallback
+from lumbre.arguments import flag
 from lumbre.data.loaders import length_of
 from lumbre.hooks.callback import Callback
+from lumbre.output import is_terminal, say, write
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context
@@ -68,7 +71,7 @@ class Progress(Callback):
         shown = [
             f"{set_} {_values(ctx, set_)}" for set_ in ("train", "valid") if ctx.get_metrics(set_)
         ]
-        print(" · ".join([_epoch(ctx), *shown]), flush=True)  # noqa: T201
+        say(" · ".join([_epoch(ctx), *shown]))
 
     def draw(self, ctx: Context) -> None:
         """Bring the bar up to date; called when Rust says that it is time."""
@@ -77,7 +80,9 @@ class Progress(Callback):
         self._bar.n = ctx.iter
         # On a device a value would have to be waited for: there the bar shows the batches alone.
         if ctx.device.type == "cpu" and self._set is not None:
-            self._bar.set_postfix_str(_values(ctx, self._set), refresh=False)
+            # In the middle of a pass a metric may not be able to give a value yet.
+            with contextlib.suppress(Exception):
+                self._bar.set_postfix_str(_values(ctx, self._set), refresh=False)
         self._bar.refresh()
         self._is_drawn = True
 
@@ -94,14 +99,16 @@ class Progress(Callback):
             disable=None,
             dynamic_ncols=True,
             mininterval=0,
-            file=sys.stderr,
+            file=_Lenient(sys.stderr),
         )
         if bar.disable:
             return
         self._bar, self._is_drawn = bar, True
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             for name in ("stdout", "stderr"):
                 stream = getattr(sys, name)
+                if stream is None:
+                    continue
                 clearing = _Clearing(stream, self._clear)
                 self._streams.append((name, stream, clearing))
                 setattr(sys, name, clearing)
@@ -122,6 +129,25 @@ class Progress(Callback):
             self._bar = None
 
 
+class _Lenient:
+    """The stream of a bar: what it cannot take is left out, and what cannot say so no terminal."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        write("stderr", self._stream, text)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def isatty(self) -> bool:
+        return is_terminal(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class _Clearing:
     """A stream of the terminal while a bar is open: the bar goes before anything is written."""
 
@@ -137,9 +163,18 @@ class _Clearing:
         return getattr(self._stream, name)
 
 
+def shown(verbose: bool | None) -> bool:
+    """True if a run is to show its progress; unless told, if somebody looks.
+
+    Raises:
+        ArgumentTypeError: when `verbose` is neither True, False nor None.
+    """
+    return is_shown() if verbose is None else flag(None, "verbose", verbose)
+
+
 def is_shown() -> bool:
-    """Whether somebody looks: in a terminal or a notebook."""
-    return sys.stdout.isatty() or "ipykernel" in sys.modules
+    """True if somebody looks: in a terminal or a notebook."""
+    return is_terminal(sys.stdout) or "ipykernel" in sys.modules
 
 
 def _epoch(ctx: Context) -> str:

@@ -7,9 +7,9 @@ import os
 from typing import TYPE_CHECKING
 
 from lumbre.arguments import flag
+from lumbre.engine.checkpoints import find, go_on
 from lumbre.errors import LumbreWarning
 from lumbre.files.path import absolute, is_there, path_of
-from lumbre.fit.checkpoints import find, go_on
 from lumbre.hooks.callback import Callback
 from lumbre.warn import warn
 

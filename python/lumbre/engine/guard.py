@@ -16,6 +16,7 @@ from lumbre.engine import at_exit, ends
 from lumbre.engine.blame import part_of
 from lumbre.engine.parts import step_of
 from lumbre.errors import ArgumentError
+from lumbre.output import say_at_once
 from lumbre.state.run_state import Handlers, RunState
 from lumbre.step.step import set_grad
 
@@ -170,8 +171,7 @@ class RunGuard:
                 raise KeyboardInterrupt
             ctx.interrupt()
             if ctx.verbose:
-                # Not by print: its buffer may be in use where the signal came.
-                os.write(2, b"\nFinishing the batch; Ctrl-C again stops at once.\n")
+                say_at_once("Finishing the batch; Ctrl-C again stops at once.")
 
         signal.signal(signal.SIGINT, on_sigint)
         return before

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.accelerator import Accelerator, as_accelerator, unwrapped
 from lumbre.arguments import flag
 from lumbre.data.loaders import eval_loader
 from lumbre.engine import loop
 from lumbre.engine.context import Context
 from lumbre.engine.guard import RunGuard
+from lumbre.files import form
+from lumbre.files.expanded import refuse_expanded
+from lumbre.files.tree import qualified_name
 from lumbre.fit.evaluation import Evaluation, cell
 from lumbre.fit.joined import Joined
 from lumbre.fit.keywords import explained
@@ -148,9 +151,18 @@ class Fitted:
             SaveError: when a value is neither a tensor nor plain data; the message has its place.
             OSError: when the system refuses; the path holds what it held before.
         """
-        from lumbre.fit.saving import save
-
-        save(self, path)
+        model = unwrapped(self.model)
+        refuse_expanded("save", model)
+        tree = {
+            "model": model.state_dict(),
+            "module": qualified_name(type(model)),
+            "hparams": self.hparams,
+            "opt_hparams": self.opt_hparams,
+            "records": self.records,
+            "stop_reason": self.stop_reason,
+            "optimizers": self._optimizers,
+        }
+        form.write(path, tree, "fitted")
 
     def _context(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lumbre._core import nearest
 from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.arguments import flag
 from lumbre.data.draws import (
     generator_states,
     rng_state,
@@ -48,7 +49,8 @@ def find_lr(
     dataloader_options: Mapping[str, Any] | None,
 ) -> LRRecords:
     """Do what `Trainable.lr_finder` says."""
-    rates = _rates(steps, start_lr, end_lr, bool(log_spaced_intervals))
+    is_log = flag("lr_finder", "log_spaced_intervals", log_spaced_intervals)
+    rates = _rates(steps, start_lr, end_lr, is_log)
     accelerator = as_accelerator(accelerator)
     loader = train_loader(data, dataloader_options)
     with _untouched(loader, accelerator.device):

@@ -1,4 +1,4 @@
-"""What `lr_finder` gives: rates, losses, and a rate that they suggest."""
+"""The result of `lr_finder`: rates, losses, and a rate that they suggest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fitted models and weights in files: what `Fitted.save` and `lb.load` do, and their like."""
+"""Fitted models and weights in files, and models that go back to a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lumbre.accelerator import Accelerator
+from lumbre.accelerator import unwrapped
+from lumbre.engine.checkpoints import find, go_on
+from lumbre.engine.context import Context
 from lumbre.errors import ArgumentError, ArgumentTypeError, FileError, LumbreWarning
 from lumbre.files import form
 from lumbre.files.fits import misfits
@@ -19,21 +21,6 @@ from lumbre.fit.fitted import Fitted
 from lumbre.fit.recipe import Recipe, check_parts
 from lumbre.metrics.base import as_metric_set
 from lumbre.warn import warn
-
-
-def save(fitted: Fitted, path: Pathlike) -> None:
-    """Write a fitted model to a file; the function behind `Fitted.save`."""
-    model = _own(fitted.model)
-    tree = {
-        "model": model.state_dict(),
-        "module": qualified_name(type(model)),
-        "hparams": fitted.hparams,
-        "opt_hparams": fitted.opt_hparams,
-        "records": fitted.records,
-        "stop_reason": fitted.stop_reason,
-        "optimizers": fitted._optimizers,
-    }
-    form.write(path, tree, "fitted")
 
 
 def load(
@@ -140,13 +127,50 @@ def load_model_weights(fitted: Fitted, path: Pathlike) -> None:
     _fill(path, model, tree["model"])
 
 
-def _own(model: nn.Module) -> nn.Module:
-    return Accelerator(cpu=True).unwrap(model)
+def load_checkpoint(fitted_or_ctx: Fitted | Context, path: Pathlike) -> None:
+    """Go back to a checkpoint: with a fitted model, or with a run that is about to begin.
+
+    A fitted model gets the weights, in place, all of them or, on an error, none; its records stay
+    those of the whole fit. A run gets everything: weights, optimizers, callbacks' states, records,
+    the place and the random numbers; call it at `on_fit_begin`, from a callback that comes last.
+
+    Args:
+        fitted_or_ctx: What `fit` or `load` gave, or the `ctx` of a run.
+        path: A file that `ModelCheckpoint` or `AutoResume` wrote, or a folder of them: of these
+            the newest one that can be read, by its epoch, then by the time it was written.
+
+    Raises:
+        FileNotFoundError: when there is no such file or folder.
+        FileError: when it cannot be read, or does not fit; when a folder holds no checkpoint.
+        ArgumentTypeError: when it is neither a `Fitted` nor a `ctx`.
+
+    Example:
+        >>> import lumbre as lb, torch, tempfile
+        >>> setup = lb.setup(torch.nn.Linear(2, 1), torch.nn.MSELoss(), torch.optim.Adam)
+        >>> data = [torch.ones(4, 2), torch.ones(4, 1)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     every = lb.callbacks.ModelCheckpoint(f"{folder}/{{epoch:02d}}.safetensors")
+        ...     fitted = setup.fit(data, epochs=3, callbacks=every)
+        ...     load_checkpoint(fitted, f"{folder}/01.safetensors")
+    """
+    path = as_path(path)
+    if not isinstance(fitted_or_ctx, Fitted | Context):
+        raise ArgumentTypeError(
+            f"fitted_or_ctx is of type {type(fitted_or_ctx).__qualname__}; expected what fit(...) "
+            "or lb.load(...) gives, or the ctx of a run."
+        )
+    found = find(path)
+    if found is None:
+        raise FileError(f"{path} is a folder without a checkpoint that could be read.")
+    if isinstance(fitted_or_ctx, Fitted):
+        load_model_weights(fitted_or_ctx, found.path)
+    else:
+        go_on(fitted_or_ctx, found, "Pass the file of this model's own fit.")
 
 
 def _model_of(fitted: Any) -> nn.Module:
     if isinstance(fitted, Fitted):
-        return _own(fitted.model)
+        return unwrapped(fitted.model)
     raise ArgumentTypeError(
         f"fitted is of type {type(fitted).__qualname__}; expected what fit(...) or lb.load(...) "
         "gives."
@@ -223,9 +247,9 @@ def _names(value: Any) -> Iterable[str]:
 
 def _built(path: str, name: str, trainable: Recipe) -> nn.Module:
     if isinstance(trainable.module, nn.Module):
-        return _own(trainable.module)
+        return unwrapped(trainable.module)
     try:
-        return _own(trainable.build()).cpu()
+        return unwrapped(trainable.build()).cpu()
     except Exception as error:
         error.add_note(f"making the module of {path}, a {name}, with its hparams")
         raise

@@ -11,9 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lumbre.accelerator import Accelerator, as_accelerator
-from lumbre.arguments import flag
 from lumbre.callbacks.default import default_callbacks
-from lumbre.callbacks.progress import Progress, is_shown
+from lumbre.callbacks.progress import Progress, shown
 from lumbre.engine.context import Context
 from lumbre.errors import ArgumentError, LumbreWarning
 from lumbre.fit.recipe import Recipe, no_loss
@@ -65,7 +64,7 @@ def start(
     model = accelerator.prepare_model(model)
     if optimizers is None:
         optimizers = recipe.optimizers(accelerator.unwrap(model))
-    verbose = is_shown() if verbose is None else flag(kind, "verbose", verbose)
+    verbose = shown(verbose)
     own_loop = kind == "run"
     all_ = [*default_callbacks(progress=verbose), *own]
     inner = accelerator.unwrap(model)

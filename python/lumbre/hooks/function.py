@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lumbre._core import Filter
+from lumbre.arguments import flag
 from lumbre.errors import ArgumentTypeError
 from lumbre.hooks.callback import Callback, Hook
 from lumbre.hooks.filters import with_filter
@@ -59,7 +60,7 @@ def on(
     filters = [
         *([Filter.every(every)] if every is not None else []),
         *([Filter.epochs(*epochs)] if epochs is not None else []),
-        *([Filter.once()] if once else []),
+        *([Filter.once()] if flag("lb.on", "once", once) else []),
     ]
 
     def decorate(function: Hook) -> FunctionCallback:

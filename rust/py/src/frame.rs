@@ -223,8 +223,8 @@ fn better(ctx: &Bound<'_, Run>) -> PyResult<Vec<(String, Mode)>> {
 fn say(ctx: &Bound<'_, Run>, line: &str) -> PyResult<()> {
     if ctx.getattr("verbose")?.is_truthy()? {
         ctx.py()
-            .import("builtins")?
-            .call_method1("print", (line,))?;
+            .import("lumbre.output")?
+            .call_method1("say", (line,))?;
     }
     Ok(())
 }

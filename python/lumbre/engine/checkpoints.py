@@ -1,4 +1,4 @@
-"""Checkpoints: the newest one of a folder, and a run or a model that goes on from one."""
+"""Checkpoints: the newest one of a folder, and a run that goes on from one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lumbre.engine.context import Context
-from lumbre.errors import ArgumentError, ArgumentTypeError, FileError, LumbreWarning
+from lumbre.errors import ArgumentError, FileError, LumbreWarning
 from lumbre.files import form
-from lumbre.files.form import Pathlike
-from lumbre.files.path import as_path
-from lumbre.fit.fitted import Fitted
-from lumbre.fit.saving import load_model_weights
+from lumbre.files.expanded import refuse_expanded
+from lumbre.output import say
 from lumbre.warn import warn
 
 SUFFIX = ".safetensors"
@@ -24,56 +22,26 @@ class Found(NamedTuple):
 
     Attributes:
         path: Its file.
-        state: What `ctx.state_dict()` gave when it was saved.
+        state: The run as `ctx.state_dict()` gave it when it was saved.
     """
 
     path: str
     state: dict[str, Any]
 
 
-def load_checkpoint(fitted_or_ctx: Fitted | Context, path: Pathlike) -> None:
-    """Go back to a checkpoint: with a fitted model, or with a run that is about to begin.
-
-    A fitted model gets the weights, in place, all of them or, on an error, none; its records stay
-    those of the whole fit. A run gets everything: weights, optimizers, callbacks' states, records,
-    the place and the random numbers; call it at `on_fit_begin`, from a callback that comes last.
-
-    Args:
-        fitted_or_ctx: What `fit` or `load` gave, or the `ctx` of a run.
-        path: A file that `ModelCheckpoint` or `AutoResume` wrote, or a folder of them: of these
-            the newest one that can be read, by its epoch, then by the time it was written.
+def check_savable(owner: str, ctx: Context) -> None:
+    """Refuse a run whose state no file can hold, or of which none could go on.
 
     Raises:
-        FileNotFoundError: when there is no such file or folder.
-        FileError: when it cannot be read, or does not fit; when a folder holds no checkpoint.
-        ArgumentTypeError: when it is neither a `Fitted` nor a `ctx`.
-
-    Example:
-        >>> import lumbre as lb, torch, tempfile
-        >>> setup = lb.setup(torch.nn.Linear(2, 1), torch.nn.MSELoss(), torch.optim.Adam)
-        >>> data = [torch.ones(4, 2), torch.ones(4, 1)]
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     every = lb.callbacks.ModelCheckpoint(f"{folder}/{{epoch:02d}}.safetensors")
-        ...     fitted = setup.fit(data, epochs=3, callbacks=every)
-        ...     load_checkpoint(fitted, f"{folder}/01.safetensors")
+        SaveError: when something in it is neither a tensor nor plain data.
+        ArgumentError: when torch could not load the model's own state.
     """
-    path = as_path(path)
-    if not isinstance(fitted_or_ctx, Fitted | Context):
-        raise ArgumentTypeError(
-            f"fitted_or_ctx is of type {type(fitted_or_ctx).__qualname__}; expected what fit(...) "
-            "or lb.load(...) gives, or the ctx of a run."
-        )
-    found = find(path)
-    if found is None:
-        raise FileError(f"{path} is a folder without a checkpoint that could be read.")
-    if isinstance(fitted_or_ctx, Fitted):
-        load_model_weights(fitted_or_ctx, found.path)
-    else:
-        go_on(fitted_or_ctx, found, "Pass the file of this model's own fit.")
+    refuse_expanded(owner, ctx.accelerator.unwrap(ctx.model))
+    form.check(ctx.state_dict())
 
 
 def find(path: str) -> Found | None:
-    """The checkpoint at a path; of a folder the newest one, or None when it holds none.
+    """Return the checkpoint at a path; of a folder the newest one, or None when it holds none.
 
     What looks like a checkpoint in a folder and cannot be read is warned about and left out.
 
@@ -112,11 +80,11 @@ def go_on(ctx: Context, found: Found, mend: str, **parts: bool) -> None:
             LumbreWarning,
         )
     if ctx.verbose:
-        print(f"Resuming from {found.path}, after epoch {ctx.epoch}.", flush=True)  # noqa: T201
+        say(f"Resuming from {found.path}, after epoch {ctx.epoch}.")
 
 
 def _newest_first(folder: str) -> Iterator[str]:
-    """The checkpoints of a folder, by their epoch and then by when they were written."""
+    """Return the checkpoints of a folder, by their epoch and then by when they were written."""
     dated: list[tuple[int, int, str]] = []
     failed: list[tuple[str, Exception]] = []
     for each in sorted(Path(folder).iterdir()):
