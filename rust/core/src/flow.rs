@@ -4,9 +4,10 @@
 //! One thread writes; the fields are atomics so that a signal handler and other threads may look.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::hook::{Edge, Hook, HookId, Scope};
+use crate::lock::lock;
 
 /// What a callback asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -439,7 +440,7 @@ impl State {
     }
 
     fn reason(&self) -> MutexGuard<'_, Option<String>> {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.reason)
     }
 }
 

@@ -1,7 +1,8 @@
 //! `_core.Batches`.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use lumbre_core::lock::lock;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -101,11 +102,7 @@ impl Batches {
     }
 
     fn __clear__(&self) {
-        let iterator = self
-            .iterator
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let iterator = lock(&self.iterator).take();
         // Dropped when the lock is not held: dropping may run Python.
         drop(iterator);
     }
@@ -123,13 +120,14 @@ fn kept(py: Python<'_>, place: &str) -> PyErr {
 impl Batches {
     /// The loader's iterator, begun when the first batch is asked for.
     fn iterator<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
-        let lock = || self.iterator.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = lock().as_ref().map(|iterator| iterator.clone_ref(py));
+        let begun = lock(&self.iterator)
+            .as_ref()
+            .map(|iterator| iterator.clone_ref(py));
         if let Some(iterator) = begun {
             return Ok(iterator.into_bound(py));
         }
         let begun = self.loader.bind(py).try_iter()?;
-        let before = lock().replace(begun.clone().unbind());
+        let before = lock(&self.iterator).replace(begun.clone().unbind());
         // Dropped when the lock is not held: dropping may run Python.
         drop(before);
         Ok(begun)

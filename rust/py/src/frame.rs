@@ -1,10 +1,9 @@
 //! The run as the core sees it: what a callback in Rust can reach.
 
-use std::sync::PoisonError;
-
 use lumbre_core::Result;
 use lumbre_core::callback::{Announced, Context, Host, Warning};
 use lumbre_core::flow::{Set, State};
+use lumbre_core::lock::lock;
 use lumbre_core::monitor::Mode;
 use lumbre_core::records::{Entry, Records, Value};
 use pyo3::intern;
@@ -39,14 +38,7 @@ impl Context for Frame<'_> {
     }
 
     fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T {
-        with(
-            &mut self
-                .run
-                .get()
-                .records
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        with(&mut lock(&self.run.get().records))
     }
 
     fn reset_metrics(&self, set: Set) -> Result<()> {

@@ -1,9 +1,10 @@
 //! `_core.Meter`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use lumbre_core::callback::Warning;
+use lumbre_core::lock::lock;
 use lumbre_core::loss::non_finite;
 use lumbre_core::metrics::{Fit, Mean, View};
 use lumbre_core::records::Value;
@@ -50,10 +51,6 @@ pub struct Meter {
     on_device: Mutex<Option<Py<PyAny>>>,
     batches: AtomicU64,
     first: AtomicBool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[pymethods]

@@ -1,9 +1,10 @@
 //! `_core.NativeMetric`.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use lumbre_core::error::{Error, Result};
+use lumbre_core::lock::lock;
 use lumbre_core::metrics::{Fit, MOST_THRESHOLDS, Metric, Native, Options, Setting, View};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict};
@@ -28,7 +29,7 @@ pub struct NativeMetric {
 impl NativeMetric {
     /// The numbers behind the metric. Never held while Python runs.
     fn lock(&self) -> MutexGuard<'_, Native> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Count a batch that is plain CPU memory.

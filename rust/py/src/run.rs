@@ -5,10 +5,11 @@ mod records;
 mod resume;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use lumbre_core::flow::{Set, State};
 use lumbre_core::hook::{Edge, Hook, HookId, HookSet, Scope};
+use lumbre_core::lock::lock;
 use lumbre_core::records::Records;
 use lumbre_core::schedule;
 use pyo3::PyTraverseError;
@@ -365,10 +366,6 @@ impl Run {
 fn is_bare(py: Python<'_>, now: &Now) -> bool {
     let said = [Field::Pred, Field::LossGrad, Field::Losses];
     said.iter().all(|&slot| now.get(py, slot).is_none())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a flag was set; it is not any more. One thread writes: no exchange is needed.

@@ -1,9 +1,10 @@
 //! `_core.Schedule`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use lumbre_core::callback::Callback;
 use lumbre_core::hook::HookSet;
+use lumbre_core::lock::lock;
 use lumbre_core::order::Item;
 use lumbre_core::schedule::{self, Entry, Part};
 use pyo3::PyTraverseError;
@@ -52,7 +53,7 @@ pub struct Schedule {
 impl Schedule {
     /// The breakpoints at which Python is called.
     pub fn python_hooks(&self) -> HookSet {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let targets = lock(&self.targets);
         HookSet(
             targets
                 .iter()
@@ -62,10 +63,7 @@ impl Schedule {
 
     /// The compiled plan; `None` only after the garbage collector has cut a cycle here.
     pub fn core(&self) -> Option<Arc<schedule::Schedule<PyHost>>> {
-        self.core
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.core).clone()
     }
 }
 
@@ -136,13 +134,8 @@ impl Schedule {
     }
 
     fn __clear__(&self) {
-        let core = self
-            .core
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let targets =
-            std::mem::take(&mut *self.targets.lock().unwrap_or_else(PoisonError::into_inner));
+        let core = lock(&self.core).take();
+        let targets = std::mem::take(&mut *lock(&self.targets));
         // Dropped when no lock is held: dropping may run Python.
         drop((core, targets));
     }

@@ -1,6 +1,6 @@
 //! Stop when nothing gets better any more.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 
@@ -8,6 +8,7 @@ use crate::callback::{Callback, Context, Host};
 use crate::error::{Error, Result};
 use crate::flow::Flow;
 use crate::hook::{Hook, HookId, HookSet};
+use crate::lock::lock;
 use crate::monitor::Monitor;
 use crate::number::format_value;
 use crate::saved::{Saved, number_from_json, number_to_json};
@@ -89,7 +90,7 @@ impl EarlyStopping {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
 }
 

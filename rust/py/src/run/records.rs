@@ -3,11 +3,12 @@
 use std::sync::{Arc, MutexGuard};
 
 use lumbre_core::flow::Set;
+use lumbre_core::lock::lock;
 use lumbre_core::records::{Entry, Records, Span, Value, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::{Binding, Run, lock};
+use super::{Binding, Run};
 use crate::error::{exception, raise};
 use crate::value;
 

@@ -1,12 +1,13 @@
 //! The part of `_core.Run` that goes on where another run has stopped.
 
 use lumbre_core::flow::{Flow, Set};
+use lumbre_core::lock::lock;
 use lumbre_core::records::{Span, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::Run;
 use super::records::entry_from_python;
-use super::{Run, lock};
 use crate::error::raise;
 
 #[pymethods]
