@@ -35,7 +35,6 @@ _THE_LOOPS = {
     "is_cut",
     "is_used",
     "log_metrics",
-    "meter_names",
     "next_end",
     "next_epoch",
     "next_pass",

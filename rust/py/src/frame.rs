@@ -2,10 +2,9 @@
 
 use lumbre_core::Result;
 use lumbre_core::callback::{Announced, Context, Host, Warning};
-use lumbre_core::flow::{Set, State};
+use lumbre_core::flow::State;
 use lumbre_core::lock::lock;
-use lumbre_core::monitor::Mode;
-use lumbre_core::records::{Entry, Records, Value};
+use lumbre_core::records::{Entry, Mode, Records, Set, Value};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};

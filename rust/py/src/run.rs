@@ -7,10 +7,10 @@ mod resume;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use lumbre_core::flow::{Set, State};
+use lumbre_core::flow::State;
 use lumbre_core::hook::{Edge, Hook, HookId, HookSet, Scope};
 use lumbre_core::lock::lock;
-use lumbre_core::records::Records;
+use lumbre_core::records::{Records, Set};
 use lumbre_core::schedule;
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyAttributeError, PyValueError};

@@ -170,7 +170,7 @@ fn read(state: &Value) -> Option<Seen> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::Set;
+    use crate::records::Set;
     use crate::testing::{Bare, Run};
     use proptest::prelude::*;
 

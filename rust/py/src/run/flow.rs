@@ -2,8 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use lumbre_core::flow::{Flow, Set};
+use lumbre_core::flow::Flow;
 use lumbre_core::hook::{Hook, Scope};
+use lumbre_core::records::Set;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -122,12 +123,6 @@ impl Run {
     #[getter]
     fn epoch(&self) -> u64 {
         self.state.epoch()
-    }
-
-    /// How many epochs have come to their end.
-    #[getter]
-    fn completed_epochs(&self) -> u64 {
-        self.state.completed()
     }
 
     /// Whether a stop or Ctrl-C has left out a part of the epoch.

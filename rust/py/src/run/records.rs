@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use lumbre_core::flow::Set;
 use lumbre_core::lock::lock;
-use lumbre_core::records::{Entry, Records, Span, Value, check_epoch};
+use lumbre_core::records::{Entry, Records, Set, Span, Value, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -104,15 +103,6 @@ impl Run {
         self.lock_records()
             .log(set, self.state.epoch(), &Arc::from(name), value);
         Ok(())
-    }
-
-    /// The names under which a set's loss and metrics are recorded.
-    fn meter_names(&self, py: Python<'_>, set: &str) -> PyResult<Vec<String>> {
-        let set = self.set_named(Some(set))?;
-        Ok(self
-            .bound()
-            .map(|bound| bound.meter(set).bind(py).get().names())
-            .unwrap_or_default())
     }
 
     /// Log values of an epoch, in addition to those it has or in their place.

@@ -1,8 +1,8 @@
 //! The part of `_core.Run` that goes on where another run has stopped.
 
-use lumbre_core::flow::{Flow, Set};
+use lumbre_core::flow::Flow;
 use lumbre_core::lock::lock;
-use lumbre_core::records::{Span, check_epoch};
+use lumbre_core::records::{Set, Span, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
