@@ -15,6 +15,7 @@ __all__ = [
     "Schedule",
     "crc32",
     "nearest",
+    "python_names",
     "unique_names",
 ]
 
@@ -22,6 +23,7 @@ HOOKS: dict[str, str]
 
 def crc32(data: bytes, value: int = 0, /) -> int: ...
 def nearest(name: str, candidates: Sequence[str]) -> str | None: ...
+def python_names() -> list[tuple[str, str]]: ...
 def unique_names(names: Sequence[str]) -> list[str]: ...
 
 class _Spec(Protocol):

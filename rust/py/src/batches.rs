@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
 use crate::error::exception;
+use crate::lumbre::Class;
 use crate::now::{Field, Now};
 use crate::run::Run;
 
@@ -114,7 +115,7 @@ fn kept(py: Python<'_>, place: &str) -> PyErr {
         "The pass that these batches are of has ended ({place}): the loop around it has gone on. Begin \
          a new one in each epoch: `for batch in ctx.train(loader): ...`."
     );
-    exception(py, "ContextError", message)
+    exception(py, Class::ContextError, message)
 }
 
 impl Batches {

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict};
 
 use crate::error::{exception, raise, warn};
+use crate::lumbre::Class;
 use crate::tensor;
 use crate::value;
 
@@ -68,7 +69,7 @@ impl NativeMetric {
         }
         warn(
             py,
-            "ShapeWarning",
+            Class::ShapeWarning,
             &format!(
                 "{}: predictions and targets have different shapes, such as (n, 1) and (n,), and are \
                  compared element by element. Torch would broadcast them to (n, n), in the loss too. \
@@ -148,7 +149,7 @@ impl NativeMetric {
             (state.compute(), state.caveat())
         };
         if let Some(caveat) = caveat.filter(|_| !self.running.load(Relaxed)) {
-            warn(py, "MetricWarning", &caveat)?;
+            warn(py, Class::MetricWarning, &caveat)?;
         }
         value::to_python(py, &value)
     }
@@ -237,7 +238,7 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
             // Room is made for all of them before the first one is asked for.
             let message =
                 format!("{name} holds at most {MOST_THRESHOLDS} numbers, got {many} of them");
-            return Err(exception(given.py(), "MetricError", message));
+            return Err(exception(given.py(), Class::MetricError, message));
         } else if let Ok(numbers) = value.extract::<Vec<f64>>() {
             Setting::Numbers(numbers)
         } else {
@@ -245,7 +246,7 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
                 "an option of a metric is a number, a list of numbers, a word, True or False; got {name}={}",
                 value.repr()?
             );
-            return Err(exception(given.py(), "ArgumentTypeError", message));
+            return Err(exception(given.py(), Class::ArgumentTypeError, message));
         };
         options = options.with(&name.extract::<String>()?, setting);
     }

@@ -16,6 +16,7 @@ use pyo3::types::{PyBytes, PyString};
 use crate::error::{exception, raise};
 use crate::foreign::Extension;
 use crate::frame::PyHost;
+use crate::lumbre::Class;
 
 /// The part of a callback that is written in Rust; its class in Python says what it does.
 #[pyclass(module = "lumbre._core", frozen)]
@@ -104,7 +105,7 @@ impl NativeCallback {
                 let name = &extension.about().name;
                 exception(
                     object.py(),
-                    "ABIError",
+                    Class::ABIError,
                     format!("{name} cannot be called: {error}"),
                 )
             })?,

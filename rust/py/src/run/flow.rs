@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use lumbre_core::flow::Flow;
 use lumbre_core::hook::{Hook, Scope};
 use lumbre_core::records::Set;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::Run;
+use crate::lumbre::{self, Context};
 
 /// Whether there is validation data, or may be.
 pub fn validates(ctx: &Bound<'_, Run>) -> PyResult<bool> {
-    Ok(ctx.get().own_loop() || !ctx.getattr(intern!(ctx.py(), "valid_data"))?.is_none())
+    Ok(ctx.get().own_loop() || !ctx.getattr(Context::valid_data(ctx.py()))?.is_none())
 }
 
 #[pymethods]
@@ -51,7 +51,7 @@ impl Run {
     #[pyo3(signature = (reason=""))]
     pub fn stop(&self, reason: &str) {
         let bound = self.bound();
-        let who = bound.as_ref().and_then(|bound| bound.core.current());
+        let who = bound.as_ref().and_then(|bound| bound.plan.current());
         self.state.wish(Flow::Stop(reason.to_owned()), who);
     }
 
@@ -180,12 +180,11 @@ impl Run {
     #[getter]
     fn batch_size<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        match slf.get().state.batch_size() {
-            Some(size) => Ok(size.into_pyobject(py)?.into_any()),
-            None => py
-                .import("lumbre.data")?
-                .call_method1("batch_size_of", (slf.getattr("batch")?,)),
+        if let Some(size) = slf.get().state.batch_size() {
+            return Ok(size.into_pyobject(py)?.into_any());
         }
+        let batch = slf.getattr(Context::batch(py))?;
+        lumbre::batch_size_of(py)?.call1((batch,))
     }
 
     #[setter]

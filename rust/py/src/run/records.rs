@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::{Binding, Run};
 use crate::error::{exception, raise};
+use crate::lumbre::Class;
 use crate::value;
 
 impl Run {
@@ -29,7 +30,7 @@ impl Run {
                         "valid"
                     }
                 );
-                Python::attach(|py| exception(py, "ArgumentError", message))
+                Python::attach(|py| exception(py, Class::ArgumentError, message))
             }),
         }
     }
@@ -68,7 +69,8 @@ impl Run {
         epoch: Option<u64>,
     ) -> PyResult<Option<Value>> {
         if let Some(bound) = self.running(ctx, set, epoch)? {
-            let value = bound.meter(set).bind(ctx.py()).get().value(ctx, name)?;
+            let meter = bound.meter(set).bind(ctx.py()).get();
+            let value = self.noted(ctx.py(), meter.value(ctx.py(), &self.state, name))?;
             if value.is_some() {
                 return Ok(value);
             }
@@ -137,7 +139,10 @@ impl Run {
         let this = slf.get();
         let set = this.set_named(Some(set))?;
         let mut entry = match this.running(slf, set, epoch)? {
-            Some(bound) => bound.meter(set).bind(slf.py()).get().values(slf, false)?,
+            Some(bound) => {
+                let meter = bound.meter(set).bind(slf.py()).get();
+                this.noted(slf.py(), meter.values(slf.py(), &this.state, false))?
+            }
             None => Entry::new(),
         };
         let at = epoch.unwrap_or(this.this_epoch());

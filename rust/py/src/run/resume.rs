@@ -29,9 +29,7 @@ impl Run {
         let Some(bound) = self.bound() else {
             return lock(&self.used_once).clone();
         };
-        let used = bound.core.used_once().into_iter();
-        used.map(|(name, hook)| (name.to_owned(), hook.to_owned()))
-            .collect()
+        bound.plan.used_once()
     }
 
     /// Use up what `used_once` gave.
@@ -39,7 +37,7 @@ impl Run {
     fn use_once(&self, used: Vec<(String, String)>) {
         if let Some(bound) = self.bound() {
             for (name, hook) in &used {
-                bound.core.use_once(name, hook);
+                bound.plan.use_once(name, hook);
             }
         }
     }
