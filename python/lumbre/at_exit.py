@@ -47,7 +47,7 @@ def watch(ctx: Context) -> None:
         atexit.register(_end)
     _runs[id(ctx)] = (ctx, thread)
     if _is_ending:
-        ctx.interrupt()
+        ctx._interrupt()
 
 
 def forget(ctx: Context) -> None:
@@ -66,7 +66,7 @@ def _end() -> None:
         if time.monotonic() > until:
             return
         for ctx, thread in _runs.copy().values():
-            ctx.interrupt()
+            ctx._interrupt()
             threads.add(thread)
         time.sleep(0.005)
     until = min(until, time.monotonic() + _GRACE)

@@ -25,27 +25,6 @@ if TYPE_CHECKING:
     from lumbre.fast_step import Road
     from lumbre.update import Updates
 
-# Methods of the base class that the loop calls.
-_THE_LOOPS = {
-    "bind",
-    "drop_open_epoch",
-    "end_batch",
-    "history",
-    "interrupt",
-    "is_cut",
-    "is_used",
-    "log_metrics",
-    "next_end",
-    "next_epoch",
-    "next_pass",
-    "note_exception",
-    "restore_history",
-    "resume",
-    "take_early_stop",
-    "unbind",
-    "use_once",
-    "used_once",
-}
 _UNSET = ("optimizers", "handlers", "epoch_handlers", "buffers", "hparams", "opt_hparams")
 
 
@@ -388,10 +367,6 @@ class Context(Logbook):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_no_context, ())
-
-    def __dir__(self) -> list[str]:
-        """What is meant for users; what the loop calls is left out."""
-        return [name for name in super().__dir__() if name not in _THE_LOOPS]
 
     def __repr__(self) -> str:
         return f"<ctx: {self.place}>"

@@ -89,10 +89,10 @@ class RunGuard:
         ctx = self._ctx
         set_grad(False)
         if isinstance(error, KeyboardInterrupt):
-            ctx.interrupt()
+            ctx._interrupt()
             loop.interrupt(ctx)
             if self._is_fit:
-                ctx.drop_open_epoch()
+                ctx._drop_open_epoch()
                 loop.end_fit(ctx)
             return self._is_fit
         if not _handled(ctx, error, ctx.handlers if self._is_fit else {}):
@@ -120,7 +120,7 @@ class RunGuard:
             ctx._updates.close()
         # Nor may ctx hold the callbacks in Rust: what these hold they show to the garbage collector
         # only when no run can call them any more.
-        ctx.unbind()
+        ctx._unbind()
         at_exit.forget(ctx)
         self._bound, self._before, self._modes = [], [], []
 
@@ -134,7 +134,7 @@ class RunGuard:
         def on_sigint(number: int, frame: FrameType | None) -> None:
             if ctx.interrupted:
                 raise KeyboardInterrupt
-            ctx.interrupt()
+            ctx._interrupt()
             if ctx.verbose:
                 # Not by print: its buffer may be in use where the signal came.
                 os.write(2, b"\nFinishing the batch; Ctrl-C again stops at once.\n")
@@ -184,7 +184,7 @@ def _handled(ctx: Context, error: BaseException, handlers: _Handlers) -> bool:
     """Fire `on_exception` and let the handler see the exception, if there is one for it."""
     from lumbre import loop
 
-    ctx.note_exception(error, part_of(ctx, error))
+    ctx._note_exception(error, part_of(ctx, error))
     ctx.exception = error
     try:
         loop.fail(ctx)

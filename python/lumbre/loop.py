@@ -48,13 +48,13 @@ def evaluate(ctx: Context) -> None:
 def epochs(ctx: Context) -> Iterator[int]:
     """The epochs of the run, until the last one or a stop."""
     fire = ctx.call_callbacks
-    if ctx.epoch or ctx.next_end() is not None:
+    if ctx.epoch or ctx._next_end() is not None:
         raise ContextError(
             f"The epochs of this run have begun already ({ctx.place}), and callbacks would begin "
             "anew. Go through ctx.epochs() once; for others, begin another lb.run(...)."
         )
     fire("on_fit_begin")
-    while ctx.next_epoch():
+    while ctx._next_epoch():
         with EpochGuard(ctx) as guard:
             fire("on_epoch_begin")
         if not guard.has_ended:
@@ -63,7 +63,7 @@ def epochs(ctx: Context) -> Iterator[int]:
         interrupt(ctx)
         with EpochGuard(ctx):
             fire("on_epoch_end")
-            if ctx.take_early_stop():
+            if ctx._take_early_stop():
                 fire("on_early_stopping")
     interrupt(ctx)
     end_fit(ctx)
@@ -71,14 +71,14 @@ def epochs(ctx: Context) -> Iterator[int]:
 
 def end_fit(ctx: Context) -> None:
     """The last breakpoint of a fit, unless it was reached already."""
-    if ctx.next_end() is not None:
+    if ctx._next_end() is not None:
         ctx.call_callbacks("on_fit_end")
 
 
 def train(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     """One pass over the training data; the body between two batches is the training step."""
     begin_pass(ctx, training=True)
-    if not ctx.next_pass(True):
+    if not ctx._next_pass(True):
         return
     fire, now = ctx.call_callbacks, ctx._now
     ctx.data = loader
@@ -161,7 +161,7 @@ def again(ctx: Context) -> Any:
 
 def finish_windows(ctx: Context) -> None:
     """Step on what the last batches of a pass have gathered, fewer than a window holds."""
-    ctx.end_batch()  # a wish to leave the last one is not one to leave the others
+    ctx._end_batch()  # a wish to leave the last one is not one to leave the others
     for name in step.open_windows(ctx):
         ctx.opt_name = name
         if step_optimizer(ctx, ctx.call_callbacks):
@@ -171,7 +171,7 @@ def finish_windows(ctx: Context) -> None:
 def valid(ctx: Context, loader: Iterable[Any]) -> Iterator[Any]:
     """One pass over the validation data."""
     begin_pass(ctx, training=False)
-    if not ctx.next_pass(False):
+    if not ctx._next_pass(False):
         return
     fire, now = ctx.call_callbacks, ctx._now
     ctx.data, ctx.step = loader, ctx._steps[1]
@@ -200,7 +200,7 @@ def valid_step(ctx: Context) -> None:
 
 def begin_pass(ctx: Context, training: bool) -> None:
     """Leave the pass before, if a loop of the user's own has broken out of it."""
-    in_epoch = ctx.next_end() is not None
+    in_epoch = ctx._next_end() is not None
     if ctx.epoch and not in_epoch:
         raise ContextError(
             "The epochs of this run are over, and another pass would take the place of what the "
@@ -230,7 +230,7 @@ def leave_loop(ctx: Context, mine: object) -> None:
 
 def leave_pass(ctx: Context) -> None:
     """Close a pass that was left before its end; what it has gathered is stepped on."""
-    end = ctx.next_end(inside_epoch=True)
+    end = ctx._next_end(inside_epoch=True)
     if end is None:
         return
     ctx._pass = None
@@ -246,7 +246,7 @@ def leave_pass(ctx: Context) -> None:
 
 def predict(ctx: Context) -> Iterator[Any]:
     """The predictions, batch by batch, without those of skipped batches."""
-    ctx.next_pass(False)
+    ctx._next_pass(False)
     fire = ctx.call_callbacks
     fire("on_predict_begin")
     for _ in batches(ctx, ctx.data, "the data to predict"):
@@ -280,7 +280,7 @@ def fail(ctx: Context) -> None:
 
 def end_run(ctx: Context) -> None:
     """End a run whose loop the user has written, wherever that was left."""
-    if ctx.next_end() is not None:
+    if ctx._next_end() is not None:
         leave_pass(ctx)
         interrupt(ctx)
         close(ctx)
@@ -290,6 +290,6 @@ def close(ctx: Context, inside_epoch: bool = False) -> None:
     """Fire the `_end`s that are due, from the inside out, when what they close was left early."""
     fired: set[str] = set()
     # Each one once: a callback that fires a `_begin` by hand must not keep this going.
-    while (end := ctx.next_end(inside_epoch)) is not None and end not in fired:
+    while (end := ctx._next_end(inside_epoch)) is not None and end not in fired:
         fired.add(end)
         ctx.call_callbacks(end)

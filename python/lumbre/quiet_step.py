@@ -29,7 +29,7 @@ def is_quiet(ctx: Context) -> bool:
         and not ctx._closures
         and (ctx._predict, ctx._compare, ctx._differentiate) == plain
         and len(ctx.optimizers) == 1
-        and not any(map(ctx.is_used, _INSIDE))
+        and not any(map(ctx._is_used, _INSIDE))
     )
 
 

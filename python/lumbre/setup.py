@@ -352,7 +352,7 @@ def make_context(
     ctx.metrics = (metrics or trainable.metrics).copies()
     names = list(optimizers) or ["opt"]
     draw = next((each.draw for each in ctx.callbacks if isinstance(each, Progress)), None)
-    ctx.bind(
+    ctx._bind(
         compile_schedule(ctx.callbacks),
         meter(names, ctx.metrics["train"]),
         meter(names, ctx.metrics["valid"]),

@@ -242,6 +242,7 @@ impl Run {
     }
 
     /// Let go of the plan, the callbacks and the meters.
+    #[pyo3(name = "_unbind")]
     fn unbind(&self) {
         let used_once = self.used_once();
         *lock(&self.used_once) = used_once;
@@ -292,6 +293,7 @@ impl Run {
     }
 
     /// Whether anybody is called at a breakpoint.
+    #[pyo3(name = "_is_used")]
     fn is_used(&self, name: &Bound<'_, PyAny>) -> PyResult<bool> {
         let Some(id) = self.names.get().and_then(|names| names.find(name)) else {
             return Err(unknown_hook(self, name));

@@ -107,7 +107,7 @@ impl Plan for schedule::Schedule<PyHost> {
 #[pymethods]
 impl Run {
     /// Give the run its plan and its meters; once.
-    #[pyo3(signature = (schedule, train, valid, now, draw=None, own_loop=false))]
+    #[pyo3(name = "_bind", signature = (schedule, train, valid, now, draw=None, own_loop=false))]
     fn bind(
         &self,
         schedule: &Bound<'_, Schedule>,

@@ -18,6 +18,7 @@ pub fn validates(ctx: &Bound<'_, Run>) -> PyResult<bool> {
 #[pymethods]
 impl Run {
     /// Begin the next epoch; False when there is none to come.
+    #[pyo3(name = "_next_epoch")]
     fn next_epoch(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let this = slf.get();
         this.noted.store(0, Relaxed);
@@ -35,12 +36,13 @@ impl Run {
     }
 
     /// Begin a pass; False when something asks to leave it out.
+    #[pyo3(name = "_next_pass")]
     fn next_pass(&self, training: bool) -> bool {
         self.state.next_pass(training)
     }
 
     /// The `_end` that is due next if the run is left now: of the scopes inside of the epoch, or of all.
-    #[pyo3(signature = (inside_epoch=false))]
+    #[pyo3(name = "_next_end", signature = (inside_epoch=false))]
     fn next_end(&self, inside_epoch: bool) -> Option<&'static str> {
         self.state
             .next_end(inside_epoch.then_some(Scope::Epoch))
@@ -67,6 +69,7 @@ impl Run {
     }
 
     /// Be done with the batch: whether it was left holds for nothing that comes after.
+    #[pyo3(name = "_end_batch")]
     pub fn end_batch(&self, py: Python<'_>) {
         if self.state.end_batch() {
             self.show_left(py, false);
@@ -74,6 +77,7 @@ impl Run {
     }
 
     /// Record a Ctrl-C.
+    #[pyo3(name = "_interrupt")]
     fn interrupt(&self) {
         self.state
             .interrupt(&format!("Ctrl-C: {}", self.state.place()));
@@ -98,6 +102,7 @@ impl Run {
     }
 
     /// Whether an early stop was asked for since this was last looked at.
+    #[pyo3(name = "_take_early_stop")]
     fn take_early_stop(&self) -> bool {
         self.state.take_early_stop()
     }
@@ -115,6 +120,7 @@ impl Run {
     }
 
     /// Note on an exception where it was raised, unless it has its note already.
+    #[pyo3(name = "_note_exception")]
     fn note_exception(&self, error: &Bound<'_, PyAny>, who: &str) {
         self.note(error.py(), &PyErr::from_value(error.clone()), who);
     }
@@ -126,7 +132,7 @@ impl Run {
     }
 
     /// Whether a stop or Ctrl-C has left out a part of the epoch.
-    #[getter]
+    #[getter(_is_cut)]
     fn is_cut(&self) -> bool {
         self.state.is_cut()
     }

@@ -108,6 +108,7 @@ impl Run {
     }
 
     /// Log values of an epoch, in addition to those it has or in their place.
+    #[pyo3(name = "_log_metrics")]
     fn log_metrics(
         &self,
         set: &str,
@@ -161,6 +162,7 @@ impl Run {
     }
 
     /// The whole history: `{"metrics": {set: [{name: value}]}, "profile": {part: [seconds]}}`.
+    #[pyo3(name = "_history")]
     fn history<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let records = self.lock_records().clone();
         let metrics = PyDict::new(py);
@@ -185,6 +187,7 @@ impl Run {
     }
 
     /// Drop what was recorded of an epoch that was not completed.
+    #[pyo3(name = "_drop_open_epoch")]
     fn drop_open_epoch(&self) {
         self.lock_records().truncate(self.state.completed());
     }

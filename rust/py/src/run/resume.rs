@@ -14,7 +14,7 @@ use crate::error::raise;
 impl Run {
     /// Go on after an epoch that is complete, with the training batches that were counted by then
     /// and, where a stop was asked for, its reason.
-    #[pyo3(signature = (epoch, step_count, stop_reason=None))]
+    #[pyo3(name = "_resume", signature = (epoch, step_count, stop_reason=None))]
     fn resume(&self, epoch: u64, step_count: u64, stop_reason: Option<String>) -> PyResult<()> {
         check_epoch(epoch).map_err(raise)?;
         self.state.resume(epoch, step_count);
@@ -25,6 +25,7 @@ impl Run {
     }
 
     /// The callbacks and breakpoints whose `once` has been used up.
+    #[pyo3(name = "_used_once")]
     pub(super) fn used_once(&self) -> Vec<(String, String)> {
         let Some(bound) = self.bound() else {
             return lock(&self.used_once).clone();
@@ -34,6 +35,7 @@ impl Run {
 
     /// Use up what `used_once` gave.
     #[allow(clippy::needless_pass_by_value)] // extracted
+    #[pyo3(name = "_use_once")]
     fn use_once(&self, used: Vec<(String, String)>) {
         if let Some(bound) = self.bound() {
             for (name, hook) in &used {
@@ -43,6 +45,7 @@ impl Run {
     }
 
     /// Put a history, as `history` gives it, in the place of what was recorded.
+    #[pyo3(name = "_restore_history")]
     fn restore_history(
         &self,
         metrics: &Bound<'_, PyDict>,
