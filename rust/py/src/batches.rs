@@ -86,6 +86,7 @@ impl Batches {
             self.now.clear(py, Field::Pred);
             self.now.clear(py, Field::LossGrad);
         }
+        self.now.clear(py, Field::LossWeight);
         self.now.clear(py, Field::Losses);
         Ok(Some(batch))
     }

@@ -136,6 +136,7 @@ slots! {
     Batch = "batch",
     Left = "left",
     LossGrad = "loss_grad",
+    LossWeight = "loss_weight",
     Losses = "losses",
     OptName = "opt_name",
     Pred = "pred",
