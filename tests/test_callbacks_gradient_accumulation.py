@@ -376,7 +376,4 @@ def test_wrong_arguments_are_refused() -> None:
 
 def test_its_place_in_the_order_is_before_everything() -> None:
     rows = [row for row in lb.schedule([GradientAccumulation(2)]).rows if "Accum" in row[1]]
-    assert [(hook, weight) for hook, _, _, weight, _ in rows] == [
-        ("on_fit_begin", float("-inf")),
-        ("on_train_batch_begin", float("-inf")),
-    ]
+    assert [(hook, weight) for hook, _, _, weight, _ in rows] == [("on_fit_begin", float("-inf"))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any, Literal
 
@@ -58,7 +57,7 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What it has seen of the fit: the best value, its epoch, the epochs since, the reason."""
-        state: dict[str, Any] = json.loads(self._built[1].save() or "{}")
+        state: dict[str, Any] = self._built[1].save()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -70,7 +69,7 @@ class EarlyStopping(Callback):
         Raises:
             ArgumentError: when it is no such state.
         """
-        self._built[1].load(json.dumps(state))
+        self._built[1].load(state)
 
     @property
     def _native(self) -> NativeCallback:

@@ -160,6 +160,13 @@ impl Callback<PyHost> for Extension {
         let saved = match saved {
             Saved::Bytes(bytes) => lumbre_abi::Saved::Bytes(bytes.clone()),
             Saved::Json(text) => lumbre_abi::Saved::Json(text.clone()),
+            Saved::Fields(_) => {
+                return Err(Error::Extension(format!(
+                    "{} cannot be loaded: its state is bytes or the text of JSON; got {saved}. \
+                     Load what it has saved.",
+                    self.foreign.name
+                )));
+            }
         };
         let loaded = self.foreign.load(&saved);
         self.asked("loaded", loaded)
