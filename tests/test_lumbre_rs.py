@@ -5,6 +5,7 @@ import inspect
 import re
 from pathlib import Path
 
+import lumbre._core
 from lumbre._core import python_names
 
 SOURCES = Path(__file__).parents[1] / "rust" / "py" / "src"
@@ -34,3 +35,22 @@ def test_no_other_file_of_rust_names_a_module_of_lumbre() -> None:
         if named.search(re.sub(r"//.*", "", file.read_text(encoding="utf-8")))
     ]
     assert files == ["lumbre.rs"]
+
+
+def docstrings() -> dict[str, str]:
+    """What Rust says of itself, by name."""
+    found = {}
+    for name, value in vars(lumbre._core).items():
+        members = vars(value).items() if isinstance(value, type) else ()
+        for path, each in [(name, value), *((f"{name}.{key}", member) for key, member in members)]:
+            doc = getattr(each, "__doc__", None)
+            if doc and not path.rpartition(".")[2].startswith("__") and callable(value):
+                found[path] = doc
+    return found
+
+
+def test_every_docstring_has_a_subject() -> None:
+    found = docstrings()
+    assert len(found) > 60
+    first = re.compile(r"(What|Whether|Who|Where|As)\b")
+    assert [path for path, doc in found.items() if first.match(doc)] == []

@@ -127,7 +127,7 @@ impl NativeMetric {
         self.left.store(true, Relaxed);
     }
 
-    /// Whether the last batch was counted elsewhere.
+    /// True if the last batch was counted elsewhere.
     #[getter]
     fn left(&self) -> bool {
         self.left.load(Relaxed)
@@ -172,7 +172,7 @@ impl NativeMetric {
         PyBytes::new(py, &bytes)
     }
 
-    /// Where a score counts as class 1, on the scale of the scores; None for other metrics.
+    /// The score from which on one counts as class 1; None for metrics that have none.
     #[getter]
     fn cut(&self) -> Option<f64> {
         self.lock().cut()

@@ -254,7 +254,8 @@ impl Run {
 
     /// Reach a breakpoint: everybody who is due there is called, in order.
     ///
-    /// Returns whether the batch under way is to be left.
+    /// Returns:
+    ///     True if the batch under way is to be left.
     #[inline]
     fn call_callbacks(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
         let this = slf.get();
@@ -292,7 +293,7 @@ impl Run {
         Ok(skipped)
     }
 
-    /// Whether anybody is called at a breakpoint.
+    /// True if anybody is called at a breakpoint.
     #[pyo3(name = "_is_used")]
     fn is_used(&self, name: &Bound<'_, PyAny>) -> PyResult<bool> {
         let Some(id) = self.names.get().and_then(|names| names.find(name)) else {

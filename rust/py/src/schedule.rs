@@ -43,7 +43,8 @@ pub struct Spec {
     native: Option<Py<NativeCallback>>,
 }
 
-/// Who runs at which breakpoint, in which order, in Python or natively, under which filter.
+/// The plan of a run: who is called at which breakpoint, in which order, in Python or natively, under
+/// which filter.
 ///
 /// Compiled once a run; `lumbre.schedule(callbacks)` makes one to look at, and its repr is a table.
 #[pyclass(module = "lumbre._core", frozen)]

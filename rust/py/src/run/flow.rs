@@ -83,37 +83,37 @@ impl Run {
             .interrupt(&format!("Ctrl-C: {}", self.state.place()));
     }
 
-    /// Whether Ctrl-C has been pressed.
+    /// True if Ctrl-C has been pressed.
     #[getter]
     fn interrupted(&self) -> bool {
         self.state.is_interrupted()
     }
 
-    /// Whether a stop has been asked for.
+    /// True if a stop has been asked for.
     #[getter]
     fn stopped(&self) -> bool {
         self.state.is_stopped()
     }
 
-    /// Whether the batch under way is to be left.
+    /// True if the batch under way is to be left.
     #[getter]
     fn skipped(&self) -> bool {
         self.state.batch_is_skipped()
     }
 
-    /// Whether an early stop was asked for since this was last looked at.
+    /// True if an early stop was asked for since this was last looked at.
     #[pyo3(name = "_take_early_stop")]
     fn take_early_stop(&self) -> bool {
         self.state.take_early_stop()
     }
 
-    /// Who stopped the run and why; None when nobody did.
+    /// The name of who stopped the run, and why; None when nobody did.
     #[getter]
     fn stop_reason(&self) -> Option<String> {
         self.state.stop_reason()
     }
 
-    /// Where the run stands: `epoch 2, iteration 17, training`.
+    /// The place where the run stands: `epoch 2, iteration 17, training`.
     #[getter]
     fn place(&self) -> String {
         self.state.place()
@@ -131,7 +131,7 @@ impl Run {
         self.state.epoch()
     }
 
-    /// Whether a stop or Ctrl-C has left out a part of the epoch.
+    /// True if a stop or Ctrl-C has left out a part of the epoch.
     #[getter(_is_cut)]
     fn is_cut(&self) -> bool {
         self.state.is_cut()
@@ -171,7 +171,7 @@ impl Run {
         self.state.step_count()
     }
 
-    /// Whether a training pass is under way, or was last.
+    /// True if a training pass is under way, or was last.
     #[getter]
     fn training(&self) -> bool {
         self.state.training()
