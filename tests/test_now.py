@@ -12,7 +12,6 @@ import lumbre as lb
 from lumbre._core import Batches, Run
 from lumbre.now import Now
 
-
 SLOTS = ["batch", "left", "loss_grad", "loss_weight", "losses", "opt_name", "pred"]
 
 
