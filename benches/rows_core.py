@@ -24,7 +24,7 @@ from rows_step import CPU, LOSS, SGD, linear
 def context(callbacks: list[lb.Callback]) -> Context:
     """A run with these callbacks and nothing else, to fire breakpoints of."""
     ctx = Context()
-    ctx.bind(compile_schedule(callbacks), Meter([], []), Meter([], []), ctx._now)
+    ctx._bind(compile_schedule(callbacks), Meter([], []), Meter([], []), ctx._now)
     return ctx
 
 

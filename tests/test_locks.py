@@ -94,7 +94,7 @@ class Loader:
 
 
 run, now, meters = Run(), Now(), [Meter([("opt", "loss")], []) for _ in "ab"]
-run.bind(Schedule([], []), *meters, now)
+run._bind(Schedule([], []), *meters, now)
 for hook in ["on_fit_begin", "on_epoch_begin", "on_train_begin"]:
     run.call_callbacks(hook)
 batches = Batches(run, now, Loader(), None, RuntimeError)

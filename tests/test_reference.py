@@ -59,7 +59,7 @@ def test_every_error_of_the_core_has_a_class() -> None:
     face = (ROOT / "rust" / "py" / "src" / "error.rs").read_text(encoding="utf-8")
     variants = re.findall(r"^    (\w+)\(", core.split("pub enum Error {")[1], flags=re.MULTILINE)
     assert len(variants) > 5
-    mapped = dict(re.findall(r'Error::(\w+)\(message\) => \("(\w+)", message\)', face))
+    mapped = dict(re.findall(r"Error::(\w+)\(message\) => \(Class::(\w+), message\)", face))
     assert set(variants) == {*mapped, "Host"}, "Host carries an exception of Python as it is"
     assert all(issubclass(getattr(errors, name), errors.LumbreError) for name in mapped.values())
 
@@ -70,7 +70,7 @@ def test_every_warning_of_the_core_has_a_class() -> None:
     body = core.split("pub enum Warning {")[1].split("\n}")[0]
     variants = re.findall(r"^    (\w+),", body, flags=re.MULTILINE)
     assert len(variants) > 1
-    mapped = dict(re.findall(r'Warning::(\w+) => "(\w+)"', face))
+    mapped = dict(re.findall(r"Warning::(\w+) => Class::(\w+)", face))
     assert set(variants) == set(mapped)
     assert all(issubclass(getattr(errors, name), errors.LumbreWarning) for name in mapped.values())
 

@@ -108,7 +108,9 @@ def test_the_file_goes_when_the_fit_ends_well(end: lb.Callback | None, tmp_path:
 
 def test_it_stays_after_ctrl_c_and_the_epoch_is_run_again(tmp_path: Path) -> None:
     path = tmp_path / "state"
-    fit(Scale, AutoResume(path), at("on_train_batch_end", lambda ctx: ctx.interrupt(), 3), epochs=3)
+    fit(
+        Scale, AutoResume(path), at("on_train_batch_end", lambda ctx: ctx._interrupt(), 3), epochs=3
+    )
     assert epoch_of(path) == 1
     assert trained(AutoResume(path), epochs=3) == [2, 3]
 

@@ -250,7 +250,10 @@ def test_a_weight_that_is_none_is_refused(wrong: float) -> None:
         fit([2], GradientAccumulation(2), weigh)
 
 
-def test_a_weight_is_that_of_one_batch_and_the_batch_size_unless_set() -> None:
+@pytest.mark.parametrize("callbacks", [[], [GradientAccumulation(2)]])
+def test_a_weight_is_that_of_one_batch_and_the_batch_size_unless_set(
+    callbacks: list[lb.Callback],
+) -> None:
     seen: list[float] = []
 
     @lb.on("on_train_batch_after_loss")
@@ -258,7 +261,7 @@ def test_a_weight_is_that_of_one_batch_and_the_batch_size_unless_set() -> None:
         seen.append(ctx.loss_weight)
         ctx.loss_weight = 7
 
-    fit([2, 3], GradientAccumulation(2), look)
+    fit([2, 3], *callbacks, look)
     assert seen == [2, 3]
 
 
@@ -373,7 +376,4 @@ def test_wrong_arguments_are_refused() -> None:
 
 def test_its_place_in_the_order_is_before_everything() -> None:
     rows = [row for row in lb.schedule([GradientAccumulation(2)]).rows if "Accum" in row[1]]
-    assert [(hook, weight) for hook, _, _, weight, _ in rows] == [
-        ("on_fit_begin", float("-inf")),
-        ("on_train_batch_begin", float("-inf")),
-    ]
+    assert [(hook, weight) for hook, _, _, weight, _ in rows] == [("on_fit_begin", float("-inf"))]

@@ -92,7 +92,7 @@ def test_a_fit_ends_with_the_best_weights_and_buffers(
         EarlyStopping(),
         at("on_epoch_end", lambda ctx: ctx.stop("enough"), 2),
         at("on_train_batch_begin", lambda ctx: ctx.stop("enough"), 3),
-        at("on_train_batch_begin", lambda ctx: ctx.interrupt(), 3),
+        at("on_train_batch_begin", lambda ctx: ctx._interrupt(), 3),
     ],
     ids=["EarlyStopping", "stop", "stop in a pass", "Ctrl-C"],
 )

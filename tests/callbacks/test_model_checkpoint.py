@@ -213,8 +213,8 @@ def test_it_saves_after_early_stopping_has_looked_wherever_it_was_passed(tmp_pat
     "cut",
     [
         at("on_train_batch_end", lambda ctx: ctx.stop("enough"), 3),
-        at("on_train_batch_end", lambda ctx: ctx.interrupt(), 3),
-        at("on_valid_batch_begin", lambda ctx: ctx.interrupt(), 2),
+        at("on_train_batch_end", lambda ctx: ctx._interrupt(), 3),
+        at("on_valid_batch_begin", lambda ctx: ctx._interrupt(), 2),
     ],
     ids=["stop", "Ctrl-C", "Ctrl-C in validation"],
 )

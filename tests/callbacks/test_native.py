@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -31,13 +32,25 @@ def test_one_without_state_saves_nothing_and_loads_nothing(name: str) -> None:
             native.load(state)
 
 
-def test_a_state_is_bytes_or_text() -> None:
-    native = NativeCallback.early_stopping("train_loss", 0.0, 1, "min", None)
-    assert isinstance(native.save(), str)
-    with pytest.raises(ArgumentError, match="got 3 bytes"):
-        native.load(b"abc")
-    with pytest.raises(TypeError):
-        native.load({"best": 1.0})  # type: ignore[arg-type]
+def test_a_state_may_be_a_dict() -> None:
+    native = NativeCallback.early_stopping("train_loss", 0.0, 1, "min", 2.5)
+    fresh = {"best": 2.5, "best_epoch": 0, "waited": 0, "why": ""}
+    assert native.save() == fresh
+    for state, shown in [
+        (b"abc", "3 bytes"),
+        ("{}", "{}"),
+        ({**fresh, "waited": True}, '{"best": 2.5, "best_epoch": 0, "waited": True, "why": ""}'),
+        ({**fresh, "best": [1]}, '{"best": [1], "best_epoch": 0, "waited": 0, "why": ""}'),
+        ({"best_epoch": -1, "best": None}, '{"best_epoch": -1.0, "best": null}'),
+        ({1: 10**400}, f'{{"1": {10**400}}}'),
+    ]:
+        with pytest.raises(ArgumentError, match=re.escape(f"got {shown}. Load")):
+            native.load(state)
+    with pytest.raises(ArgumentError, match=r"is bytes, a text or a dict; got \[1\]. Load"):
+        native.load([1])  # type: ignore[arg-type]
+    assert native.save() == fresh
+    native.load({**fresh, "best": 3, "more": object()})
+    assert native.save() == {**fresh, "best": 3.0}
 
 
 def test_the_faces_are_all_there_are() -> None:

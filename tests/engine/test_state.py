@@ -83,7 +83,7 @@ def test_callbacks_are_in_it_by_name_where_they_have_something_to_say() -> None:
 
 
 def test_a_ctrl_c_ends_the_run_it_was_pressed_in_and_a_stop_is_kept() -> None:
-    state = state_of(Scale, at("on_train_batch_end", lambda ctx: ctx.interrupt()))
+    state = state_of(Scale, at("on_train_batch_end", lambda ctx: ctx._interrupt()))
     assert state["progress"]["stop_reason"] is None
     state = state_of(Scale, at("on_epoch_end", lambda ctx: ctx.stop("enough")))
     fitted = resumed(state, epochs=5)

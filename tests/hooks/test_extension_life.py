@@ -379,6 +379,12 @@ def test_a_state_that_does_not_fit_is_refused(state: Any, message: str) -> None:
     assert stats.state_dict() == before
 
 
+def test_a_dict_is_no_state_of_a_library() -> None:
+    given = r'InputStats cannot be loaded: .* the text of JSON; got \{"a": 1\}\. Load what it has'
+    with pytest.raises(ExtensionError, match=given):
+        NativeCallback.foreign(ext.InputStats()).load({"a": 1})
+
+
 @pytest.mark.parametrize("state", ["{}", "[1.0, two]", "", "null", "[1.0"])
 def test_a_state_of_nonsense_is_refused(state: str) -> None:
     spike = ext.LossSpike()

@@ -595,6 +595,6 @@ def test_a_number_may_change_the_dict_that_it_is_in(where):
         assert NativeMetric("BinaryAccuracy", given).cut == 0.5
     else:
         run = Run()
-        run.log_metrics("train", 1, given, True)
+        run._log_metrics("train", 1, given, True)
         assert run.get_metrics("train") == {"threshold": 0.5}
     assert "more" in given

@@ -12,8 +12,10 @@ import lumbre as lb
 from lumbre._core import Batches, Run
 from lumbre.state.now import Now
 
+SLOTS = ["batch", "left", "loss_grad", "loss_weight", "losses", "opt_name", "pred"]
 
-@pytest.mark.parametrize("name", ["batch", "left", "loss_grad", "losses", "opt_name", "pred"])
+
+@pytest.mark.parametrize("name", SLOTS)
 @pytest.mark.parametrize("kind", ["missing", "attribute", "property"])
 def test_what_is_kept_in_no_slot_is_refused(name: str, kind: str) -> None:
     slots = [each for each in Now.__slots__ if each != name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any, Literal
 
@@ -59,7 +58,7 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What it has seen: the best value, of what, its epoch, the epochs since, the reason."""
-        return {**json.loads(self._built[1].save() or "{}"), **watched(self)}
+        return {**self._built[1].save(), **watched(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave, as if the fit had never been interrupted.
@@ -73,7 +72,7 @@ class EarlyStopping(Callback):
         if isinstance(state, dict):
             check_watched(self, state)
             state = {name: value for name, value in state.items() if name not in watched(self)}
-        self._built[1].load(json.dumps(state))
+        self._built[1].load(state)
 
     @property
     def _native(self) -> NativeCallback:

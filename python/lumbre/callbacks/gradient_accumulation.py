@@ -23,8 +23,8 @@ class GradientAccumulation(Callback):
     another denominator (class weights, `ignore_index`) sets that one, in the loss or at
     `on_train_batch_after_loss`.
 
-    Acts at `on_fit_begin` and `on_train_batch_begin`, at weight -inf. `on_train_batch_before_step`
-    and `on_train_batch_after_step` fire only where a step is taken. A short window is stepped on
+    Acts at `on_fit_begin`, at weight -inf. `on_train_batch_before_step` and
+    `on_train_batch_after_step` fire only where a step is taken. A short window is stepped on
     in the last batch of the pass; where that is not known beforehand (a loader without a length,
     a stop), when the pass ends. A batch that is skipped before its backward pass leaves the window
     as it is; one that is skipped later takes the window with it.
@@ -59,7 +59,3 @@ class GradientAccumulation(Callback):
                     "loss of one batch several times a step. Use a larger batch_size."
                 )
             step.windows.gather(name, self.steps)
-
-    def on_train_batch_begin(self, ctx: Context) -> None:
-        """A weight is that of one batch."""
-        ctx.loss_weight = None  # type: ignore[assignment]

@@ -94,7 +94,7 @@ class KeepBestModel(Callback):
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Remember the weights if they are better."""
-        if ctx.is_cut or ctx.exception is not None:
+        if ctx._is_cut or ctx.exception is not None:
             return
         monitor = self._monitor()
         value = monitor.value(ctx)

@@ -172,7 +172,7 @@ class ModelCheckpoint(Callback):
         if self._plan.epoch == ctx.epoch:
             return
         self._plan = _Plan(ctx.epoch, None, [])
-        if ctx.is_cut or ctx.exception is not None:
+        if ctx._is_cut or ctx.exception is not None:
             return
         values: dict[str, float] = {}
         for field in self._watches():

@@ -34,5 +34,5 @@ def forget(ctx: RunState) -> None:
 def _end() -> None:
     """As Ctrl-C would: they finish their batch and end in order."""
     for ctx, thread in list(_runs.values()):
-        ctx.interrupt()
+        ctx._interrupt()
         thread.join(_PATIENCE)

@@ -27,21 +27,21 @@ def close(ctx: RunState, inside_epoch: bool = False) -> None:
     """Fire the `_end`s that are due, from the inside out, when what they close was left early."""
     fired: set[str] = set()
     # Each one once: a callback that fires a `_begin` by hand must not keep this going.
-    while (end := ctx.next_end(inside_epoch)) is not None and end not in fired:
+    while (end := ctx._next_end(inside_epoch)) is not None and end not in fired:
         fired.add(end)
         ctx.call_callbacks(end)
 
 
 def end_at_once(ctx: RunState) -> None:
     """End a fit past all that is open: Ctrl-C was pressed again, and the epoch counts no more."""
-    ctx.drop_open_epoch()
-    if ctx.next_end() is not None:
+    ctx._drop_open_epoch()
+    if ctx._next_end() is not None:
         ctx.call_callbacks(_LAST)
 
 
 def end_run(ctx: RunState) -> None:
     """End a run whose loop the user has written, wherever that was left."""
-    if ctx.next_end() is not None:
+    if ctx._next_end() is not None:
         leave_pass(ctx)
         interrupt(ctx)
         close(ctx)
@@ -52,7 +52,7 @@ def finish_windows(ctx: RunState) -> None:
     step = step_of(ctx)
     if not step.windows.in_use:
         return
-    ctx.end_batch()  # a wish to leave the last one is not one to leave the others
+    ctx._end_batch()  # a wish to leave the last one is not one to leave the others
     for name in step.windows.end_pass(ctx.iter):
         ctx.opt_name = name
         if ctx._parts.step_optimizer():
@@ -68,7 +68,7 @@ def leave_loop(ctx: RunState, mine: object) -> None:
 
 def leave_pass(ctx: RunState) -> None:
     """Close a pass that was left before its end; what it has gathered is stepped on."""
-    end = ctx.next_end(inside_epoch=True)
+    end = ctx._next_end(inside_epoch=True)
     if end is None:
         return
     ctx._pass = None
@@ -88,7 +88,7 @@ def check_pass(ctx: RunState, training: bool) -> None:
     Raises:
         ContextError: when the epochs are over, none is under way, or a pass is.
     """
-    in_epoch = ctx.next_end() is not None
+    in_epoch = ctx._next_end() is not None
     if ctx.epoch and not in_epoch:
         raise ContextError(_EPOCHS_ARE_OVER)
     if training and not in_epoch:

@@ -118,7 +118,7 @@ class RunGuard:
         ctx = self._ctx
         set_grad(False)
         if isinstance(error, KeyboardInterrupt):
-            ctx.interrupt()
+            ctx._interrupt()
             ends.interrupt(ctx)
             if self._is_fit:
                 ends.end_at_once(ctx)
@@ -153,7 +153,7 @@ class RunGuard:
         step_of(ctx).windows.close()
         # Nor may ctx hold the callbacks in Rust: what these hold they show to the garbage collector
         # only when no run can call them any more.
-        ctx.unbind()
+        ctx._unbind()
         at_exit.forget(ctx)
         _runs_here().remove(self)
         self._let_go()
@@ -169,7 +169,7 @@ class RunGuard:
         def on_sigint(number: int, frame: FrameType | None) -> None:
             if ctx.interrupted:
                 raise KeyboardInterrupt
-            ctx.interrupt()
+            ctx._interrupt()
             if ctx.verbose:
                 say_at_once("Finishing the batch; Ctrl-C again stops at once.")
 
@@ -214,7 +214,7 @@ class EpochGuard:
 
 def _handled(ctx: RunState, error: BaseException, handlers: Handlers) -> bool:
     """Fire `on_exception` and let the handler see the exception, if there is one for it."""
-    ctx.note_exception(error, part_of(ctx, error))
+    ctx._note_exception(error, part_of(ctx, error))
     ctx.exception = error
     try:
         ends.fail(ctx)

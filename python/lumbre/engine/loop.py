@@ -43,10 +43,10 @@ def evaluate(ctx: RunState) -> None:
 def epochs(ctx: RunState) -> Iterator[int]:
     """Give the epochs of the run, until the last one or a stop."""
     fire = ctx.call_callbacks
-    if ctx.epoch or ctx.next_end() is not None:
+    if ctx.epoch or ctx._next_end() is not None:
         raise ContextError(_BEGUN_ALREADY.format(ctx.place))
     fire("on_fit_begin")
-    while ctx.next_epoch():
+    while ctx._next_epoch():
         with EpochGuard(ctx) as guard:
             fire("on_epoch_begin")
         if not guard.has_ended:
@@ -55,10 +55,10 @@ def epochs(ctx: RunState) -> Iterator[int]:
         interrupt(ctx)
         with EpochGuard(ctx):
             fire("on_epoch_end")
-            if ctx.take_early_stop():
+            if ctx._take_early_stop():
                 fire("on_early_stopping")
     interrupt(ctx)
-    if ctx.next_end() is not None:  # else the end was reached at once, by an interrupt
+    if ctx._next_end() is not None:  # else the end was reached at once, by an interrupt
         fire("on_fit_end")
 
 
@@ -109,7 +109,7 @@ def valid(ctx: RunState, loader: Iterable[Any]) -> Iterator[Any]:
 
 def predict(ctx: RunState) -> Iterator[Any]:
     """Give the predictions, batch by batch, without those of skipped batches."""
-    ctx.next_pass(False)
+    ctx._next_pass(False)
     fire, now, step = ctx.call_callbacks, ctx._now, step_of(ctx)
     fire("on_predict_begin")
     own = method_of(ctx.accelerator.unwrap(ctx.model), "predict")
@@ -128,7 +128,7 @@ def begin(ctx: RunState, loader: Iterable[Any], *, training: bool) -> bool:
     """Begin a pass, once one that was left by `break` is closed; False to leave it out."""
     check_pass(ctx, training)
     leave_pass(ctx)
-    if not ctx.next_pass(training):
+    if not ctx._next_pass(training):
         return False
     ctx.data = loader
     ctx._parts = parts_of(ctx, step_of(ctx), training)

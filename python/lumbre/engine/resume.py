@@ -52,7 +52,7 @@ def state_of(ctx: RunState) -> dict[str, Any]:
             "epoch": ctx.epoch,
             "iter": ctx.iter,
             "step_count": ctx.step_count,
-            "used_once": [list(pair) for pair in ctx.used_once()],
+            "used_once": [list(pair) for pair in ctx._used_once()],
             # Ctrl-C ends the run that it was pressed in, and no other.
             "stop_reason": None if ctx.interrupted else ctx.stop_reason,
         },
@@ -66,8 +66,8 @@ def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) 
     if parts["progress"]:
         # First, as it refuses what makes no sense.
         progress = state["progress"]
-        ctx.resume(progress["epoch"], progress["step_count"], progress["stop_reason"])
-        ctx.use_once([(name, hook) for name, hook in progress["used_once"]])
+        ctx._resume(progress["epoch"], progress["step_count"], progress["stop_reason"])
+        ctx._use_once([(name, hook) for name, hook in progress["used_once"]])
     if parts["model"]:
         ctx.accelerator.unwrap(ctx.model).load_state_dict(state["model"])
     if parts["callbacks"]:
@@ -153,7 +153,7 @@ def _restore_callbacks(ctx: RunState, saved: Mapping[str, Any]) -> None:
 
 def _restore_records(ctx: RunState, records: Mapping[str, Any]) -> None:
     profile = records["profile"]
-    ctx.restore_history(records["metrics"], {part: profile[part] for part in _SPANS})
+    ctx._restore_history(records["metrics"], {part: profile[part] for part in _SPANS})
     extras = {what: dict(sets) for what, sets in records.items() if what != "metrics"}
     extras["profile"] = {part: v for part, v in profile.items() if part not in _SPANS}
     ctx._extras = {

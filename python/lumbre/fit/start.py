@@ -70,8 +70,18 @@ def start(
     inner = accelerator.unwrap(model)
     step = _step(recipe, model, inner, optimizers, accelerator, own_loop)
     counted = (metrics or recipe.metrics).copies()
+    names = list(optimizers) or ["opt"]
+    plan = (
+        compile_schedule(all_),
+        meter(names, counted["train"]),
+        meter(names, counted["valid"]),
+        step.now,
+        next((each.draw for each in all_ if isinstance(each, Progress)), None),
+        own_loop,
+    )
     ctx = Context(
         step,
+        plan,
         verbose=verbose,
         accelerator=accelerator,
         device=accelerator.device,
@@ -85,20 +95,10 @@ def start(
         metrics=counted,
         **data,
     )
-    names = list(optimizers) or ["opt"]
     ctx.opt_name = names[0]
     if epochs is not None:
         ctx.min_epochs, ctx.max_epochs = epochs
         _check_loss(ctx)
-    draw = next((each.draw for each in all_ if isinstance(each, Progress)), None)
-    ctx.bind(
-        compile_schedule(all_),
-        meter(names, counted["train"]),
-        meter(names, counted["valid"]),
-        step.now,
-        draw,
-        own_loop,
-    )
     return ctx
 
 

@@ -28,7 +28,7 @@ class Logbook(Run):
     @property
     def records(self) -> dict[str, Any]:
         """The history: metrics by set and epoch, seconds by part, and what `log` added."""
-        records: dict[str, Any] = self.history()
+        records: dict[str, Any] = self._history()
         for what, sets in self._extras.items():
             for set_, values in sets.items():
                 kept = records.setdefault(what, {})
@@ -56,7 +56,7 @@ class Logbook(Run):
                 raise ArgumentTypeError(
                     f'ctx.log("metrics", ...) takes a dict of names and values; got {value!r}.'
                 )
-            self.log_metrics(set, last if index is None else index, dict(value), append)
+            self._log_metrics(set, last if index is None else index, dict(value), append)
             return
         values = self._extras.setdefault(what, {}).setdefault(set, [])
         if index is None:

@@ -89,7 +89,8 @@ class RunState(Logbook):
     _interrupt_fired: bool
     _waiting: dict[str, Any]
 
-    def __init__(self, step: Any, **given: Any) -> None:
+    def __init__(self, step: Any, plan: tuple[Any, ...], **given: Any) -> None:
+        """Begin with a step, what `_bind` takes, and the attributes of the run."""
         super().__init__()
         self._step, self._now = step, step.now
         self._parts = self._pass = None
@@ -99,6 +100,7 @@ class RunState(Logbook):
         self.buffers, self.handlers, self.epoch_handlers = {}, {}, {}
         for name, value in given.items():
             setattr(self, name, value)
+        self._bind(*plan)
 
     handlers = _handlers_of("handlers", "the fit")
     epoch_handlers = _handlers_of("epoch_handlers", "the epoch")

@@ -7,10 +7,10 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use lumbre_core::Result;
 use lumbre_core::callback::{Announced, Callback, Context, Host, Warning};
 use lumbre_core::filter::Filter;
-use lumbre_core::flow::{Flow, Set, State};
+use lumbre_core::flow::{Flow, State};
 use lumbre_core::hook::{Hook, HookId, HookSet};
 use lumbre_core::order::{Item, order};
-use lumbre_core::records::{Records, Value};
+use lumbre_core::records::{Records, Set, Value};
 use lumbre_core::schedule::{Entry, Part, Schedule};
 use std::hint::black_box;
 

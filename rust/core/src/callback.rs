@@ -1,10 +1,9 @@
 //! What a callback is to the scheduler, and what one written in Rust can reach.
 
 use crate::error::{Error, Result};
-use crate::flow::{Flow, Set, State};
+use crate::flow::{Flow, State};
 use crate::hook::{HookId, HookSet};
-use crate::monitor::Mode;
-use crate::records::{Records, Value};
+use crate::records::{Mode, Records, Set, Value};
 use crate::saved::Saved;
 
 /// The run as a callback written in Rust sees it.

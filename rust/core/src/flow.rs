@@ -4,9 +4,11 @@
 //! One thread writes; the fields are atomics so that a signal handler and other threads may look.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::hook::{Edge, Hook, HookId, Scope};
+use crate::lock::lock;
+use crate::records::Set;
 
 /// What a callback asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,35 +22,6 @@ pub enum Flow {
     SkipEpoch,
     /// Finish this batch, then end the run; the text says why.
     Stop(String),
-}
-
-/// The set of records that a pass writes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
-    /// The training data.
-    Train,
-    /// The validation data.
-    Valid,
-}
-
-impl Set {
-    /// Both sets.
-    pub const ALL: [Self; 2] = [Self::Train, Self::Valid];
-
-    /// `"train"` or `"valid"`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Valid => "valid",
-        }
-    }
-
-    /// The set of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|set| set.name() == name)
-    }
 }
 
 const SKIP_BATCH: u32 = 1;
@@ -364,11 +337,6 @@ impl State {
         self.wishes(SKIP_BATCH)
     }
 
-    /// Whether the rest of the epoch is to be left out.
-    pub fn epoch_is_skipped(&self) -> bool {
-        self.wishes(SKIP_EPOCH)
-    }
-
     /// Whether a stop has been asked for.
     pub fn is_stopped(&self) -> bool {
         self.wishes(STOP | INTERRUPT)
@@ -439,7 +407,7 @@ impl State {
     }
 
     fn reason(&self) -> MutexGuard<'_, Option<String>> {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.reason)
     }
 }
 

@@ -1,7 +1,5 @@
 //! The breakpoints of a run. This enum is the one place where they are listed.
 
-use crate::spelling;
-
 /// A part of a run that opens and closes, listed from the inside out: the order in which open
 /// ones are closed when a run is left early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,12 +162,6 @@ impl Hook {
         Self::ALL.iter().copied().find(|hook| hook.name() == name)
     }
 
-    /// The breakpoint that is most likely meant by a misspelt name.
-    #[must_use]
-    pub fn nearest(name: &str) -> Option<&'static str> {
-        spelling::nearest(name, Self::ALL.iter().map(|hook| hook.name()))
-    }
-
     /// The breakpoint that closes a scope.
     #[must_use]
     pub fn end_of(scope: Scope) -> Option<Self> {
@@ -251,10 +243,6 @@ mod tests {
             assert!(hook.name().starts_with("on_") && !hook.doc().is_empty());
         }
         assert_eq!(Hook::from_name("on_batch_end"), None);
-        assert_eq!(
-            Hook::nearest("on_train_bach_end"),
-            Some("on_train_batch_end")
-        );
         assert_eq!(HookId::new(64), None);
     }
 

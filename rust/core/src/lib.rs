@@ -12,6 +12,7 @@ pub mod error;
 pub mod filter;
 pub mod flow;
 pub mod hook;
+pub mod lock;
 pub mod loss;
 pub mod metrics;
 pub mod monitor;

@@ -2,34 +2,9 @@
 
 use crate::callback::{Context, Warning};
 use crate::error::{Error, Result};
-use crate::flow::Set;
 use crate::number;
-use crate::records::Value;
+use crate::records::{Mode, Set, Value};
 use crate::spelling::nearest;
-
-/// Which of two values is the better one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The smaller one.
-    Min,
-    /// The larger one.
-    Max,
-    /// The one nearer to zero.
-    Zero,
-}
-
-impl Mode {
-    /// The mode that is called so.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "min" => Some(Self::Min),
-            "max" => Some(Self::Max),
-            "zero" => Some(Self::Zero),
-            _ => None,
-        }
-    }
-}
 
 /// Watches `monitor="valid_loss"`: a set, then the name of a record.
 #[derive(Clone, Debug)]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::flow::Set;
 
 /// Of each one a few dozen bytes are kept, whatever is recorded.
 const MOST_EPOCHS: u64 = 10_000_000;
@@ -25,6 +24,59 @@ pub enum Value {
 impl From<f64> for Value {
     fn from(number: f64) -> Self {
         Self::Number(number)
+    }
+}
+
+/// The set of records that a pass writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// The training data.
+    Train,
+    /// The validation data.
+    Valid,
+}
+
+impl Set {
+    /// Both sets.
+    pub const ALL: [Self; 2] = [Self::Train, Self::Valid];
+
+    /// `"train"` or `"valid"`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+        }
+    }
+
+    /// The set of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|set| set.name() == name)
+    }
+}
+
+/// Which of two values is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The smaller one.
+    Min,
+    /// The larger one.
+    Max,
+    /// The one nearer to zero.
+    Zero,
+}
+
+impl Mode {
+    /// The mode that is called so.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "min" => Some(Self::Min),
+            "max" => Some(Self::Max),
+            "zero" => Some(Self::Zero),
+            _ => None,
+        }
     }
 }
 

@@ -243,12 +243,6 @@ impl<H: Host> Schedule<H> {
         let parts = self.entries.iter().flat_map(|entry| &entry.parts);
         parts.flat_map(|part| part.callback.logs())
     }
-
-    /// The callbacks, in the order in which they were passed.
-    #[must_use]
-    pub fn entries(&self) -> &[Entry<H>] {
-        &self.entries
-    }
 }
 
 /// The plan as a table: a heading a breakpoint, a line a call.

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 
 use crate::callback::{Announced, Context, Host, Warning};
 use crate::error::Result;
-use crate::flow::{Set, State};
-use crate::monitor::Mode;
-use crate::records::{Records, Value};
+use crate::flow::State;
+use crate::records::{Mode, Records, Set, Value};
 
 /// A host without a language.
 pub struct Bare;

@@ -1,13 +1,15 @@
 //! `_core.Batches`.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use lumbre_core::lock::lock;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
 use crate::error::exception;
+use crate::lumbre::Class;
 use crate::now::{Field, Now};
 use crate::run::Run;
 
@@ -84,6 +86,7 @@ impl Batches {
             self.now.clear(py, Field::Pred);
             self.now.clear(py, Field::LossGrad);
         }
+        self.now.clear(py, Field::LossWeight);
         self.now.clear(py, Field::Losses);
         Ok(Some(batch))
     }
@@ -101,11 +104,7 @@ impl Batches {
     }
 
     fn __clear__(&self) {
-        let iterator = self
-            .iterator
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let iterator = lock(&self.iterator).take();
         // Dropped when the lock is not held: dropping may run Python.
         drop(iterator);
     }
@@ -117,19 +116,20 @@ fn kept(py: Python<'_>, place: &str) -> PyErr {
         "The pass that these batches are of has ended ({place}): the loop around it has gone on. Begin \
          a new one in each epoch: `for batch in ctx.train(loader): ...`."
     );
-    exception(py, "ContextError", message)
+    exception(py, Class::ContextError, message)
 }
 
 impl Batches {
     /// The loader's iterator, begun when the first batch is asked for.
     fn iterator<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
-        let lock = || self.iterator.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = lock().as_ref().map(|iterator| iterator.clone_ref(py));
+        let begun = lock(&self.iterator)
+            .as_ref()
+            .map(|iterator| iterator.clone_ref(py));
         if let Some(iterator) = begun {
             return Ok(iterator.into_bound(py));
         }
         let begun = self.loader.bind(py).try_iter()?;
-        let before = lock().replace(begun.clone().unbind());
+        let before = lock(&self.iterator).replace(begun.clone().unbind());
         // Dropped when the lock is not held: dropping may run Python.
         drop(before);
         Ok(begun)

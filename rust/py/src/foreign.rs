@@ -14,12 +14,12 @@ use lumbre_core::hook::{Edge, Hook, HookId, HookSet, Scope};
 use lumbre_core::saved::Saved;
 use lumbre_core::{Error, Result};
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyCapsuleMethods};
 
 use crate::error::{carry, exception};
 use crate::frame::{Frame, PyHost};
+use crate::lumbre::{self, Class};
 
 /// A callback that came in a capsule.
 pub struct Extension {
@@ -37,7 +37,7 @@ impl Extension {
     /// Open a capsule, or the one that an object gives.
     pub fn open(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = object.py();
-        let refuse = |why: String| exception(py, "ABIError", why);
+        let refuse = |why: String| exception(py, Class::ABIError, why);
         let (capsule, who) = capsule_of(object)?;
         check_name(&capsule, &who)?;
         let handle = capsule.pointer_checked(Some(CAPSULE))?;
@@ -160,6 +160,13 @@ impl Callback<PyHost> for Extension {
         let saved = match saved {
             Saved::Bytes(bytes) => lumbre_abi::Saved::Bytes(bytes.clone()),
             Saved::Json(text) => lumbre_abi::Saved::Json(text.clone()),
+            Saved::Fields(_) => {
+                return Err(Error::Extension(format!(
+                    "{} cannot be loaded: its state is bytes or the text of JSON; got {saved}. \
+                     Load what it has saved.",
+                    self.foreign.name
+                )));
+            }
         };
         let loaded = self.foreign.load(&saved);
         self.asked("loaded", loaded)
@@ -174,20 +181,20 @@ fn capsule_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyCapsule
     let py = object.py();
     let kind = object.get_type().fully_qualified_name()?.to_string();
     let given = object
-        .call_method0(intern!(py, "__lumbre_callback__"))
+        .call_method0(lumbre::Foreign::lumbre_callback(py))
         .map_err(|error| {
             if !error.get_type(py).is(py.get_type::<PyRuntimeError>()) {
                 return error;
             }
             // It is how lumbre-abi says that the callback has panicked.
-            exception(py, "ExtensionError", error.value(py).to_string())
+            exception(py, Class::ExtensionError, error.value(py).to_string())
         })?;
     match given.cast_into::<PyCapsule>() {
         Ok(capsule) => Ok((capsule, kind)),
         Err(error) => {
             let got = error.into_inner().get_type().name()?.to_string();
             let message = format!("{kind}.__lumbre_callback__() gives a PyCapsule; got {got}.");
-            Err(exception(py, "ArgumentTypeError", message))
+            Err(exception(py, Class::ArgumentTypeError, message))
         }
     }
 }
@@ -206,7 +213,7 @@ fn check_name(capsule: &Bound<'_, PyCapsule>, who: &str) -> PyResult<()> {
          {:?} is due. Install a build of it for version {MAJOR} of lumbre's callback ABI.",
         CAPSULE.to_string_lossy()
     );
-    Err(exception(capsule.py(), "ABIError", message))
+    Err(exception(capsule.py(), Class::ABIError, message))
 }
 
 fn refusal(who: &str, refused: &Refused) -> String {

@@ -1,17 +1,15 @@
 //! The run as the core sees it: what a callback in Rust can reach.
 
-use std::sync::PoisonError;
-
 use lumbre_core::Result;
 use lumbre_core::callback::{Announced, Context, Host, Warning};
-use lumbre_core::flow::{Set, State};
-use lumbre_core::monitor::Mode;
-use lumbre_core::records::{Entry, Records, Value};
-use pyo3::intern;
+use lumbre_core::flow::State;
+use lumbre_core::lock::lock;
+use lumbre_core::records::{Entry, Mode, Records, Set, Value};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::error::{carry, warn, warning_class};
+use crate::lumbre;
 use crate::now::Field;
 use crate::run::Run;
 use crate::run::flow::validates;
@@ -39,26 +37,16 @@ impl Context for Frame<'_> {
     }
 
     fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T {
-        with(
-            &mut self
-                .run
-                .get()
-                .records
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        with(&mut lock(&self.run.get().records))
     }
 
     fn reset_metrics(&self, set: Set) -> Result<()> {
         let Some(bound) = self.run.get().bound() else {
             return Ok(());
         };
-        bound
-            .meter(set)
-            .bind(self.run.py())
-            .get()
-            .reset(self.run)
-            .map_err(carry)
+        let (run, py) = (self.run.get(), self.run.py());
+        let reset = bound.meter(set).bind(py).get().reset(py);
+        run.noted(py, reset).map_err(carry)
     }
 
     fn update_metrics(&self, _: Set) -> Result<()> {
@@ -67,15 +55,13 @@ impl Context for Frame<'_> {
     }
 
     fn log_metrics(&self, set: Set) -> Result<()> {
-        let Some(bound) = self.run.get().bound() else {
+        let (run, py) = (self.run.get(), self.run.py());
+        let Some(bound) = run.bound() else {
             return Ok(());
         };
-        let values = bound
-            .meter(set)
-            .bind(self.run.py())
-            .get()
-            .values(self.run, true)
-            .map_err(carry)?;
+        let values = bound.meter(set).bind(py).get();
+        let values = values.values(py, &run.state, true);
+        let values = run.noted(py, values).map_err(carry)?;
         let epoch = self.state().epoch();
         self.records(|records| {
             // The pass' own values come first, whatever was logged while it ran.
@@ -150,7 +136,9 @@ fn losses(ctx: &Bound<'_, Run>) -> PyResult<Vec<(String, f64)>> {
     };
     let meter = bound.meter(Set::Train).bind(py).get();
     let mut losses = Vec::new();
-    let by_name = ctx.getattr(intern!(py, "loss"))?.cast_into::<PyDict>()?;
+    let by_name = ctx
+        .getattr(lumbre::Context::loss(py))?
+        .cast_into::<PyDict>()?;
     // To ask a value for its number may run Python, which must not find the dict in use.
     let pairs: Vec<_> = by_name.iter().collect();
     for (key, value) in pairs {
@@ -184,8 +172,11 @@ fn announced(ctx: &Bound<'_, Run>) -> PyResult<Announced> {
         bound.map(|bound| bound.meter(set).bind(ctx.py()).get().names())
     };
     let mut logs = ctx.get().logs();
-    for callback in ctx.getattr("callbacks")?.try_iter()? {
-        let Some(names) = callback?.getattr_opt("logs")? else {
+    for callback in ctx
+        .getattr(lumbre::Context::callbacks(ctx.py()))?
+        .try_iter()?
+    {
+        let Some(names) = callback?.getattr_opt(lumbre::Callback::logs(ctx.py()))? else {
             continue;
         };
         if names.is_instance_of::<PyString>() {
@@ -221,10 +212,11 @@ fn better(ctx: &Bound<'_, Run>) -> PyResult<Vec<(String, Mode)>> {
 }
 
 fn say(ctx: &Bound<'_, Run>, line: &str) -> PyResult<()> {
-    if ctx.getattr("verbose")?.is_truthy()? {
-        ctx.py()
-            .import("lumbre.output")?
-            .call_method1("say", (line,))?;
+    if ctx
+        .getattr(lumbre::Context::verbose(ctx.py()))?
+        .is_truthy()?
+    {
+        lumbre::say(ctx.py())?.call1((line,))?;
     }
     Ok(())
 }

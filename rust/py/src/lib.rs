@@ -5,6 +5,7 @@
 
 use pyo3::prelude::*;
 
+mod batch;
 mod batches;
 mod checksum;
 mod error;
@@ -12,6 +13,8 @@ mod filter;
 mod foreign;
 mod frame;
 mod grad;
+mod losses;
+mod lumbre;
 mod meter;
 mod metric;
 mod monitor;
@@ -37,6 +40,8 @@ mod _core {
     use super::checksum::crc32;
     #[pymodule_export]
     use super::filter::Filter;
+    #[pymodule_export]
+    use super::lumbre::python_names;
     #[pymodule_export]
     use super::meter::Meter;
     #[pymodule_export]

@@ -1,14 +1,16 @@
 //! `_core.NativeMetric`.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use lumbre_core::error::{Error, Result};
+use lumbre_core::lock::lock;
 use lumbre_core::metrics::{Fit, MOST_THRESHOLDS, Metric, Native, Options, Setting, View};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict};
 
 use crate::error::{exception, raise, warn};
+use crate::lumbre::Class;
 use crate::tensor;
 use crate::value;
 
@@ -28,7 +30,7 @@ pub struct NativeMetric {
 impl NativeMetric {
     /// The numbers behind the metric. Never held while Python runs.
     fn lock(&self) -> MutexGuard<'_, Native> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Count a batch that is plain CPU memory.
@@ -67,7 +69,7 @@ impl NativeMetric {
         }
         warn(
             py,
-            "ShapeWarning",
+            Class::ShapeWarning,
             &format!(
                 "{}: predictions and targets have different shapes, such as (n, 1) and (n,), and are \
                  compared element by element. Torch would broadcast them to (n, n), in the loss too. \
@@ -125,7 +127,7 @@ impl NativeMetric {
         self.left.store(true, Relaxed);
     }
 
-    /// Whether the last batch was counted elsewhere.
+    /// True if the last batch was counted elsewhere.
     #[getter]
     fn left(&self) -> bool {
         self.left.load(Relaxed)
@@ -147,7 +149,7 @@ impl NativeMetric {
             (state.compute(), state.caveat())
         };
         if let Some(caveat) = caveat.filter(|_| !self.running.load(Relaxed)) {
-            warn(py, "MetricWarning", &caveat)?;
+            warn(py, Class::MetricWarning, &caveat)?;
         }
         value::to_python(py, &value)
     }
@@ -170,7 +172,7 @@ impl NativeMetric {
         PyBytes::new(py, &bytes)
     }
 
-    /// Where a score counts as class 1, on the scale of the scores; None for other metrics.
+    /// The score from which on one counts as class 1; None for metrics that have none.
     #[getter]
     fn cut(&self) -> Option<f64> {
         self.lock().cut()
@@ -236,7 +238,7 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
             // Room is made for all of them before the first one is asked for.
             let message =
                 format!("{name} holds at most {MOST_THRESHOLDS} numbers, got {many} of them");
-            return Err(exception(given.py(), "MetricError", message));
+            return Err(exception(given.py(), Class::MetricError, message));
         } else if let Ok(numbers) = value.extract::<Vec<f64>>() {
             Setting::Numbers(numbers)
         } else {
@@ -244,7 +246,7 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<Options> {
                 "an option of a metric is a number, a list of numbers, a word, True or False; got {name}={}",
                 value.repr()?
             );
-            return Err(exception(given.py(), "ArgumentTypeError", message));
+            return Err(exception(given.py(), Class::ArgumentTypeError, message));
         };
         options = options.with(&name.extract::<String>()?, setting);
     }

@@ -36,7 +36,7 @@ impl Monitor {
         self.0.value(&Frame { run: ctx }).map_err(raise)
     }
 
-    /// Whether a value is better than the best one so far; NaN never is.
+    /// True if a value is better than the best one so far; NaN never is.
     fn improves(&self, value: f64, best: f64) -> bool {
         self.0.improves(value, best)
     }

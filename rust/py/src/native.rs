@@ -8,14 +8,15 @@ use lumbre_core::callback::Callback;
 use lumbre_core::filter::Filter;
 use lumbre_core::hook::HookId;
 use lumbre_core::monitor::Monitor;
-use lumbre_core::saved::Saved;
+use lumbre_core::saved::{Field, Saved};
 use lumbre_core::schedule::Part;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
 
 use crate::error::{exception, raise};
 use crate::foreign::Extension;
 use crate::frame::PyHost;
+use crate::lumbre::Class;
 
 /// The part of a callback that is written in Rust; its class in Python says what it does.
 #[pyclass(module = "lumbre._core", frozen)]
@@ -104,7 +105,7 @@ impl NativeCallback {
                 let name = &extension.about().name;
                 exception(
                     object.py(),
-                    "ABIError",
+                    Class::ABIError,
                     format!("{name} cannot be called: {error}"),
                 )
             })?,
@@ -113,7 +114,7 @@ impl NativeCallback {
         })
     }
 
-    /// What a foreign library calls it; None of a built-in one, whose class has these.
+    /// The name that a foreign library gives it; None for a built-in one, whose class has these.
     #[getter]
     fn name(&self) -> Option<String> {
         self.about(|about| about.name.clone())
@@ -143,29 +144,50 @@ impl NativeCallback {
         self.about(|about| about.logs.clone())
     }
 
-    /// Where the code lives: "Rust", or a crate with its version.
+    /// The place where the code lives: "Rust", or a crate with its version.
     #[getter]
     fn kind(&self) -> &str {
         &self.kind
     }
 
-    /// Its state as bytes or as the text of JSON, whichever the callback writes; None without one.
+    /// Its state as bytes, as the text of JSON or as a dict, whichever the callback writes; None
+    /// without one.
     fn save<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        Ok(self
-            .callback
-            .save()
-            .map_err(raise)?
-            .map(|saved| match saved {
-                Saved::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
-                Saved::Json(text) => PyString::new(py, &text).into_any(),
-            }))
+        let Some(saved) = self.callback.save().map_err(raise)? else {
+            return Ok(None);
+        };
+        Ok(Some(match saved {
+            Saved::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
+            Saved::Json(text) => PyString::new(py, &text).into_any(),
+            Saved::Fields(fields) => {
+                let state = PyDict::new(py);
+                for (name, field) in fields {
+                    state.set_item(name, to_python(py, field)?)?;
+                }
+                state.into_any()
+            }
+        }))
     }
 
     /// Go on from what `save` gave, in a fit that has begun: its begin forgets the state.
-    fn load(&self, state: State) -> PyResult<()> {
-        let saved = match state {
-            State::Json(text) => Saved::Json(text),
-            State::Bytes(bytes) => Saved::Bytes(bytes),
+    fn load(&self, state: &Bound<'_, PyAny>) -> PyResult<()> {
+        let saved = if let Ok(text) = state.cast::<PyString>() {
+            Saved::Json(text.extract()?)
+        } else if let Ok(bytes) = state.cast::<PyBytes>() {
+            Saved::Bytes(bytes.as_bytes().to_vec())
+        } else if let Ok(fields) = state.cast::<PyDict>() {
+            // To show a value may run Python, which must not find the dict in use.
+            let pairs: Vec<_> = fields.iter().collect();
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| Ok((name.str()?.extract::<String>()?, from_python(value)?)));
+            Saved::Fields(pairs.collect::<PyResult<_>>()?)
+        } else {
+            let message = format!(
+                "The state of a callback is bytes, a text or a dict; got {}. Load what it has saved.",
+                state.repr()?
+            );
+            return Err(exception(state.py(), Class::ArgumentError, message));
         };
         self.callback.load(&saved).map_err(raise)
     }
@@ -175,11 +197,29 @@ impl NativeCallback {
     }
 }
 
-/// What `NativeCallback.save` gave.
-#[derive(FromPyObject)]
-enum State {
-    #[pyo3(transparent, annotation = "str")]
-    Json(String),
-    #[pyo3(transparent, annotation = "bytes")]
-    Bytes(Vec<u8>),
+fn to_python(py: Python<'_>, field: Field) -> PyResult<Bound<'_, PyAny>> {
+    Ok(match field {
+        Field::Nothing => py.None().into_bound(py),
+        Field::Count(number) => number.into_pyobject(py)?.into_any(),
+        Field::Number(number) => PyFloat::new(py, number).into_any(),
+        Field::Text(text) | Field::Other(text) => PyString::new(py, &text).into_any(),
+    })
+}
+
+fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Field> {
+    Ok(if value.is_none() {
+        Field::Nothing
+    } else if let Ok(text) = value.cast::<PyString>() {
+        Field::Text(text.extract()?)
+    } else if let Ok(number) = value.cast::<PyFloat>() {
+        Field::Number(number.value())
+    } else if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
+        match (value.extract(), value.extract()) {
+            (Ok(count), _) => Field::Count(count),
+            (_, Ok(number)) => Field::Number(number),
+            _ => Field::Other(value.repr()?.to_string()),
+        }
+    } else {
+        Field::Other(value.repr()?.to_string())
+    })
 }

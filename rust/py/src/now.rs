@@ -9,21 +9,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
 
-/// A slot of it that is read or written here.
-#[derive(Clone, Copy)]
-pub enum Field {
-    Batch,
-    Left,
-    LossGrad,
-    Losses,
-    OptName,
-    Pred,
-}
-
-impl Field {
-    /// Their names, in the order of the variants.
-    const NAMES: [&str; 6] = ["batch", "left", "loss_grad", "losses", "opt_name", "pred"];
-}
+pub use crate::lumbre::Field;
 
 /// The object, and where its slots lie.
 ///

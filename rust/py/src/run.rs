@@ -1,38 +1,53 @@
 //! `_core.Run`.
 
+mod attributes;
 pub mod flow;
 mod records;
 mod resume;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use lumbre_core::flow::{Set, State};
+use lumbre_core::flow::State;
 use lumbre_core::hook::{Edge, Hook, HookId, HookSet, Scope};
-use lumbre_core::records::Records;
-use lumbre_core::schedule;
+use lumbre_core::lock::lock;
+use lumbre_core::records::{Records, Set};
 use pyo3::PyTraverseError;
-use pyo3::exceptions::{PyAttributeError, PyValueError};
-use pyo3::ffi;
+use pyo3::exceptions::PyValueError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
-use crate::error::{exception, raise};
-use crate::frame::{Frame, PyHost};
+use crate::batch;
+use crate::error::{Failed, exception, raise};
 use crate::grad::without_grad;
+use crate::lumbre::{Class, Context};
 use crate::meter::Meter;
 use crate::names::Names;
 use crate::now::{Field, Now};
-use crate::schedule::Schedule;
+
+/// The compiled plan, as the run calls it.
+pub trait Plan: Send + Sync {
+    /// Call everybody who is due at a breakpoint, in order.
+    fn fire(&self, hook: HookId, ctx: &Bound<'_, Run>) -> Result<(), Failed>;
+    /// The name of the callback under way.
+    fn current(&self) -> Option<&str>;
+    /// The names of metrics that callbacks in Rust log.
+    fn logs(&self) -> Vec<String>;
+    /// The callbacks and breakpoints whose `once` has been used up.
+    fn used_once(&self) -> Vec<(String, String)>;
+    /// Use up the `once` of a callback at a breakpoint.
+    fn use_once(&self, name: &str, hook: &str);
+}
 
 /// What a run is given once, when it starts.
 pub struct Binding {
-    schedule: Py<Schedule>,
-    core: Arc<schedule::Schedule<PyHost>>,
-    meters: [Py<Meter>; 2],
+    pub plan: Arc<dyn Plan>,
+    /// What holds the plan, for the garbage collector.
+    pub schedule: Py<PyAny>,
+    pub meters: [Py<Meter>; 2],
     /// Where Python is called: gradients are switched off for it.
-    python: HookSet,
+    pub python: HookSet,
     /// The tensors of the batch under way.
     pub now: Now,
     /// Draws the progress, when the native clock says that it is time.
@@ -95,7 +110,7 @@ impl Run {
     /// The names of metrics that callbacks in Rust log.
     pub fn logs(&self) -> Vec<String> {
         let bound = self.bound();
-        bound.map_or_else(Vec::new, |bound| bound.core.logs().cloned().collect())
+        bound.map_or_else(Vec::new, |bound| bound.plan.logs())
     }
 
     /// The batch under way is to be counted when its `_end` is over, if nobody skips it by then.
@@ -147,8 +162,25 @@ impl Run {
             return Ok(()); // nothing was said of this batch
         }
         self.counted.store(true, Relaxed);
-        let meter = bound.meter(set).bind(ctx.py()).get();
-        meter.update(ctx, &bound.now)
+        let (py, now) = (ctx.py(), &bound.now);
+        let batch = now.get(py, Field::Batch);
+        let target = batch::target(ctx, &batch)?;
+        let meter = bound.meter(set).bind(py).get();
+        let counted = meter.update(&self.state, now, &batch, target.as_ref());
+        if self.noted(py, counted)? {
+            ctx.call_method0(Context::first_batch(py))?;
+        }
+        Ok(())
+    }
+
+    /// Say on what has failed where that was.
+    pub fn noted<T>(&self, py: Python<'_>, result: Result<T, Failed>) -> PyResult<T> {
+        result.map_err(|failed| {
+            if let Some(who) = failed.who {
+                self.note(py, &failed.error, &who);
+            }
+            failed.error
+        })
     }
 
     /// Say on an exception where it was raised, once.
@@ -164,23 +196,28 @@ impl Run {
     fn fire(&self, ctx: &Bound<'_, Self>, bound: &Binding, hook: HookId) -> PyResult<()> {
         let has_grad = hook.hook().is_some_and(Hook::has_grad);
         if has_grad || !bound.python.contains(hook) {
-            return self.call(ctx, bound, hook);
+            return self.noted(ctx.py(), bound.plan.fire(hook, ctx));
         }
-        without_grad(ctx.py(), || self.call(ctx, bound, hook))
+        without_grad(ctx.py(), || {
+            self.noted(ctx.py(), bound.plan.fire(hook, ctx))
+        })
     }
 
-    fn call(&self, ctx: &Bound<'_, Self>, bound: &Binding, hook: HookId) -> PyResult<()> {
-        let frame = Frame { run: ctx };
-        bound.core.fire(hook, &self.state, &frame).map_err(|error| {
-            let error = raise(error);
-            let hook = bound.core.hook_name(hook);
-            let who = match bound.core.failed() {
-                Some(name) => format!("{name}.{hook}"),
-                None => hook.to_owned(),
-            };
-            self.note(ctx.py(), &error, &who);
-            error
-        })
+    /// Give the run its plan and its meters; once.
+    pub fn begin(
+        &self,
+        names: Arc<Names>,
+        used: u64,
+        own_loop: bool,
+        binding: Binding,
+    ) -> PyResult<()> {
+        self.own_loop.store(own_loop, Relaxed);
+        self.names
+            .set(names)
+            .map_err(|_| PyValueError::new_err("a run is bound once"))?;
+        self.used.store(used, Relaxed);
+        *lock(&self.binding) = Some(Arc::new(binding));
+        Ok(())
     }
 }
 
@@ -204,39 +241,8 @@ impl Run {
         }
     }
 
-    /// Give the run its plan and its meters; once.
-    #[pyo3(signature = (schedule, train, valid, now, draw=None, own_loop=false))]
-    fn bind(
-        &self,
-        schedule: &Bound<'_, Schedule>,
-        train: Py<Meter>,
-        valid: Py<Meter>,
-        now: &Bound<'_, PyAny>,
-        draw: Option<Py<PyAny>>,
-        own_loop: bool,
-    ) -> PyResult<()> {
-        self.own_loop.store(own_loop, Relaxed);
-        let core = schedule
-            .get()
-            .core()
-            .ok_or_else(|| PyValueError::new_err("this schedule has been taken apart"))?;
-        self.names
-            .set(Arc::clone(&schedule.get().names))
-            .map_err(|_| PyValueError::new_err("a run is bound once"))?;
-        self.used.store(core.used(), Relaxed);
-        let binding = Binding {
-            schedule: schedule.clone().unbind(),
-            core,
-            meters: [train, valid],
-            python: schedule.get().python_hooks(),
-            now: Now::new(now)?,
-            draw,
-        };
-        *lock(&self.binding) = Some(Arc::new(binding));
-        Ok(())
-    }
-
     /// Let go of the plan, the callbacks and the meters.
+    #[pyo3(name = "_unbind")]
     fn unbind(&self) {
         let used_once = self.used_once();
         *lock(&self.used_once) = used_once;
@@ -248,7 +254,8 @@ impl Run {
 
     /// Reach a breakpoint: everybody who is due there is called, in order.
     ///
-    /// Returns whether the batch under way is to be left.
+    /// Returns:
+    ///     True if the batch under way is to be left.
     #[inline]
     fn call_callbacks(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
         let this = slf.get();
@@ -277,7 +284,8 @@ impl Run {
             if !skipped {
                 this.count_due(slf, &bound, set)?;
             } else if this.counted.load(Relaxed) {
-                bound.meter(set).bind(slf.py()).get().retract(slf)?;
+                let meter = bound.meter(set).bind(slf.py()).get();
+                this.noted(slf.py(), meter.retract(slf.py()))?;
             }
             this.due.store(false, Relaxed);
         }
@@ -285,7 +293,8 @@ impl Run {
         Ok(skipped)
     }
 
-    /// Whether anybody is called at a breakpoint.
+    /// True if anybody is called at a breakpoint.
+    #[pyo3(name = "_is_used")]
     fn is_used(&self, name: &Bound<'_, PyAny>) -> PyResult<bool> {
         let Some(id) = self.names.get().and_then(|names| names.find(name)) else {
             return Err(unknown_hook(self, name));
@@ -302,43 +311,16 @@ impl Run {
     ) -> PyResult<()> {
         let this = slf.get();
         let Some(set) = this.state.pass() else {
-            return Err(exception(slf.py(), "ContextError", of_no_pass(this)));
+            return Err(exception(slf.py(), Class::ContextError, of_no_pass(this)));
         };
-        slf.setattr("pred", pred)?;
-        slf.setattr("target", target)?;
-        slf.setattr("loss", loss)?;
+        slf.setattr(Context::pred(slf.py()), pred)?;
+        slf.setattr(Context::target(slf.py()), target)?;
+        slf.setattr(Context::loss(slf.py()), loss)?;
         this.counted.store(false, Relaxed);
         match this.bound() {
             Some(bound) => this.count(slf, &bound, set),
             None => Ok(()),
         }
-    }
-
-    fn __getattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>) -> PyResult<Py<PyAny>> {
-        Err(unknown_attribute(slf, name, "unknown"))
-    }
-
-    fn __setattr__(
-        slf: &Bound<'_, Self>,
-        name: &Bound<'_, PyString>,
-        value: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        // SAFETY: three live objects. The generic setter is what the class would use without us;
-        // Python refuses to call it by hand for a class that has a setter of its own.
-        let status =
-            unsafe { ffi::PyObject_GenericSetAttr(slf.as_ptr(), name.as_ptr(), value.as_ptr()) };
-        if status == 0 {
-            return Ok(());
-        }
-        let error = PyErr::fetch(slf.py());
-        // Of a subclass it is what a setter of ours has said.
-        if !error
-            .get_type(slf.py())
-            .is(slf.py().get_type::<PyAttributeError>())
-        {
-            return Err(error);
-        }
-        Err(unknown_attribute(slf, name, "unsettable"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -365,10 +347,6 @@ impl Run {
 fn is_bare(py: Python<'_>, now: &Now) -> bool {
     let said = [Field::Pred, Field::LossGrad, Field::Losses];
     said.iter().all(|&slot| now.get(py, slot).is_none())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a flag was set; it is not any more. One thread writes: no exchange is needed.
@@ -402,14 +380,6 @@ fn of_no_pass(run: &Run) -> String {
          inside of `for batch in ctx.train(loader): ...`.",
         run.state.place()
     )
-}
-
-/// `lumbre.context` knows the names there are and words the hint.
-fn unknown_attribute(slf: &Bound<'_, Run>, name: &Bound<'_, PyString>, hint: &str) -> PyErr {
-    slf.py()
-        .import("lumbre.engine.context")
-        .and_then(|module| module.call_method1(hint, (name,)))
-        .map_or_else(|error| error, PyErr::from_value)
 }
 
 fn unknown_hook(run: &Run, name: &Bound<'_, PyAny>) -> PyErr {

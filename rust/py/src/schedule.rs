@@ -1,9 +1,10 @@
 //! `_core.Schedule`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use lumbre_core::callback::Callback;
-use lumbre_core::hook::HookSet;
+use lumbre_core::hook::{HookId, HookSet};
+use lumbre_core::lock::lock;
 use lumbre_core::order::Item;
 use lumbre_core::schedule::{self, Entry, Part};
 use pyo3::PyTraverseError;
@@ -12,12 +13,15 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::error::raise;
+use crate::error::{Failed, raise};
 use crate::filter::Filter;
-use crate::frame::PyHost;
+use crate::frame::{Frame, PyHost};
+use crate::meter::Meter;
 use crate::names::Names;
 use crate::native::NativeCallback;
+use crate::now::Now;
 use crate::python::Target;
+use crate::run::{Binding, Plan, Run};
 
 /// The callbacks' names made unique: of two alike the second gets `_2`.
 #[pyfunction]
@@ -39,20 +43,21 @@ pub struct Spec {
     native: Option<Py<NativeCallback>>,
 }
 
-/// Who runs at which breakpoint, in which order, in Python or natively, under which filter.
+/// The plan of a run: who is called at which breakpoint, in which order, in Python or natively, under
+/// which filter.
 ///
 /// Compiled once a run; `lumbre.schedule(callbacks)` makes one to look at, and its repr is a table.
 #[pyclass(module = "lumbre._core", frozen)]
 pub struct Schedule {
-    pub names: Arc<Names>,
+    names: Arc<Names>,
     core: Mutex<Option<Arc<schedule::Schedule<PyHost>>>>,
     targets: Mutex<Vec<Arc<Target>>>,
 }
 
 impl Schedule {
     /// The breakpoints at which Python is called.
-    pub fn python_hooks(&self) -> HookSet {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+    fn python_hooks(&self) -> HookSet {
+        let targets = lock(&self.targets);
         HookSet(
             targets
                 .iter()
@@ -61,11 +66,72 @@ impl Schedule {
     }
 
     /// The compiled plan; `None` only after the garbage collector has cut a cycle here.
-    pub fn core(&self) -> Option<Arc<schedule::Schedule<PyHost>>> {
-        self.core
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn core(&self) -> Option<Arc<schedule::Schedule<PyHost>>> {
+        lock(&self.core).clone()
+    }
+}
+
+impl Plan for schedule::Schedule<PyHost> {
+    fn fire(&self, hook: HookId, ctx: &Bound<'_, Run>) -> Result<(), Failed> {
+        let fired = self.fire(hook, &ctx.get().state, &Frame { run: ctx });
+        fired.map_err(|error| {
+            let hook = self.hook_name(hook);
+            let who = self
+                .failed()
+                .map_or_else(|| hook.to_owned(), |name| format!("{name}.{hook}"));
+            Failed {
+                error: raise(error),
+                who: Some(who),
+            }
+        })
+    }
+
+    fn current(&self) -> Option<&str> {
+        self.current()
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.logs().cloned().collect()
+    }
+
+    fn used_once(&self) -> Vec<(String, String)> {
+        let used = self.used_once().into_iter();
+        used.map(|(name, hook)| (name.to_owned(), hook.to_owned()))
+            .collect()
+    }
+
+    fn use_once(&self, name: &str, hook: &str) {
+        self.use_once(name, hook);
+    }
+}
+
+#[pymethods]
+impl Run {
+    /// Give the run its plan and its meters; once.
+    #[pyo3(name = "_bind", signature = (schedule, train, valid, now, draw=None, own_loop=false))]
+    fn bind(
+        &self,
+        schedule: &Bound<'_, Schedule>,
+        train: Py<Meter>,
+        valid: Py<Meter>,
+        now: &Bound<'_, PyAny>,
+        draw: Option<Py<PyAny>>,
+        own_loop: bool,
+    ) -> PyResult<()> {
+        let this = schedule.get();
+        let core = this
+            .core()
+            .ok_or_else(|| PyValueError::new_err("this schedule has been taken apart"))?;
+        let (names, used) = (Arc::clone(&this.names), core.used());
+        let binding = Binding {
+            plan: core,
+            schedule: schedule.clone().into_any().unbind(),
+            meters: [train, valid],
+            python: this.python_hooks(),
+            now: Now::new(now)?,
+            draw,
+        };
+        self.begin(names, used, own_loop, binding)
     }
 }
 
@@ -136,13 +202,8 @@ impl Schedule {
     }
 
     fn __clear__(&self) {
-        let core = self
-            .core
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let targets =
-            std::mem::take(&mut *self.targets.lock().unwrap_or_else(PoisonError::into_inner));
+        let core = lock(&self.core).take();
+        let targets = std::mem::take(&mut *lock(&self.targets));
         // Dropped when no lock is held: dropping may run Python.
         drop((core, targets));
     }

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString};
 
 use crate::error::exception;
+use crate::lumbre::Class;
 
 /// A number, or anything numpy can make an array of (tensors come in through `detach().cpu()`).
 pub fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
@@ -58,5 +59,5 @@ fn not_recordable(value: &Bound<'_, PyAny>) -> PyErr {
         "A recorded value is a number, or a tensor or array of numbers; got {kind}. \
          Log what else there is with ctx.log(what, set, value)."
     );
-    exception(value.py(), "ArgumentTypeError", message)
+    exception(value.py(), Class::ArgumentTypeError, message)
 }

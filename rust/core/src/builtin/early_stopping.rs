@@ -1,16 +1,15 @@
 //! Stop when nothing gets better any more.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use serde_json::{Value, json};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::callback::{Callback, Context, Host};
 use crate::error::{Error, Result};
 use crate::flow::Flow;
 use crate::hook::{Hook, HookId, HookSet};
+use crate::lock::lock;
 use crate::monitor::Monitor;
 use crate::number::format_value;
-use crate::saved::{Saved, number_from_json, number_to_json};
+use crate::saved::{Field, Saved};
 
 /// Stops at the `patience`-th epoch in a row without an improvement of what it watches.
 ///
@@ -89,7 +88,7 @@ impl EarlyStopping {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
 }
 
@@ -121,30 +120,21 @@ impl<H: Host> Callback<H> for EarlyStopping {
 
     fn save(&self) -> Result<Option<Saved>> {
         let seen = self.seen().clone();
-        let state = json!({
-            "best": seen.best.map(number_to_json),
-            "best_epoch": seen.best_epoch,
-            "waited": seen.waited,
-            "why": seen.why,
-        });
-        Ok(Some(Saved::Json(state.to_string())))
+        let fields = [
+            ("best", seen.best.map_or(Field::Nothing, Field::of_number)),
+            ("best_epoch", Field::Count(seen.best_epoch)),
+            ("waited", Field::Count(seen.waited)),
+            ("why", Field::Text(seen.why)),
+        ];
+        let fields = fields.map(|(name, field)| (name.to_owned(), field));
+        Ok(Some(Saved::Fields(fields.into())))
     }
 
     fn load(&self, saved: &Saved) -> Result<()> {
-        let read = match saved {
-            Saved::Json(text) => serde_json::from_str(text)
-                .ok()
-                .and_then(|state| read(&state)),
-            Saved::Bytes(_) => None,
-        };
-        let seen = read.ok_or_else(|| {
-            let got = match saved {
-                Saved::Json(text) => text.clone(),
-                Saved::Bytes(bytes) => format!("{} bytes", bytes.len()),
-            };
+        let seen = read(saved).ok_or_else(|| {
             Error::Argument(format!(
                 "EarlyStopping cannot go on from this state: it takes \"best\" (a number, or null), \
-                 \"best_epoch\" and \"waited\" (whole numbers) and \"why\" (a text); got {got}. Load \
+                 \"best_epoch\" and \"waited\" (whole numbers) and \"why\" (a text); got {saved}. Load \
                  what an EarlyStopping has saved."
             ))
         })?;
@@ -153,23 +143,23 @@ impl<H: Host> Callback<H> for EarlyStopping {
     }
 }
 
-fn read(state: &Value) -> Option<Seen> {
-    let best = match state.get("best")? {
-        Value::Null => None,
-        value => Some(number_from_json(value)?),
+fn read(saved: &Saved) -> Option<Seen> {
+    let best = match saved.field("best")? {
+        Field::Nothing => None,
+        field => Some(field.number()?),
     };
     Some(Seen {
         best,
-        best_epoch: state.get("best_epoch")?.as_u64()?,
-        waited: state.get("waited")?.as_u64()?,
-        why: state.get("why")?.as_str()?.to_owned(),
+        best_epoch: saved.field("best_epoch")?.count()?,
+        waited: saved.field("waited")?.count()?,
+        why: saved.field("why")?.text()?.to_owned(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::Set;
+    use crate::records::Set;
     use crate::testing::{Bare, Run};
     use proptest::prelude::*;
 
@@ -182,19 +172,26 @@ mod tests {
         Callback::<Bare>::on(callback, hook.into(), run).unwrap()
     }
 
-    fn saved(callback: &EarlyStopping) -> String {
-        match Callback::<Bare>::save(callback).unwrap().unwrap() {
-            Saved::Json(text) => text,
-            Saved::Bytes(_) => panic!("it is JSON"),
-        }
+    fn saved(callback: &EarlyStopping) -> Saved {
+        Callback::<Bare>::save(callback).unwrap().unwrap()
     }
 
-    fn load(callback: &EarlyStopping, text: &str) -> Result<()> {
-        Callback::<Bare>::load(callback, &Saved::Json(text.into()))
+    /// What it has saved, with another value under one of the names; without that, unless given.
+    fn changed(saved: &Saved, name: &str, value: Option<Field>) -> Saved {
+        let Saved::Fields(mut fields) = saved.clone() else {
+            panic!("it has names")
+        };
+        fields.retain(|(known, _)| known != name);
+        fields.extend(value.map(|value| (name.to_owned(), value)));
+        Saved::Fields(fields)
+    }
+
+    fn load(callback: &EarlyStopping, saved: &Saved) -> Result<()> {
+        Callback::<Bare>::load(callback, saved)
     }
 
     /// Every epoch's decision, with the callback put away and taken up again after some of them.
-    fn decisions(values: &[f64], breaks: &[bool], patience: u64, min: u64) -> Vec<(Flow, String)> {
+    fn decisions(values: &[f64], breaks: &[bool], patience: u64, min: u64) -> Vec<(Flow, Saved)> {
         let begun = || {
             let run = Run::new(values.len() as u64);
             run.announces("loss", false);
@@ -284,25 +281,30 @@ mod tests {
     fn a_state_that_is_none_is_refused_and_changes_nothing() {
         let callback = stopping("min", 1, Some(3.0));
         let fresh = saved(&callback);
-        let state = r#"{"best": "nan", "best_epoch": 1, "waited": 0, "why": ""}"#;
-        for text in [
-            "",
-            "{}",
-            "[]",
-            state,
-            &fresh.replace("\"waited\":0", "\"waited\":-1"),
-        ] {
-            let error = load(&callback, text).unwrap_err();
+        let text = |text: &str| Some(Field::Text(text.into()));
+        let states = [
+            Saved::Fields(vec![]),
+            Saved::Json("{}".into()),
+            Saved::Bytes(vec![1, 2]),
+            changed(&fresh, "best", text("nan")),
+            changed(&fresh, "best", Some(Field::Number(f64::NAN))),
+            changed(&fresh, "best_epoch", Some(Field::Number(1.0))),
+            changed(&fresh, "waited", Some(Field::Other("-1".into()))),
+            changed(&fresh, "waited", None),
+            changed(&fresh, "why", Some(Field::Nothing)),
+        ];
+        for state in &states {
+            let error = load(&callback, state).unwrap_err();
             assert!(matches!(error, Error::Argument(_)), "{error}");
             assert!(
-                error.to_string().contains(&format!("got {text}. Load")),
+                error.to_string().contains(&format!("got {state}. Load")),
                 "{error}"
             );
         }
-        let error = Callback::<Bare>::load(&callback, &Saved::Bytes(vec![1, 2])).unwrap_err();
-        assert!(error.to_string().contains("got 2 bytes"));
         assert_eq!(saved(&callback), fresh);
-        load(&callback, &fresh.replace("3.0", "2.5")).unwrap();
-        assert_ne!(saved(&callback), fresh);
+        let other = changed(&fresh, "best", Some(Field::Count(2)));
+        load(&callback, &other).unwrap();
+        let best = Some(Field::Number(2.0));
+        assert_eq!(saved(&callback).field("best"), best.as_ref());
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::callback::{Callback, Context, Host};
 use crate::error::Result;
-use crate::flow::{Flow, Set};
+use crate::flow::Flow;
 use crate::hook::{Hook, HookId, HookSet};
+use crate::records::Set;
 
 /// Feeds the loss and the metrics batch by batch and writes their values when a pass ends.
 #[derive(Debug, Default)]

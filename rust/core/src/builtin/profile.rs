@@ -1,12 +1,13 @@
 //! How long the parts of a run take.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::callback::{Callback, Context, Host};
 use crate::error::Result;
 use crate::flow::Flow;
 use crate::hook::{Hook, HookId, HookSet};
+use crate::lock::lock;
 use crate::records::Span;
 
 /// Times the run, its epochs and its passes, in seconds, into the records.
@@ -41,8 +42,7 @@ impl<H: Host> Callback<H> for Profile {
 
     fn on(&self, hook: HookId, ctx: &H::Context<'_>) -> Result<Flow> {
         if let Some((span, begins)) = hook.hook().and_then(Self::span) {
-            let started =
-                &mut self.started.lock().unwrap_or_else(PoisonError::into_inner)[span as usize];
+            let started = &mut lock(&self.started)[span as usize];
             if begins {
                 *started = Some(Instant::now());
             } else if let Some(start) = started.take() {

@@ -5,17 +5,16 @@ use std::cell::{Cell, RefCell};
 use lumbre_abi::host::{self, Foreign};
 use lumbre_abi::layout::{Call, Tensor, set, status, which};
 use lumbre_core::callback::Context;
-use lumbre_core::flow::Set;
 use lumbre_core::hook::{Hook, HookId};
-use lumbre_core::records::Value;
+use lumbre_core::records::{Set, Value};
 use lumbre_core::{Error, Result};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
 
+use crate::batch::input_and_target;
 use crate::error::carry;
 use crate::frame::Frame;
 use crate::grad::switch_on;
+use crate::lumbre;
 use crate::now::Field;
 use crate::tensor;
 
@@ -195,7 +194,9 @@ impl Lent<'_> {
                 return Ok(u64::try_from(size).ok());
             }
         }
-        run.getattr(intern!(py, "batch_size"))?.extract().map(Some)
+        run.getattr(lumbre::Context::batch_size(py))?
+            .extract()
+            .map(Some)
     }
 
     pub fn lend(&self, which: u32) -> Result<Option<Tensor>> {
@@ -244,23 +245,4 @@ impl Lent<'_> {
 
 fn some(object: Bound<'_, PyAny>) -> Option<Py<PyAny>> {
     (!object.is_none()).then(|| object.unbind())
-}
-
-/// As `ctx.input` and `ctx.target` have it, without asking these for the usual kinds of batches.
-fn input_and_target<'py>(
-    ctx: &Bound<'py, crate::run::Run>,
-    batch: &Bound<'py, PyAny>,
-) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-    if let Ok(items) = batch.cast_exact::<PyTuple>()
-        && items.len() > 1
-    {
-        return Ok((items.get_item(0)?, items.get_item(1)?));
-    }
-    if let Ok(items) = batch.cast_exact::<PyList>()
-        && items.len() > 1
-    {
-        return Ok((items.get_item(0)?, items.get_item(1)?));
-    }
-    let input = ctx.getattr(intern!(ctx.py(), "input"))?;
-    Ok((input, ctx.getattr(intern!(ctx.py(), "target"))?))
 }

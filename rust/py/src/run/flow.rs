@@ -2,21 +2,23 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use lumbre_core::flow::{Flow, Set};
+use lumbre_core::flow::Flow;
 use lumbre_core::hook::{Hook, Scope};
-use pyo3::intern;
+use lumbre_core::records::Set;
 use pyo3::prelude::*;
 
 use super::Run;
+use crate::lumbre::{self, Context};
 
 /// Whether there is validation data, or may be.
 pub fn validates(ctx: &Bound<'_, Run>) -> PyResult<bool> {
-    Ok(ctx.get().own_loop() || !ctx.getattr(intern!(ctx.py(), "valid_data"))?.is_none())
+    Ok(ctx.get().own_loop() || !ctx.getattr(Context::valid_data(ctx.py()))?.is_none())
 }
 
 #[pymethods]
 impl Run {
     /// Begin the next epoch; False when there is none to come.
+    #[pyo3(name = "_next_epoch")]
     fn next_epoch(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let this = slf.get();
         this.noted.store(0, Relaxed);
@@ -34,12 +36,13 @@ impl Run {
     }
 
     /// Begin a pass; False when something asks to leave it out.
+    #[pyo3(name = "_next_pass")]
     fn next_pass(&self, training: bool) -> bool {
         self.state.next_pass(training)
     }
 
     /// The `_end` that is due next if the run is left now: of the scopes inside of the epoch, or of all.
-    #[pyo3(signature = (inside_epoch=false))]
+    #[pyo3(name = "_next_end", signature = (inside_epoch=false))]
     fn next_end(&self, inside_epoch: bool) -> Option<&'static str> {
         self.state
             .next_end(inside_epoch.then_some(Scope::Epoch))
@@ -50,7 +53,7 @@ impl Run {
     #[pyo3(signature = (reason=""))]
     pub fn stop(&self, reason: &str) {
         let bound = self.bound();
-        let who = bound.as_ref().and_then(|bound| bound.core.current());
+        let who = bound.as_ref().and_then(|bound| bound.plan.current());
         self.state.wish(Flow::Stop(reason.to_owned()), who);
     }
 
@@ -66,6 +69,7 @@ impl Run {
     }
 
     /// Be done with the batch: whether it was left holds for nothing that comes after.
+    #[pyo3(name = "_end_batch")]
     pub fn end_batch(&self, py: Python<'_>) {
         if self.state.end_batch() {
             self.show_left(py, false);
@@ -73,47 +77,50 @@ impl Run {
     }
 
     /// Record a Ctrl-C.
+    #[pyo3(name = "_interrupt")]
     fn interrupt(&self) {
         self.state
             .interrupt(&format!("Ctrl-C: {}", self.state.place()));
     }
 
-    /// Whether Ctrl-C has been pressed.
+    /// True if Ctrl-C has been pressed.
     #[getter]
     fn interrupted(&self) -> bool {
         self.state.is_interrupted()
     }
 
-    /// Whether a stop has been asked for.
+    /// True if a stop has been asked for.
     #[getter]
     fn stopped(&self) -> bool {
         self.state.is_stopped()
     }
 
-    /// Whether the batch under way is to be left.
+    /// True if the batch under way is to be left.
     #[getter]
     fn skipped(&self) -> bool {
         self.state.batch_is_skipped()
     }
 
-    /// Whether an early stop was asked for since this was last looked at.
+    /// True if an early stop was asked for since this was last looked at.
+    #[pyo3(name = "_take_early_stop")]
     fn take_early_stop(&self) -> bool {
         self.state.take_early_stop()
     }
 
-    /// Who stopped the run and why; None when nobody did.
+    /// The name of who stopped the run, and why; None when nobody did.
     #[getter]
     fn stop_reason(&self) -> Option<String> {
         self.state.stop_reason()
     }
 
-    /// Where the run stands: `epoch 2, iteration 17, training`.
+    /// The place where the run stands: `epoch 2, iteration 17, training`.
     #[getter]
     fn place(&self) -> String {
         self.state.place()
     }
 
     /// Note on an exception where it was raised, unless it has its note already.
+    #[pyo3(name = "_note_exception")]
     fn note_exception(&self, error: &Bound<'_, PyAny>, who: &str) {
         self.note(error.py(), &PyErr::from_value(error.clone()), who);
     }
@@ -124,14 +131,8 @@ impl Run {
         self.state.epoch()
     }
 
-    /// How many epochs have come to their end.
-    #[getter]
-    fn completed_epochs(&self) -> u64 {
-        self.state.completed()
-    }
-
-    /// Whether a stop or Ctrl-C has left out a part of the epoch.
-    #[getter]
+    /// True if a stop or Ctrl-C has left out a part of the epoch.
+    #[getter(_is_cut)]
     fn is_cut(&self) -> bool {
         self.state.is_cut()
     }
@@ -170,7 +171,7 @@ impl Run {
         self.state.step_count()
     }
 
-    /// Whether a training pass is under way, or was last.
+    /// True if a training pass is under way, or was last.
     #[getter]
     fn training(&self) -> bool {
         self.state.training()
@@ -185,12 +186,11 @@ impl Run {
     #[getter]
     fn batch_size<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        match slf.get().state.batch_size() {
-            Some(size) => Ok(size.into_pyobject(py)?.into_any()),
-            None => py
-                .import("lumbre.data.batch")?
-                .call_method1("batch_size_of", (slf.getattr("batch")?,)),
+        if let Some(size) = slf.get().state.batch_size() {
+            return Ok(size.into_pyobject(py)?.into_any());
         }
+        let batch = slf.getattr(Context::batch(py))?;
+        lumbre::batch_size_of(py)?.call1((batch,))
     }
 
     #[setter]

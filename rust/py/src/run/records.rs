@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use lumbre_core::flow::Set;
-use lumbre_core::records::{Entry, Records, Span, Value, check_epoch};
+use lumbre_core::lock::lock;
+use lumbre_core::records::{Entry, Records, Set, Span, Value, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::{Binding, Run, lock};
+use super::{Binding, Run};
 use crate::error::{exception, raise};
+use crate::lumbre::Class;
 use crate::value;
 
 impl Run {
@@ -29,7 +30,7 @@ impl Run {
                         "valid"
                     }
                 );
-                Python::attach(|py| exception(py, "ArgumentError", message))
+                Python::attach(|py| exception(py, Class::ArgumentError, message))
             }),
         }
     }
@@ -68,7 +69,8 @@ impl Run {
         epoch: Option<u64>,
     ) -> PyResult<Option<Value>> {
         if let Some(bound) = self.running(ctx, set, epoch)? {
-            let value = bound.meter(set).bind(ctx.py()).get().value(ctx, name)?;
+            let meter = bound.meter(set).bind(ctx.py()).get();
+            let value = self.noted(ctx.py(), meter.value(ctx.py(), &self.state, name))?;
             if value.is_some() {
                 return Ok(value);
             }
@@ -105,16 +107,8 @@ impl Run {
         Ok(())
     }
 
-    /// The names under which a set's loss and metrics are recorded.
-    fn meter_names(&self, py: Python<'_>, set: &str) -> PyResult<Vec<String>> {
-        let set = self.set_named(Some(set))?;
-        Ok(self
-            .bound()
-            .map(|bound| bound.meter(set).bind(py).get().names())
-            .unwrap_or_default())
-    }
-
     /// Log values of an epoch, in addition to those it has or in their place.
+    #[pyo3(name = "_log_metrics")]
     fn log_metrics(
         &self,
         set: &str,
@@ -146,7 +140,10 @@ impl Run {
         let this = slf.get();
         let set = this.set_named(Some(set))?;
         let mut entry = match this.running(slf, set, epoch)? {
-            Some(bound) => bound.meter(set).bind(slf.py()).get().values(slf, false)?,
+            Some(bound) => {
+                let meter = bound.meter(set).bind(slf.py()).get();
+                this.noted(slf.py(), meter.values(slf.py(), &this.state, false))?
+            }
             None => Entry::new(),
         };
         let at = epoch.unwrap_or(this.this_epoch());
@@ -165,6 +162,7 @@ impl Run {
     }
 
     /// The whole history: `{"metrics": {set: [{name: value}]}, "profile": {part: [seconds]}}`.
+    #[pyo3(name = "_history")]
     fn history<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let records = self.lock_records().clone();
         let metrics = PyDict::new(py);
@@ -189,6 +187,7 @@ impl Run {
     }
 
     /// Drop what was recorded of an epoch that was not completed.
+    #[pyo3(name = "_drop_open_epoch")]
     fn drop_open_epoch(&self) {
         self.lock_records().truncate(self.state.completed());
     }

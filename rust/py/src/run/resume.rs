@@ -1,19 +1,20 @@
 //! The part of `_core.Run` that goes on where another run has stopped.
 
-use lumbre_core::flow::{Flow, Set};
-use lumbre_core::records::{Span, check_epoch};
+use lumbre_core::flow::Flow;
+use lumbre_core::lock::lock;
+use lumbre_core::records::{Set, Span, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::Run;
 use super::records::entry_from_python;
-use super::{Run, lock};
 use crate::error::raise;
 
 #[pymethods]
 impl Run {
     /// Go on after an epoch that is complete, with the training batches that were counted by then
     /// and, where a stop was asked for, its reason.
-    #[pyo3(signature = (epoch, step_count, stop_reason=None))]
+    #[pyo3(name = "_resume", signature = (epoch, step_count, stop_reason=None))]
     fn resume(&self, epoch: u64, step_count: u64, stop_reason: Option<String>) -> PyResult<()> {
         check_epoch(epoch).map_err(raise)?;
         self.state.resume(epoch, step_count);
@@ -24,26 +25,27 @@ impl Run {
     }
 
     /// The callbacks and breakpoints whose `once` has been used up.
+    #[pyo3(name = "_used_once")]
     pub(super) fn used_once(&self) -> Vec<(String, String)> {
         let Some(bound) = self.bound() else {
             return lock(&self.used_once).clone();
         };
-        let used = bound.core.used_once().into_iter();
-        used.map(|(name, hook)| (name.to_owned(), hook.to_owned()))
-            .collect()
+        bound.plan.used_once()
     }
 
     /// Use up what `used_once` gave.
     #[allow(clippy::needless_pass_by_value)] // extracted
+    #[pyo3(name = "_use_once")]
     fn use_once(&self, used: Vec<(String, String)>) {
         if let Some(bound) = self.bound() {
             for (name, hook) in &used {
-                bound.core.use_once(name, hook);
+                bound.plan.use_once(name, hook);
             }
         }
     }
 
     /// Put a history, as `history` gives it, in the place of what was recorded.
+    #[pyo3(name = "_restore_history")]
     fn restore_history(
         &self,
         metrics: &Bound<'_, PyDict>,
