@@ -165,7 +165,7 @@ def test_the_tables_name_all_there_is() -> None:
     functions = {name for name in lb.__all__ if inspect.isfunction(getattr(lb, name))}
     assert len(functions) > 10
     assert functions <= set(FUNCTIONS)
-    methods = {name for name in dir(lb.Context()) if callable(getattr(lb.Context, name))}
+    methods = {name for name in dir(lb.Context) if callable(getattr(lb.Context, name))}
     assert {name for name in methods if name[0] != "_"} == set(CTX)
 
 

@@ -452,6 +452,7 @@ def test_as_an_error_the_warning_about_the_loss_ends_the_fit() -> None:
 # --- data and shapes met during a run -----------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:evaluate measures what:lumbre.errors.DataWarning")
 def test_an_empty_loader_is_refused() -> None:
     empty = DataLoader(
         torch.utils.data.TensorDataset(torch.ones(3, 1)), batch_size=4, drop_last=True
@@ -509,6 +510,7 @@ def test_a_loss_that_broadcasts_is_warned_about_the_first_time() -> None:
         assert words in str(ours[0].message)
 
 
+@pytest.mark.filterwarnings("ignore:SGD was told to step:lumbre.LumbreWarning")
 def test_shapes_that_fit_are_not_warned_about() -> None:
     fit(loss=nn.MSELoss(), data=two_rows(), valid_data=None)
     fit(

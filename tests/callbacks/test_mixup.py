@@ -300,6 +300,7 @@ def test_inputs_of_several_parts_and_a_batch_of_one() -> None:
     torch.testing.assert_close(looks.steps[1][0]["a"], items[1][0]["a"])
 
 
+@pytest.mark.filterwarnings("ignore:A batch has 3 items:lumbre.errors.DataWarning")
 def test_what_else_is_in_the_batch_stays() -> None:
     items = [(x, y, torch.arange(len(x))) for x, y in batches()]
     seen = []

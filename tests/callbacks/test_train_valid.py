@@ -9,6 +9,8 @@ from torch import Tensor, nn
 import lumbre as lb
 from runs import Trace, at
 
+not_stepped = pytest.mark.filterwarnings("ignore:The loss Scaled has param:lumbre.LumbreWarning")
+
 DRAW = torch.Generator().manual_seed(0)
 DATA = [torch.randn(40, 4, generator=DRAW) + 5, torch.randn(40, 1, generator=DRAW)]
 CPU = lb.Accelerator(cpu=True)
@@ -126,6 +128,7 @@ class Scaled(nn.Module):
         return (pred - target).square().mean()
 
 
+@not_stepped
 def test_a_loss_that_is_a_module_is_switched_with_the_model() -> None:
     loss = Scaled()
     fitted = train(model(), loss=loss, epochs=1, valid_data=DATA)
@@ -136,6 +139,7 @@ def test_a_loss_that_is_a_module_is_switched_with_the_model() -> None:
     assert loss.modes[4:] == [(False, False)] * 2
 
 
+@not_stepped
 def test_a_part_of_the_loss_that_is_in_evaluation_mode_stays() -> None:
     loss = Scaled()
     loss.judge.eval()

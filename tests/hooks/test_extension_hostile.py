@@ -107,6 +107,7 @@ def test_an_error_of_a_question_lives_as_long_as_the_call() -> None:
     assert seen == [WRONG, GIVEN, WRONG + 1, WRONG + 2, [], ["ended", "ended"]]
 
 
+@pytest.mark.filterwarnings("ignore:The number of samples:lumbre.errors.DataWarning")
 @pytest.mark.parametrize(
     ("goes_by", "message"),
     [

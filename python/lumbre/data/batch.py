@@ -63,9 +63,9 @@ def batch_size_of(batch: Any) -> int:
     `batch_size`, then for its length.
     """
     source, target = input_and_target(batch)
-    size = _size(target)
+    size = size_of(target)
     if size is None:
-        size = _size(source)
+        size = size_of(source)
     if size is None and not isinstance(source, Tensor | np.ndarray | np.generic | int | float):
         warn(
             f"The number of samples in a batch cannot be told of {shape_of(batch)}: it counts as "
@@ -80,7 +80,8 @@ def _has_items(batch: Any) -> bool:
     return isinstance(batch, list | tuple) and not isinstance(batch, PackedSequence)
 
 
-def _size(tree: Any) -> int | None:
+def size_of(tree: Any) -> int | None:
+    """Return the number of samples in a part of a batch; None where it cannot be told."""
     if isinstance(tree, Tensor):
         return tree.shape[0] if tree.ndim else None
     if isinstance(tree, PackedSequence):
@@ -91,13 +92,13 @@ def _size(tree: Any) -> int | None:
         tree = tree.values()
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         values = (getattr(tree, field.name, None) for field in dataclasses.fields(tree))
-        size = next((size for size in map(_size, values) if size is not None), None)
+        size = next((size for size in map(size_of, values) if size is not None), None)
         return _own_size(tree) if size is None else size
     elif not isinstance(tree, list | tuple):
         return _own_size(tree)
     elif tree and all(isinstance(item, str | bytes | int | float | Mapping) for item in tree):
         return len(tree)  # what collating leaves as a list has an item a sample
-    return next((size for size in map(_size, tree) if size is not None), None)
+    return next((size for size in map(size_of, tree) if size is not None), None)
 
 
 def _own_size(tree: Any) -> int | None:

@@ -79,7 +79,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         if fire("on_train_batch_before_step"):
             return True
         optimizer, step_opt = now.opt, now.step_opt
-        if step.is_fresh:
+        if step.is_fresh and again is None:
             step.is_fresh = False
             check_first_step(optimizer)
         set_grad(False)
@@ -107,9 +107,11 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         backward()
         return now.loss_grad
 
+    repeat = again if step.closures else None
+
     def train_step(ctx: Any) -> None:
         for now.opt_name, now.opt in ctx.optimizers.items():
-            if forward() or compute_loss() or backward() or step_optimizer(again):
+            if forward() or compute_loss() or backward() or step_optimizer(repeat):
                 step.clear(ctx)  # skip_batch was asked for
                 return
 

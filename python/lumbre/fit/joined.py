@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from lumbre.data.batch import batch_size_of
+from lumbre.data.batch import size_of
 from lumbre.errors import JoinError
 from lumbre.nested import parts_of, rebuilt
 from lumbre.text import shape_of
@@ -90,8 +90,10 @@ def _sizes_of(ctx: Context, pred: Any) -> _Sizes:
     if isinstance(pred, Tensor) and pred.dim():
         return len(pred), len(pred)  # nothing depends on it
     given = ctx.input
-    items = len(given) if isinstance(given, list | tuple) else ctx.batch_size
-    return batch_size_of([given]), items
+    rows = size_of(given)
+    if rows is None:
+        rows = ctx.batch_size
+    return rows, len(given) if isinstance(given, list | tuple) else ctx.batch_size
 
 
 def _first(tensors: list[Any]) -> Tensor:

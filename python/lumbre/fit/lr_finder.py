@@ -138,9 +138,8 @@ class _Sweep(Callback):
         losses = ctx.loss
         if self._loss_name not in losses and len(losses) != 1:
             raise ArgumentError(
-                f"lr_finder: the step of {type(ctx.model).__name__} has set "
-                f"{'the losses ' + ', '.join(losses) if losses else 'no loss'}; expected one under "
-                f'the optimizer\'s name: ctx.loss = {{"{self._loss_name}": loss}}.'
+                f"lr_finder: the step of {type(ctx.model).__name__} has set no loss; expected one "
+                f'under the optimizer\'s name: ctx.loss = {{"{self._loss_name}": loss}}.'
             )
         return float(losses.get(self._loss_name, next(iter(losses.values()))))
 
