@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from lumbre.fit.setup import Trainable, setup
     from lumbre.hooks.callback import Callback, callback, epochs, every, on, once
     from lumbre.hooks.schedule import schedule
-    from lumbre.metrics.base import Metric, MetricSet, metric
+    from lumbre.metrics.base import Metric, metric
+    from lumbre.metrics.sets import MetricSet
 
 # Where each name lives: it is imported when it is first asked for.
 _HOMES = {
@@ -34,7 +35,7 @@ _HOMES = {
     "LumbreError": "errors",
     "LumbreWarning": "errors",
     "Metric": "metrics.base",
-    "MetricSet": "metrics.base",
+    "MetricSet": "metrics.sets",
     "Trainable": "fit.setup",
     "as_dataloader": "data.loaders",
     "callback": "hooks.callback",

@@ -17,7 +17,7 @@ from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentError
 from lumbre.fit.keywords import explained
 from lumbre.hooks.foreign import Callbacks, as_callbacks
-from lumbre.metrics.base import MetricSet, as_metric_set
+from lumbre.metrics.sets import MetricSet, as_metric_set
 from lumbre.text import format_value
 
 if TYPE_CHECKING:

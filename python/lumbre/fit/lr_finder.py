@@ -24,7 +24,7 @@ from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.fit.lr_records import LRRecords, Smoothed
 from lumbre.hooks.callback import Callback
-from lumbre.metrics.base import MetricSet
+from lumbre.metrics.sets import MetricSet
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context

@@ -16,7 +16,7 @@ from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentTypeError
 from lumbre.fit.setup import Trainable, epochs_pair, make_context
 from lumbre.hooks.foreign import Callbacks, as_callbacks
-from lumbre.metrics.base import as_metric_set
+from lumbre.metrics.sets import as_metric_set
 
 
 @contextlib.contextmanager

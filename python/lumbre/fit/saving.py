@@ -18,7 +18,7 @@ from lumbre.files.form import Pathlike
 from lumbre.files.tree import QualifiedName, qualified_name
 from lumbre.fit.fitted import Fitted
 from lumbre.fit.setup import Trainable, check_parts
-from lumbre.metrics.base import as_metric_set
+from lumbre.metrics.sets import as_metric_set
 from lumbre.warn import warn
 
 # How many names of a kind a message lists.

@@ -24,7 +24,7 @@ from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.fit.keywords import explained
 from lumbre.hooks.foreign import Callbacks, as_callbacks
 from lumbre.hooks.schedule import compile_schedule
-from lumbre.metrics.base import MetricSet, as_metric_set, meter
+from lumbre.metrics.sets import MetricSet, as_metric_set, meter
 from lumbre.step import backward as backward_pass
 from lumbre.step import step
 from lumbre.step.shortcuts import fast_road

@@ -39,6 +39,15 @@ struct Slot {
     name: Arc<str>,
     metric: Py<PyAny>,
     native: Option<Py<NativeMetric>>,
+    /// The names of its records, once it has computed them: several where it computes a dict.
+    records: Mutex<Option<Vec<Arc<str>>>>,
+}
+
+impl Slot {
+    fn records(&self) -> Vec<Arc<str>> {
+        let known = lock(&self.records).clone();
+        known.unwrap_or_else(|| vec![Arc::clone(&self.name)])
+    }
 }
 
 /// The loss and the metrics of one set: fed once a batch, read when its pass ends.
@@ -74,6 +83,7 @@ impl Meter {
             name: name.into(),
             metric,
             native,
+            records: Mutex::default(),
         };
         Self {
             losses: losses.into_iter().map(loss).collect(),
@@ -87,10 +97,10 @@ impl Meter {
     /// The names of the records, in their order.
     #[getter]
     pub fn names(&self) -> Vec<String> {
-        let losses = self.losses.iter().map(|loss| &loss.name);
+        let losses = self.losses.iter().map(|loss| Arc::clone(&loss.name));
         losses
-            .chain(self.slots.iter().map(|slot| &slot.name))
-            .map(ToString::to_string)
+            .chain(self.slots.iter().flat_map(Slot::records))
+            .map(|name| name.to_string())
             .collect()
     }
 
@@ -180,8 +190,9 @@ impl Meter {
             values.push((Arc::clone(&loss.name), loss.value()));
         }
         for slot in &self.slots {
-            values.push((Arc::clone(&slot.name), self.computed(ctx, slot, whole)?));
+            values.extend(self.computed(ctx, slot, whole)?);
         }
+        value::check_names(&values)?;
         Ok(values)
     }
 
@@ -194,8 +205,29 @@ impl Meter {
             self.fetch_losses(ctx)?;
             return Ok(Some(loss.value()));
         }
-        let slot = self.slots.iter().find(|slot| &*slot.name == name);
-        slot.map(|slot| self.computed(ctx, slot, false)).transpose()
+        // Or any one of which it is not known yet what it computes.
+        let may_hold = |slot: &&Slot| match &*lock(&slot.records) {
+            Some(records) => records.iter().any(|record| &**record == name),
+            None => &*slot.name == name || slot.native.is_none(),
+        };
+        for slot in self.slots.iter().filter(may_hold) {
+            let values = self.computed(ctx, slot, false)?;
+            if let Some((_, value)) = values.into_iter().find(|(record, _)| &**record == name) {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a metric may turn out to compute several records, under names of its own.
+    pub fn may_have_others(&self, py: Python<'_>) -> bool {
+        let is_one = intern!(py, "_is_one_record");
+        let is_open = |slot: &Slot| {
+            let is_one = slot.metric.bind(py).getattr(is_one);
+            lock(&slot.records).is_none()
+                && !is_one.is_ok_and(|is_one| is_one.is_truthy().unwrap_or(false))
+        };
+        self.slots.iter().any(is_open)
     }
 
     /// The names of the values so far.
@@ -225,7 +257,12 @@ impl Meter {
         loss.map(|loss| &*loss.name)
     }
 
-    fn computed(&self, ctx: &Bound<'_, Run>, slot: &Slot, whole: bool) -> PyResult<Value> {
+    fn computed(
+        &self,
+        ctx: &Bound<'_, Run>,
+        slot: &Slot,
+        whole: bool,
+    ) -> PyResult<Vec<(Arc<str>, Value)>> {
         let metric = slot.metric.bind(ctx.py());
         let native = slot
             .native
@@ -240,9 +277,12 @@ impl Meter {
         running(!whole);
         let value = without_grad(ctx.py(), || metric.call_method0(compute));
         running(false);
-        value
-            .and_then(|value| value::from_python(&value))
-            .map_err(|error| self.noted(ctx, slot, "compute", error))
+        let values = value
+            .and_then(|value| value::records(metric, &slot.name, &value))
+            .map_err(|error| self.noted(ctx, slot, "compute", error))?;
+        let names = values.iter().map(|(name, _)| Arc::clone(name)).collect();
+        *lock(&slot.records) = Some(names);
+        Ok(values)
     }
 
     /// Feed the metrics; gives the batch's size, the weight of its loss.
