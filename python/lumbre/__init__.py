@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from lumbre.hooks.callback import Callback
     from lumbre.hooks.filters import epochs, every, once
     from lumbre.hooks.function import callback, on
-    from lumbre.metrics.base import Metric, MetricSet, metric
+    from lumbre.metrics.base import Metric, metric
+    from lumbre.metrics.sets import MetricSet
 
 # Where each name lives: it is imported when it is first asked for.
 _HOMES = {
@@ -37,7 +38,7 @@ _HOMES = {
     "LumbreError": "errors",
     "LumbreWarning": "errors",
     "Metric": "metrics.base",
-    "MetricSet": "metrics.base",
+    "MetricSet": "metrics.sets",
     "Trainable": "fit.trainable",
     "as_dataloader": "data.loaders",
     "callback": "hooks.function",

@@ -291,7 +291,7 @@ def test_a_batch_of_one_sample_that_lost_its_dimension_is_refused_with_the_mend(
 def test_of_plain_tensors_the_batches_are_not_asked_for_their_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(joined, "batch_size_of", lambda _: pytest.fail("a size was asked for"))
+    monkeypatch.setattr(joined, "size_of", lambda _: pytest.fail("a size was asked for"))
     assert torch.equal(predict(lambda x: x, FIVE, batch_size=1), FIVE)
     with pytest.raises(pytest.fail.Exception, match="a size was asked for"):
         predict(lambda x: [x])

@@ -57,10 +57,10 @@ ROADS = {
 def measured(request):
     """Give the value of a metric after the batches, counted on one of the roads."""
 
-    def measure(metric, *batches):
+    def measure(metric, *batches, read=True):
         for preds, target in batches:
             ROADS[request.param](metric, preds, target)
-        return metric.compute()
+        return metric.compute() if read else None
 
     return measure
 
@@ -302,23 +302,42 @@ def test_equal_differences_of_logits_are_ties(measured):
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_a_score_that_is_nan_loses_against_all(options, dtype, measured):
+def test_where_a_score_is_nan_the_value_is_nan_and_that_is_told(options, dtype, measured):
     target = torch.tensor([1, 1, 0, 0])
-    for preds, expected in (
-        ([NAN, 1.0, 0.0, 0.0], 0.5),
-        ([1.0, 1.0, NAN, 0.0], 0.5),
-        ([NAN, 1.0, NAN, 0.0], 0.25),
-        ([NAN] * 4, 0.0),
-    ):
-        preds = torch.tensor(preds, dtype=dtype) * 9
+    for scores in ([NAN, 1.0, 0.0, 0.0], [1.0, 1.0, NAN, 0.0], [NAN] * 4):
+        preds = torch.tensor(scores, dtype=dtype) * 9
         for bad in (preds, preds.neg().neg()):
-            assert measured(BinaryAUROC(**options), (bad, target)) == expected
+            with pytest.warns(MetricWarning, match=r"BinaryAUROC is NaN: .* NaN .*isfinite"):
+                assert math.isnan(measured(BinaryAUROC(**options), (bad, target)))
 
 
-def test_a_row_with_nan_among_its_logits_loses_against_all(measured):
-    logits = torch.tensor([[9.0, 0, 0], [0, 9, NAN], [0, 0, 9]])
-    metric = MulticlassAUROC("none", from_logits=True)
-    assert measured(metric, (logits, torch.arange(3))).tolist() == [0.5, 0.0, 0.5]
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_nan_among_many_batches_is_found_and_can_be_taken_back(options, measured):
+    metric = BinaryAUROC(**options)
+    good, bad = binary(100), (torch.tensor([NAN, 0.5]), torch.tensor([1, 0]))
+    expected = measured(BinaryAUROC(**options), good)
+    measured(metric, good, bad, read=False)
+    metric.retract()
+    assert metric.compute() == expected
+    with pytest.warns(MetricWarning, match="NaN"):
+        assert math.isnan(measured(metric, bad, good))
+    with pytest.warns(MetricWarning, match="NaN"):
+        assert math.isnan(measured(metric, good))
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_nan_of_one_class_makes_the_average_nan(options, measured):
+    preds, target = multiclass(30, 3)
+    preds[4, 1] = NAN
+    with pytest.warns(MetricWarning, match="MulticlassAUROC is NaN: "):
+        each = measured(MulticlassAUROC("none", **options), (preds, target))
+    # The softmax makes the whole row NaN.
+    expected = [True] * 3 if "from_logits" in options else [False, True, False]
+    assert [math.isnan(value) for value in each] == expected
+    for average in AVERAGES:
+        with pytest.warns(MetricWarning, match="NaN"):
+            value = measured(MulticlassAUROC(average, **options), (preds, target))
+        assert average == "none" or math.isnan(value)
 
 
 def test_infinite_scores_are_scores(measured):
@@ -614,7 +633,7 @@ def test_bins_have_a_constant_size():
         metric.update_with_torch(torch.rand(n), torch.randint(0, 2, (n,)))
         sizes.add(8 * (metric._on_device.numel() + 1))
         metric.compute()
-    assert sizes == {8 * (2 + 2 * 51)}
+    assert sizes == {8 * (2 + 2 * 52)}
 
 
 def test_room_on_a_device_is_made_seldom():

@@ -26,8 +26,8 @@ from lumbre.errors import (
     TargetError,
 )
 from lumbre.metrics import MAE, MSE, RMSE, Accuracy, BinaryAccuracy
-from lumbre.metrics.base import as_metric_set
 from lumbre.metrics.losses import Losses
+from lumbre.metrics.sets import as_metric_set
 
 
 class Foreign(torch.Tensor):
@@ -412,9 +412,7 @@ def test_an_array_is_recorded_in_its_shape(data, value):
     np.testing.assert_array_equal(got, np.asarray(value))
 
 
-@pytest.mark.parametrize(
-    "value", ["high", {"a": 1.0}, object(), None], ids=lambda v: type(v).__name__
-)
+@pytest.mark.parametrize("value", ["high", object(), None], ids=lambda v: type(v).__name__)
 def test_what_is_no_number_cannot_be_recorded(data, value):
     kind = lb.metric("Value", update=lambda *_: None, compute=lambda self: value)
     with pytest.raises(TypeError, match="got " + type(value).__name__) as caught:

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from lumbre.errors import (
     ArgumentTypeError,
     DTypeError,
     MetricError,
+    MetricWarning,
     ShapeError,
     ShapeWarning,
     TargetError,
@@ -503,6 +505,40 @@ def test_a_refused_batch_leaves_the_metric_as_it_was(kind, measured):
     with pytest.raises((ShapeError, TargetError)):
         metric.update(batch[0], batch[1][:7])
     assert metric.compute() == pytest.approx(expected(kind, *batch))
+
+
+@pytest.mark.parametrize("outside", [-0.5, 1.5, 40.0, math.inf])
+def test_scores_that_are_no_probabilities_are_told_of_when_the_value_is_read(outside, measured):
+    good, bad = torch.tensor([0.0, 1.0, NAN]), torch.tensor([0.5, outside, 1.0])
+    target = torch.tensor([0, 1, 1])
+    metric = BinaryAccuracy()
+    measured(metric, (good, target))
+    measured(metric, (good, target), (bad, target), read=False)
+    metric.retract()
+    metric.compute()
+    measured(metric, (bad, target), read=False)
+    with pytest.warns(MetricWarning, match=r"probabilities.*BinaryAccuracyWithLogits\(\)"):
+        metric.compute()
+    metric.reset()
+    measured(metric, (good, target))
+    measured(BinaryAccuracyWithLogits(), (bad, target))
+
+
+def test_a_fit_tells_of_logits_once():
+    x = torch.randn(40, 2) * 9
+    data = x, (x[:, 0] > 0).float()
+    net = lb.setup(
+        torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0)),
+        torch.nn.BCEWithLogitsLoss(),
+        torch.optim.SGD,
+        metrics=BinaryAccuracy(),
+    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        net.set_opt_hparams(lr=1.0).fit(
+            data, valid_data=data, epochs=3, verbose=False, accelerator=lb.Accelerator(cpu=True)
+        )
+    assert [each.category for each in told] == [MetricWarning]
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2, -0.1, NAN, math.inf], ids=str)

@@ -24,7 +24,7 @@ from lumbre.fit.keywords import explained
 from lumbre.fit.recipe import Recipe
 from lumbre.fit.start import start
 from lumbre.hooks.foreign import Callbacks
-from lumbre.metrics.base import MetricSet, as_metric_set
+from lumbre.metrics.sets import MetricSet, as_metric_set
 from lumbre.state.logbook import metrics_frame
 from lumbre.text import format_value
 

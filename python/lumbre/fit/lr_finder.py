@@ -30,7 +30,7 @@ from lumbre.fit.lr_records import LRRecords, Smoothed
 from lumbre.fit.recipe import Recipe
 from lumbre.fit.start import start
 from lumbre.hooks.callback import Callback
-from lumbre.metrics.base import MetricSet
+from lumbre.metrics.sets import MetricSet
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context

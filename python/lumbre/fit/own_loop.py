@@ -17,7 +17,7 @@ from lumbre.errors import ArgumentTypeError
 from lumbre.fit.recipe import Recipe, check_optimizer
 from lumbre.fit.start import epochs_pair, start
 from lumbre.hooks.foreign import Callbacks
-from lumbre.metrics.base import as_metric_set
+from lumbre.metrics.sets import as_metric_set
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning
-from lumbre.metrics.base import MetricSet
+from lumbre.metrics.sets import MetricSet
 from lumbre.step.checks import method_of
 from lumbre.warn import warn
 

@@ -19,7 +19,7 @@ from lumbre.files.path import as_path
 from lumbre.files.tree import QualifiedName, qualified_name
 from lumbre.fit.fitted import Fitted
 from lumbre.fit.recipe import Recipe, check_parts
-from lumbre.metrics.base import as_metric_set
+from lumbre.metrics.sets import as_metric_set
 from lumbre.warn import warn
 
 

@@ -12,7 +12,7 @@ from lumbre.errors import ArgumentTypeError
 from lumbre.fit.keywords import explained
 from lumbre.fit.recipe import check_optimizer, check_parts, no_loss, no_optimizer
 from lumbre.fit.trainable import Trainable
-from lumbre.metrics.base import as_metric_set
+from lumbre.metrics.sets import as_metric_set
 
 
 @explained

@@ -18,7 +18,7 @@ from lumbre.errors import ArgumentError, LumbreWarning
 from lumbre.fit.recipe import Recipe, no_loss
 from lumbre.hooks.foreign import Callbacks, as_callbacks
 from lumbre.hooks.schedule import compile_schedule
-from lumbre.metrics.base import MetricSet, meter
+from lumbre.metrics.sets import MetricSet, meter
 from lumbre.state.now import Now
 from lumbre.step.checks import method_of
 from lumbre.step.shortcuts import fast_road

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lumbre.errors import ShapeError
 from lumbre.metrics.classes import class_numbers, no_such_class
-from lumbre.metrics.native import Native, ordered, shape_of, triple
+from lumbre.metrics.native import Native, counted, ordered
 
 
 class Accuracy(Native):
@@ -42,13 +41,11 @@ class Accuracy(Native):
         super().__init__(name=name)
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        target = class_numbers(
-            self, preds, target, "For one score a sample there is BinaryAccuracy"
-        )
+        target = class_numbers(preds, target)
         scores = ordered(preds)
         hits = (scores.argmax(1) == target) & ~scores.isnan().any(1)
         outside = (target < 0) | (target >= preds.shape[1])
-        return triple(hits.sum(), target.numel(), outside.sum())
+        return counted(hits.sum(), target.numel(), outside.sum())
 
     def _out_of_range(self, number: int) -> str:
         return no_such_class(self, number)
@@ -88,13 +85,17 @@ class BinaryAccuracy(Native):
         self.threshold = threshold
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        target = ordered(_fitting(self, preds, target).to(preds.device))
+        target = ordered(target.reshape(preds.shape).to(preds.device))
         scores = ordered(preds)
         cut = self._native.cut
         assert cut is not None  # noqa: S101 - every binary metric has one
         hits = ((scores > cut) == (target == 1)) & ~scores.isnan()
         outside = (target != 0) & (target != 1)
-        return triple(hits.sum(), target.numel(), outside.sum())
+        return counted(hits.sum(), target.numel(), self._improbable(scores), outside.sum())
+
+    def _improbable(self, scores: Tensor) -> Tensor:
+        """How many scores are no probabilities."""
+        return ((scores < 0) | (scores > 1)).sum()
 
     def _out_of_range(self, number: int) -> str:
         return f"{type(self).__name__}: {number} targets are neither 0 nor 1."
@@ -119,16 +120,5 @@ class BinaryAccuracyWithLogits(BinaryAccuracy):
 
     _kind = "BinaryAccuracyWithLogits"
 
-
-def _fitting(metric: Native, preds: Tensor, target: Tensor) -> Tensor:
-    """The target in the shape of the predictions, if they differ by dimensions of size 1 only."""
-    if preds.shape == target.shape:
-        return target
-    wide = [[n for n in tensor.shape if n != 1] for tensor in (preds, target)]
-    if wide[0] != wide[1]:
-        raise ShapeError(
-            f"{type(metric).__name__} compares element by element; got preds of shape "
-            f"{shape_of(preds)} and a target of shape {shape_of(target)}."
-        )
-    metric._native.squeezed()
-    return target.reshape(preds.shape)
+    def _improbable(self, scores: Tensor) -> Tensor:
+        return scores.new_zeros(())

@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from lumbre._core import NativeMetric
-from lumbre.errors import ShapeError, TargetError
-from lumbre.metrics.accuracy import _fitting
+from lumbre.errors import TargetError
 from lumbre.metrics.classes import class_numbers, no_such_class
 from lumbre.metrics.gathered import Gathered, kept_as
-from lumbre.metrics.native import Native, _dense, ordered, shape_of, wide
-
-_ONE_SCORE = "For one score a sample there is BinaryAUROC"
+from lumbre.metrics.native import Native, dense, ordered, wide
 
 
 class _AUROC(Native):
@@ -31,12 +28,10 @@ class _AUROC(Native):
         # Without thresholds the scores themselves are kept, on their device.
         self._gathered = Gathered() if self._native.thresholds is None else None
         self._edges: Tensor | None = None
-        self._classes = 0
 
     def reset(self) -> None:
         """Forget every batch."""
         super().reset()
-        self._classes = 0
         if self._gathered is not None:
             self._gathered = Gathered()
 
@@ -45,10 +40,9 @@ class _AUROC(Native):
         if self._gathered is None:
             super().update_with_torch(preds, target)
             return
-        preds, target = self._checked("preds", preds), self._checked("target", target)
+        self._native.leave(preds, target)
         with torch.no_grad():
-            self._gathered.add(*self._rows(_dense(preds), _dense(target)))
-        self._native.leave()
+            self._gathered.add(*self._rows(dense(preds), dense(target)))
 
     def retract(self) -> None:
         """Take the last batch back out, once."""
@@ -71,13 +65,12 @@ class _AUROC(Native):
         scores, is_target = self._curves(scores, labels)
         scores = scores.to(dtype)
         edges = self._edges_for(scores)
-        # As in Rust: a NaN is on the wrong side of every threshold.
-        wrong = (~is_target).long() * len(edges)
         bins = torch.bucketize(scores.contiguous(), edges, right=True)
-        bins = torch.where(scores.isnan(), wrong, bins)
-        first = torch.arange(bins.shape[1], device=bins.device) * (len(edges) + 1)
+        # As in Rust: a NaN is behind what is above the last threshold.
+        bins = bins.masked_fill(scores.isnan(), len(edges) + 1)
+        first = torch.arange(bins.shape[1], device=bins.device) * (len(edges) + 2)
         cells = ((bins + first) * 2 + is_target).flatten()
-        size = bins.shape[1] * (len(edges) + 1) * 2
+        size = bins.shape[1] * (len(edges) + 2) * 2
         counts = torch.zeros(size, dtype=torch.int64, device=bins.device)
         counts = counts.scatter_add(0, cells, torch.ones_like(cells))
         return torch.cat([counts, (labels < 0).sum().reshape(1)])
@@ -112,7 +105,8 @@ class _AUROC(Native):
 
     def _read(self, joined: Tensor) -> tuple[list[float], float]:
         cells, outside = super()._read(joined)
-        return [self._classes, sum(cells) / max(self._classes, 1), *cells], outside
+        classes = self._native.width
+        return [classes, sum(cells) / max(classes, 1), *cells], outside
 
 
 class BinaryAUROC(_AUROC):
@@ -122,8 +116,8 @@ class BinaryAUROC(_AUROC):
     value is exact: every score is kept, in 4 bytes (8 of float64 and of 32- and 64-bit integers),
     on its device, and equal scores count half. With thresholds the state has a constant size, and
     the value is the area under straight lines between the points of the curve at the thresholds;
-    they should reach from 0 to 1, as the curve goes no further than they do. A NaN score loses
-    against all others. With targets of one class alone the value is NaN, with a warning.
+    they should reach from 0 to 1, as the curve goes no further than they do. Where a score is NaN,
+    or all targets are of one class, the value is NaN, with a warning.
 
     Args:
         num_thresholds: So many thresholds, evenly spaced from 0 to 1; a score at a threshold is
@@ -166,7 +160,7 @@ class BinaryAUROC(_AUROC):
         )
 
     def _rows(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        target = ordered(_fitting(self, preds, target).to(preds.device)).flatten()
+        target = ordered(target.reshape(preds.shape).to(preds.device)).flatten()
         outside = (target != 0) & (target != 1)
         return preds.flatten(), (target == 1).to(torch.int8) - outside.to(torch.int8)
 
@@ -240,9 +234,7 @@ class MulticlassAUROC(_AUROC):
         self._is_micro = average == "micro"
 
     def _rows(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        classes = class_numbers(self, preds, target, _ONE_SCORE).flatten()
-        if target.numel():
-            self._count_classes(preds)
+        classes = class_numbers(preds, target).flatten()
         scores = preds.movedim(1, -1).flatten(0, -2)
         outside = (classes < 0) | (classes >= scores.shape[1])
         return scores, classes.masked_fill(outside, -1).to(torch.int32)
@@ -254,20 +246,6 @@ class MulticlassAUROC(_AUROC):
         if self._is_micro:
             return scores.reshape(-1, 1), is_target.reshape(-1, 1)
         return scores, is_target
-
-    def _count_classes(self, preds: Tensor) -> None:
-        if preds.shape[1] < 2:
-            raise ShapeError(
-                "MulticlassAUROC needs scores of 2 classes or more; got preds of shape "
-                f"{shape_of(preds)}. For one score a sample there is BinaryAUROC, with "
-                "`preds.squeeze(1)`."
-            )
-        if self._classes not in (0, preds.shape[1]):
-            raise ShapeError(
-                f"MulticlassAUROC has counted batches of {self._classes} classes, and this one has "
-                f"{preds.shape[1]}; call reset() before predictions of another model."
-            )
-        self._classes = preds.shape[1]
 
     def _out_of_range(self, number: int) -> str:
         return no_such_class(self, number)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lumbre.metrics.classes import TWO_SCORES, cells, class_numbers, join, no_such_class
+from lumbre.metrics.classes import cells, class_numbers, no_such_class
 from lumbre.metrics.native import Native
 
 Average = Literal["micro", "macro", "weighted", "none"] | None
@@ -24,14 +23,10 @@ class _PerClass(Native):
         self.average = average
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        target = class_numbers(self, preds, target, TWO_SCORES)
-        counts, outside = cells(self, preds, target)
+        counts, outside = cells(preds, class_numbers(preds, target))
         hits, predicted = counts.diagonal(), counts[:, :-1].sum(0)
         each = torch.stack([hits, predicted, counts.sum(1)], 1)
         return torch.cat([each.flatten(), outside[None]])
-
-    def _joined(self, before: Tensor, batch: Tensor) -> Tensor:
-        return join(self, before, batch, (len(before) // 3, len(batch) // 3))
 
     def _out_of_range(self, number: int) -> str:
         return no_such_class(self, number)
@@ -156,12 +151,8 @@ class ConfusionMatrix(Native):
         self.normalize = normalize
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        target = class_numbers(self, preds, target, TWO_SCORES)
-        counts, outside = cells(self, preds, target)
+        counts, outside = cells(preds, class_numbers(preds, target))
         return torch.cat([counts.flatten(), outside[None]])
-
-    def _joined(self, before: Tensor, batch: Tensor) -> Tensor:
-        return join(self, before, batch, (math.isqrt(len(before)), math.isqrt(len(batch))))
 
     def _out_of_range(self, number: int) -> str:
         return no_such_class(self, number)

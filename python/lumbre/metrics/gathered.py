@@ -31,6 +31,8 @@ class Gathered:
         """
         # A tensor made in inference mode could not be written to outside of it.
         with torch.inference_mode(False), torch.no_grad():
+            if not self._length:
+                self._scores = self._labels = None
             dtype = kept_as(scores)
             if self._scores is not None:
                 dtype = torch.promote_types(dtype, self._scores.dtype)

@@ -49,6 +49,8 @@ class Mean(Metric):
         ('off_by', 1.75)
     """
 
+    _is_one_record = True
+
     def __init__(
         self,
         function: Callable[[Any, Any], Any],

@@ -9,14 +9,8 @@ import torch
 from torch import Tensor
 
 from lumbre._core import NativeMetric
-from lumbre.errors import DTypeError, MetricError, TargetError
+from lumbre.errors import MetricError, TargetError
 from lumbre.metrics.base import Metric
-
-_MENDS = {
-    "preds": "Where a model gives several, a subclass says which one is measured: class "
-    "First(lb.metrics.{}): def update(self, preds, target): super().update(preds[0], target).",
-    "target": "A callback at on_train_batch_begin may set it: ctx.target = ...",
-}
 
 
 class Native(Metric):
@@ -27,6 +21,7 @@ class Native(Metric):
     """
 
     _kind: ClassVar[str]
+    _is_one_record = True
 
     def __init__(self, *, name: str | None = None, **options: Any) -> None:
         self.name = name
@@ -68,31 +63,17 @@ class Native(Metric):
 
     def update_with_torch(self, preds: Tensor, target: Tensor) -> None:
         """Count a batch in by torch ops, on whatever device it lies; nothing waits for it."""
-        preds, target = self._checked("preds", preds), self._checked("target", target)
+        self._native.leave(preds, target)
         with torch.no_grad():
-            state, before = self._measure(_dense(preds), _dense(target)), self._on_device
+            state, before = self._measure(dense(preds), dense(target)), self._on_device
             if before is not None and target.numel():
                 state = self._joined(before, state.to(before.device))
             self._on_device, self._before = state if target.numel() else before, before
-        self._native.leave()
 
     def retract(self) -> None:
         """Take the last batch back out, once; on a device unless its value has been read."""
         if not self._native.retract():
             self._on_device = self._before
-
-    def _checked(self, name: str, tensor: Any) -> Tensor:
-        if not isinstance(tensor, Tensor):
-            raise DTypeError(
-                f"{type(self).__name__} measures tensors; {name} is {type(tensor).__name__}. "
-                + _MENDS[name].format(type(self).__name__)
-            )
-        if tensor.is_complex():
-            raise DTypeError(
-                f"{type(self).__name__} cannot measure {name} of dtype {tensor.dtype}. "
-                "Take a real part of it: tensor.abs(), tensor.real."
-            )
-        return tensor.detach()
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
         """A batch as a vector: the state, then how many targets were out of range."""
@@ -125,13 +106,12 @@ def wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def triple(total: Tensor, count: int, outside: Tensor | None = None) -> Tensor:
+def counted(total: Tensor, count: int, *more: Tensor) -> Tensor:
     """The state of a batch as one tensor, in the widest float there is."""
     total = total.to(wide(total.device))
     # Filled in on the device: a tensor made from a Python number would be copied there.
     number = torch.full_like(total, count)
-    none = torch.zeros_like(total)
-    return torch.stack([total, number, none if outside is None else outside.to(total.dtype)])
+    return torch.stack([total, number, *(each.to(total.dtype) for each in more)])
 
 
 def ordered(tensor: Tensor) -> Tensor:
@@ -141,12 +121,9 @@ def ordered(tensor: Tensor) -> Tensor:
     return tensor.to(wide(tensor.device)) if few or tiny else tensor
 
 
-def _dense(tensor: Tensor) -> Tensor:
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor as torch's operations take it, with no gradient behind it."""
     if tensor.is_quantized:
         tensor = tensor.dequantize()
+    tensor = tensor.detach()
     return tensor if tensor.layout is torch.strided else tensor.to_dense()
-
-
-def shape_of(tensor: Tensor) -> str:
-    """A shape as a message shows it: (32, 4), (32,)."""
-    return str(tuple(tensor.shape))

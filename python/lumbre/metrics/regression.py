@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lumbre.errors import ShapeError
-from lumbre.metrics.accuracy import _fitting
-from lumbre.metrics.native import Native, triple, wide
+from lumbre.metrics.native import Native, counted, wide
 
 
 class MSE(Native):
@@ -40,13 +38,12 @@ class MSE(Native):
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
         dtype = wide(preds.device)
-        target = _fitting(self, preds, target).to(device=preds.device, dtype=dtype)
-        return triple(self._error(preds.to(dtype) - target).sum(), target.numel())
+        target = target.reshape(preds.shape).to(device=preds.device, dtype=dtype)
+        return counted(self._error(preds.to(dtype) - target).sum(), target.numel())
 
     def _read(self, joined: Tensor) -> tuple[list[float], float]:
-        total, count, _ = joined.tolist()
         # Last what rounding the sum has lost, which a device does not keep.
-        return [total, count, 0.0], 0.0
+        return [*joined.tolist(), 0.0], 0.0
 
     @staticmethod
     def _error(difference: Tensor) -> Tensor:
@@ -132,7 +129,7 @@ class R2(Native):
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
         samples = target.shape[0] if target.dim() else 1
         dtype = wide(preds.device)
-        target = _fitting(self, preds, target).to(device=preds.device, dtype=dtype)
+        target = target.reshape(preds.shape).to(device=preds.device, dtype=dtype)
         preds = preds.to(dtype)
         if not target.numel():
             return torch.zeros(6, 0, dtype=dtype, device=preds.device)
@@ -148,12 +145,6 @@ class R2(Native):
         )
 
     def _joined(self, before: Tensor, batch: Tensor) -> Tensor:
-        if before.shape != batch.shape:
-            raise ShapeError(
-                f"R2 has counted batches of {before.shape[1]} outputs, and this one has "
-                f"{batch.shape[1]}. Samples lie along the first dimension; a dimension that varies "
-                "does not fit behind it: flatten it into the first."
-            )
         count, more = before[0], batch[0]
         part = more / (count + more)
         apart = (batch[1] - before[1]) + (batch[2] - before[2])

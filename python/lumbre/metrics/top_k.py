@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lumbre.errors import ShapeError
 from lumbre.metrics.classes import class_numbers, no_such_class
-from lumbre.metrics.native import Native, ordered, shape_of, triple
+from lumbre.metrics.native import Native, counted, ordered
 
 
 class TopKAccuracy(Native):
@@ -45,16 +44,8 @@ class TopKAccuracy(Native):
         self.k = k
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        target = class_numbers(
-            self, preds, target, "For one score a sample there is BinaryAccuracy"
-        )
+        target = class_numbers(preds, target)
         classes = preds.shape[1]
-        if classes < self.k:
-            raise ShapeError(
-                f"TopKAccuracy(k={self.k}) needs scores of at least {self.k} classes; got preds of "
-                f"shape {shape_of(preds)}. With all of them among the k highest nothing is "
-                "measured: take a smaller k."
-            )
         scores = ordered(preds)
         outside = (target < 0) | (target >= classes)
         wanted = target.masked_fill(outside, 0).unsqueeze(1)
@@ -63,7 +54,7 @@ class TopKAccuracy(Native):
         before = number.reshape(-1, *(1 for _ in preds.shape[2:])) < wanted
         rank = ((scores > score) | ((scores == score) & before)).sum(1)
         hits = (rank < self.k) & ~scores.isnan().any(1) & ~outside
-        return triple(hits.sum(), target.numel(), outside.sum())
+        return counted(hits.sum(), target.numel(), outside.sum())
 
     def _out_of_range(self, number: int) -> str:
         return no_such_class(self, number)

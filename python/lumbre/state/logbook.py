@@ -105,11 +105,11 @@ class Logbook(Run):
         self, set: str, values: Mapping[str, Any], short: bool = False
     ) -> dict[str, str]:
         """The values as text; when short, of arrays only those that have a format of their own."""
-        formats = {m.record_name: m.format for m in (self.metrics or {}).get(set, ())}
+        metrics = {m.record_name: m for m in (self.metrics or {}).get(set, ())}
         return {
-            name: formats.get(name, format_value)(value)
+            name: metrics[name].format(value) if name in metrics else format_value(value)
             for name, value in values.items()
-            if not short or isinstance(value, int | float) or _is_own(formats.get(name))
+            if not short or isinstance(value, int | float) or _has_format(metrics.get(name))
         }
 
     def get_metrics_df(self) -> pd.DataFrame:
@@ -130,11 +130,10 @@ def metrics_frame(records: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["set", "metric", "epoch", "value"])
 
 
-def _is_own(format: Any) -> bool:
-    """Whether a metric has a format of its own."""
-    from lumbre.metrics.base import Metric
-
-    return getattr(format, "__func__", format) not in (None, Metric.format)
+def _has_format(metric: Any) -> bool:
+    """True if a metric has a format of its own, besides the one that all have."""
+    places = [metric, *type(metric).__mro__]
+    return sum("format" in getattr(each, "__dict__", ()) for each in places) > 1
 
 
 def _joined(old: Any, new: Any) -> Any:

@@ -44,6 +44,8 @@ pub trait Context {
 pub struct Announced {
     /// The names of the loss and the metrics, by set.
     pub metrics: [Vec<String>; 2],
+    /// Whether there are metrics whose names are not known before they have computed a value.
+    pub may_have_others: bool,
     /// The names that callbacks say they log.
     pub logs: Vec<String>,
     /// Which value of a metric is the better one, by set and name as in `valid_acc`, where that is known.

@@ -190,6 +190,16 @@ fn announced(ctx: &Bound<'_, Run>) -> PyResult<Announced> {
     Ok(Announced {
         better: better(ctx)?,
         metrics: Set::ALL.map(|set| names(set).unwrap_or_default()),
+        may_have_others: Set::ALL.iter().any(|&set| {
+            let bound = ctx.get().bound();
+            bound.is_some_and(|bound| {
+                bound
+                    .meter(set)
+                    .bind(ctx.py())
+                    .get()
+                    .may_have_others(ctx.py())
+            })
+        }),
         logs,
         validates: validates(ctx)?,
     })

@@ -13,6 +13,7 @@ const FOREIGN: &str = "lumbre.hooks.foreign";
 const LOSSES: &str = "lumbre.metrics.losses";
 const MEAN: &str = "lumbre.metrics.mean";
 const METRIC: &str = "lumbre.metrics.base";
+const SETS: &str = "lumbre.metrics.sets";
 const NATIVE: &str = "lumbre.metrics.native";
 const NOW: &str = "lumbre.state.now";
 const OUTPUT: &str = "lumbre.output";
@@ -75,10 +76,12 @@ attributes! {
     METRIC Metric {
         compute = "compute",
         direction = "direction",
+        is_one_record = "_is_one_record",
+        name = "name",
         reset = "reset",
         update = "update",
     }
-    METRIC TorchMetric { held = "_held" }
+    SETS TorchMetric { held = "_held" }
     NATIVE Native { retract = "retract" }
 }
 

@@ -1,9 +1,10 @@
 //! `_core.Meter`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use lumbre_core::flow::State;
+use lumbre_core::lock::lock;
 use lumbre_core::metrics::{Fit, View};
 use lumbre_core::records::Value;
 use pyo3::PyTraverseError;
@@ -23,10 +24,19 @@ struct Slot {
     name: Arc<str>,
     metric: Py<PyAny>,
     native: Option<Py<NativeMetric>>,
+    /// The names of its records, once it has computed them: several where it computes a dict.
+    records: Mutex<Option<Vec<Arc<str>>>>,
 }
 
 impl Slot {
-    fn computed(&self, py: Python<'_>, whole: bool) -> Result<Value, Failed> {
+    fn records(&self) -> Vec<Arc<str>> {
+        let known = lock(&self.records).clone();
+        known.unwrap_or_else(|| vec![Arc::clone(&self.name)])
+    }
+}
+
+impl Slot {
+    fn computed(&self, py: Python<'_>, whole: bool) -> Result<Vec<(Arc<str>, Value)>, Failed> {
         let metric = self.metric.bind(py);
         let native = self.native.as_ref().map(|native| native.bind(py).get());
         let running = |is_running| {
@@ -37,9 +47,12 @@ impl Slot {
         running(!whole);
         let value = without_grad(py, || metric.call_method0(lumbre::Metric::compute(py)));
         running(false);
-        value
-            .and_then(|value| value::from_python(&value))
-            .map_err(|error| self.failed(py, "compute", error))
+        let values = value
+            .and_then(|value| value::records(metric, &self.name, &value))
+            .map_err(|error| self.failed(py, "compute", error))?;
+        let names = values.iter().map(|(name, _)| Arc::clone(name)).collect();
+        *lock(&self.records) = Some(names);
+        Ok(values)
     }
 
     /// What a method has raised, and who that was.
@@ -87,6 +100,7 @@ impl Meter {
             name: name.into(),
             metric,
             native,
+            records: Mutex::default(),
         };
         Self {
             losses: Losses::new(losses),
@@ -101,8 +115,9 @@ impl Meter {
     pub fn names(&self) -> Vec<String> {
         let losses = self.losses.names();
         losses
-            .chain(self.slots.iter().map(|slot| &slot.name))
-            .map(ToString::to_string)
+            .cloned()
+            .chain(self.slots.iter().flat_map(Slot::records))
+            .map(|name| name.to_string())
             .collect()
     }
 
@@ -191,8 +206,9 @@ impl Meter {
         }
         let mut values = self.losses.values(py, state)?;
         for slot in &self.slots {
-            values.push((Arc::clone(&slot.name), slot.computed(py, whole)?));
+            values.extend(slot.computed(py, whole)?);
         }
+        value::check_names(&values)?;
         Ok(values)
     }
 
@@ -209,8 +225,31 @@ impl Meter {
         if let Some(value) = self.losses.value(py, state, name)? {
             return Ok(Some(value));
         }
-        let slot = self.slots.iter().find(|slot| &*slot.name == name);
-        slot.map(|slot| slot.computed(py, false)).transpose()
+        // Or any one of which it is not known yet what it computes.
+        let may_hold = |slot: &&Slot| match &*lock(&slot.records) {
+            Some(records) => records.iter().any(|record| &**record == name),
+            None => &*slot.name == name || slot.native.is_none(),
+        };
+        for slot in self.slots.iter().filter(may_hold) {
+            let values = slot.computed(py, false)?;
+            if let Some((_, value)) = values.into_iter().find(|(record, _)| &**record == name) {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a metric may turn out to compute several records, under names of its own.
+    pub fn may_have_others(&self, py: Python<'_>) -> bool {
+        let is_open = |slot: &Slot| {
+            let is_one = slot
+                .metric
+                .bind(py)
+                .getattr(lumbre::Metric::is_one_record(py));
+            lock(&slot.records).is_none()
+                && !is_one.is_ok_and(|is_one| is_one.is_truthy().unwrap_or(false))
+        };
+        self.slots.iter().any(is_open)
     }
 
     /// The names of the values so far.

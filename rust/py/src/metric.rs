@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use lumbre_core::error::{Error, Result};
 use lumbre_core::lock::lock;
-use lumbre_core::metrics::{Fit, MOST_THRESHOLDS, Metric, Native, Options, Setting, View};
+use lumbre_core::metrics::{Fit, Form, MOST_THRESHOLDS, Metric, Native, Options, Setting, View};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict};
 
@@ -23,6 +23,8 @@ pub struct NativeMetric {
     told: AtomicBool,
     /// Whether the last batch was counted elsewhere, by torch ops.
     left: AtomicBool,
+    /// The width of the batches that are counted elsewhere, and what it was before the last one.
+    left_width: Mutex<[usize; 2]>,
     /// Whether its value is read in the middle of a pass, of which nothing is to be warned about.
     running: AtomicBool,
 }
@@ -31,6 +33,10 @@ impl NativeMetric {
     /// The numbers behind the metric. Never held while Python runs.
     fn lock(&self) -> MutexGuard<'_, Native> {
         lock(&self.state)
+    }
+
+    fn lock_left_width(&self) -> MutexGuard<'_, [usize; 2]> {
+        lock(&self.left_width)
     }
 
     /// Count a batch that is plain CPU memory.
@@ -82,6 +88,10 @@ impl NativeMetric {
 
 #[pymethods]
 impl NativeMetric {
+    /// The names of the metrics there are.
+    #[classattr]
+    const NAMES: [&str; 14] = Native::NAMES;
+
     #[new]
     #[pyo3(signature = (name, options=None, state=None))]
     fn new(
@@ -103,6 +113,7 @@ impl NativeMetric {
             state: Mutex::new(native),
             told: AtomicBool::new(false),
             left: AtomicBool::new(false),
+            left_width: Mutex::default(),
             running: AtomicBool::new(false),
         })
     }
@@ -117,14 +128,33 @@ impl NativeMetric {
         Ok(true)
     }
 
-    /// Warn, the first time, that shapes were made to fit by leaving out dimensions of size 1.
-    fn squeezed(&self, py: Python<'_>) -> PyResult<()> {
-        self.tell(py, Fit::Squeezed)
+    /// Say that a batch will be counted elsewhere, if its tensors are such as can be measured.
+    fn leave(&self, preds: &Bound<'_, PyAny>, target: &Bound<'_, PyAny>) -> PyResult<()> {
+        let name = &self.name;
+        let (p, t) = (told(name, "preds", preds)?, told(name, "target", target)?);
+        let preds_form = Form::new(name, "preds", &p.0, &p.1).map_err(raise)?;
+        let target_form = Form::new(name, "target", &t.0, &t.1).map_err(raise)?;
+        let batch = {
+            let (mut width, state) = (self.lock_left_width(), self.lock());
+            let known = if width[0] > 0 {
+                width[0]
+            } else {
+                state.width()
+            };
+            let batch = state
+                .check(&preds_form, &target_form, known)
+                .map_err(raise)?;
+            *width = [known.max(batch.width), width[0]];
+            batch
+        };
+        self.left.store(true, Relaxed);
+        self.tell(preds.py(), batch.fit)
     }
 
-    /// Say that the last batch was counted elsewhere.
-    fn leave(&self) {
-        self.left.store(true, Relaxed);
+    /// How many classes or outputs each batch has so far; 0 where that is of no concern.
+    #[getter]
+    fn width(&self) -> usize {
+        self.lock_left_width()[0].max(self.lock().width())
     }
 
     /// True if the last batch was counted elsewhere.
@@ -138,6 +168,9 @@ impl NativeMetric {
         let here = !self.left.load(Relaxed);
         if here {
             self.lock().retract();
+        } else {
+            let mut width = self.lock_left_width();
+            *width = [width[1]; 2];
         }
         here
     }
@@ -157,6 +190,7 @@ impl NativeMetric {
     /// Forget every batch.
     fn reset(&self) {
         self.lock().reset();
+        *self.lock_left_width() = Default::default();
     }
 
     /// Take in what another metric of the same kind has seen.
@@ -209,6 +243,26 @@ impl NativeMetric {
     fn __repr__(&self) -> String {
         format!("NativeMetric({:?})", self.name)
     }
+}
+
+/// The shape and the dtype of a tensor, wherever it lies.
+fn told(metric: &str, part: &str, tensor: &Bound<'_, PyAny>) -> PyResult<(Vec<i64>, String)> {
+    if !tensor::is_tensor(tensor)? {
+        let kind = tensor.get_type().name()?;
+        let mend = match part {
+            "preds" => format!(
+                "Where a model gives several, a subclass says which one is measured: class \
+                 First(lb.metrics.{metric}): def update(self, preds, target): \
+                 super().update(preds[0], target)."
+            ),
+            _ => "A callback at on_train_batch_begin may set it: ctx.target = ...".into(),
+        };
+        let message = format!("{metric} measures tensors; {part} is {kind}. {mend}");
+        return Err(exception(tensor.py(), Class::DTypeError, message));
+    }
+    let dtype = tensor.getattr("dtype")?.str()?.to_string();
+    let dtype = dtype.trim_start_matches("torch.").into();
+    Ok((tensor.getattr("shape")?.extract()?, dtype))
 }
 
 type Reduced<'py> = (

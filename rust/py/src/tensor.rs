@@ -130,10 +130,10 @@ pub fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// `with` gets the tensor's view and must not run Python code: that could free or resize it.
 pub fn read<T>(object: &Bound<'_, PyAny>, with: impl FnOnce(View<'_>) -> T) -> PyResult<Option<T>> {
     let mut tensor = DlTensor::UNREAD;
-    if look(object, torch(object.py())?, &mut tensor)?.is_none() {
+    if !look_at_float(object, torch(object.py())?, &mut tensor)? {
         return Ok(None);
     }
-    // SAFETY: `look` has filled it from a live tensor that the caller's `Bound` keeps, and no Python
+    // SAFETY: `look_at_float` has filled it from a live tensor that the caller's `Bound` keeps, and no Python
     // code runs until `with` returns, so that memory, shape and strides stay.
     unsafe { view(&tensor, with) }
 }
@@ -146,14 +146,12 @@ pub fn read_pair<T>(
 ) -> PyResult<Option<T>> {
     let (mut one, mut two) = (DlTensor::UNREAD, DlTensor::UNREAD);
     let torch = torch(first.py())?;
-    if look(second, torch, &mut two)?.is_none() {
+    if !look(second, torch, &mut two)? {
         return Ok(None);
     }
-    match look(first, torch, &mut one)? {
-        Some(Asked::No) => {}
-        // What the second one told may hold no more.
-        Some(Asked::Yes) if exchange(second, torch, &mut two) => {}
-        _ => return Ok(None),
+    // What the second one told may hold no more once torch was asked of the first.
+    if !look_at_float(first, torch, &mut one)? || !exchange(second, torch, &mut two) {
+        return Ok(None);
     }
     // SAFETY: as in `read`; both were filled in with no Python code after them.
     let both = unsafe { view(&one, |first| view(&two, |second| with(first, second))) };
@@ -172,7 +170,7 @@ pub fn lend(py: Python<'_>, objects: &[Option<Py<PyAny>>; 3]) -> PyResult<[Optio
     for (object, place) in objects.iter().zip(&mut lent) {
         if let Some(object) = object.as_ref().map(|object| object.bind(py)) {
             let mut tensor = DlTensor::UNREAD;
-            let plain = look(object, torch, &mut tensor)?.is_some();
+            let plain = look(object, torch, &mut tensor)?;
             *place = Some(if plain && is_readable(&tensor) {
                 Ok(tensor)
             } else {
@@ -235,56 +233,27 @@ pub fn describe(object: &Bound<'_, PyAny>) -> String {
     format!("a {layout}{kind} of {dtype} on {device}")
 }
 
-/// Whether torch was asked about a tensor, which may have run Python code: under a torch-function mode.
-#[derive(Clone, Copy, PartialEq)]
-enum Asked {
-    No,
-    Yes,
+/// Have torch say where a tensor lies; false when its memory cannot be read as it is. What is told is
+/// true until the next Python code runs: torch's answer to a question is such, under a mode.
+///
+/// The exchange ignores the negative bit, which only floats can have: of these torch is asked.
+fn look(object: &Bound<'_, PyAny>, torch: &Torch, tensor: &mut DlTensor) -> PyResult<bool> {
+    if !exchange(object, torch, tensor) {
+        return Ok(false);
+    }
+    if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
+        return Ok(true);
+    }
+    look_at_float(object, torch, tensor)
 }
 
-/// Have torch say where a tensor lies; `None` when its memory cannot be read as it is. What is told
-/// is true until the next Python code runs.
-///
-/// The exchange ignores the negative bit, and to ask torch for it costs as much as a small metric.
-/// What torch's public functions make with that bit is the imaginary part of a complex tensor: floats
-/// with a gap after each one, the first of which lies where no real part can. Of others it is not
-/// asked.
-fn look(
+/// The same of what is a float as a rule: to ask first saves the exchange that tells whether it is.
+fn look_at_float(
     object: &Bound<'_, PyAny>,
     torch: &Torch,
     tensor: &mut DlTensor,
-) -> PyResult<Option<Asked>> {
-    if !exchange(object, torch, tensor) {
-        return Ok(None);
-    }
-    if !may_be_negated(tensor) {
-        return Ok(Some(Asked::No));
-    }
-    if torch.is_negated(object)? {
-        return Ok(None);
-    }
-    Ok(exchange(object, torch, tensor).then_some(Asked::Yes))
-}
-
-/// Whether a tensor that was exchanged just now may be the imaginary part of a complex one.
-fn may_be_negated(tensor: &DlTensor) -> bool {
-    if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
-        return false;
-    }
-    // A complex number lies at a multiple of its own size, which is a power of two.
-    let address = (tensor.data.addr() as u64).wrapping_add(tensor.byte_offset);
-    let complex = u64::from(tensor.dtype.bits / 8) * 2;
-    if address & complex.saturating_sub(1) != 0 {
-        return true;
-    }
-    // SAFETY: torch has filled it in a moment ago, and nothing has run since.
-    let (shape, strides) = unsafe { dims(tensor) };
-    let mut expected = 1;
-    shape.iter().zip(strides).rev().any(|(&size, &stride)| {
-        let has_gap = size != 1 && stride != expected;
-        expected *= size;
-        has_gap
-    })
+) -> PyResult<bool> {
+    Ok(torch.is_exact(object) && !torch.is_negated(object)? && exchange(object, torch, tensor))
 }
 
 /// Fill in what torch says of a tensor; false when it is no plain one in the CPU's memory.

@@ -1,11 +1,14 @@
 //! Recorded values between Python and the core.
 
+use std::sync::Arc;
+
+use lumbre_core::Error;
 use lumbre_core::records::Value;
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyString};
+use pyo3::types::{PyDict, PyFloat, PyMapping, PyString};
 
-use crate::error::exception;
-use crate::lumbre::Class;
+use crate::error::{exception, raise};
+use crate::lumbre::{self, Class};
 
 /// A number, or anything numpy can make an array of (tensors come in through `detach().cpu()`).
 pub fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
@@ -37,6 +40,61 @@ pub fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
         [number] => Value::Number(*number),
         _ => Value::Array { shape, data },
     })
+}
+
+/// What a metric has computed, as records: one under its name, or one for each entry of a dict, under
+/// its key, behind the metric's name where it was given one. A dict in a dict is taken apart as well.
+pub fn records(
+    metric: &Bound<'_, PyAny>,
+    name: &Arc<str>,
+    computed: &Bound<'_, PyAny>,
+) -> PyResult<Vec<(Arc<str>, Value)>> {
+    if computed.cast_exact::<PyFloat>().is_ok() || !is_mapping(computed) {
+        return Ok(vec![(Arc::clone(name), from_python(computed)?)]);
+    }
+    let given = metric.getattr_opt(lumbre::Metric::name(metric.py()))?;
+    let prefix = match given.filter(|given| !given.is_none()) {
+        Some(given) => format!("{given}_"),
+        None => String::new(),
+    };
+    let mut found = Vec::new();
+    take_apart(&prefix, computed, &mut found)?;
+    Ok(found)
+}
+
+fn is_mapping(value: &Bound<'_, PyAny>) -> bool {
+    value.is_instance_of::<PyDict>() || value.cast::<PyMapping>().is_ok()
+}
+
+fn take_apart(
+    prefix: &str,
+    mapping: &Bound<'_, PyAny>,
+    found: &mut Vec<(Arc<str>, Value)>,
+) -> PyResult<()> {
+    for pair in mapping.call_method0("items")?.try_iter()? {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+        let name = format!("{prefix}{key}");
+        if is_mapping(&value) {
+            take_apart(&format!("{name}_"), &value, found)?;
+        } else {
+            found.push((name.into(), from_python(&value)?));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses two records of one name: what a dict holds is not known before it is computed.
+pub fn check_names(values: &[(Arc<str>, Value)]) -> PyResult<()> {
+    for (index, (name, _)) in values.iter().enumerate() {
+        if values[..index].iter().any(|(known, _)| known == name) {
+            return Err(raise(Error::Metric(format!(
+                "Two values would be recorded as \"{name}\", of which a metric has computed at least \
+                 one in a dict. Give that metric a name, which its entries are then recorded behind: \
+                 metric.name = \"first\" makes \"first_{name}\"."
+            ))));
+        }
+    }
+    Ok(())
 }
 
 /// A float, or a numpy array of float64.

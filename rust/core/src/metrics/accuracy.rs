@@ -2,7 +2,7 @@
 
 use super::classes::{ONE_SCORE, Scores, check, each_run};
 use super::view::{Element, Run, with_slice};
-use super::{BLOCK, Fit, Hits, Kept, Metric, View};
+use super::{BLOCK, Batch, Fit, Form, Hits, Kept, Metric, View};
 use crate::error::Result;
 use crate::records::Value;
 
@@ -24,8 +24,14 @@ impl Metric for Accuracy {
     }
 
     #[inline]
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
+    fn check(&self, preds: &Form, target: &Form, _: usize) -> Result<Batch> {
         check(self.name(), preds, target, ONE_SCORE)?;
+        Ok(Batch::of_any_width(Fit::Exact))
+    }
+
+    #[inline]
+    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
+        self.check(&preds.form(), &target.form(), 0)?;
         let hits = with_slice!(preds.data(), scores => count_hits(scores, preds, target))?;
         self.hits.step().add(Hits {
             hits,

@@ -3,8 +3,9 @@
 // are branches that the processor cannot predict.
 #![allow(clippy::float_cmp, clippy::needless_bitwise_bool)]
 
+use super::form::pair;
 use super::view::{Element, Reader, with_slice};
-use super::{BLOCK, Fit, Hits, Kept, Metric, View, pair, unmergeable};
+use super::{BLOCK, Batch, Fit, Form, Hits, Kept, Metric, View, parts, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -21,6 +22,8 @@ pub struct BinaryAccuracy {
     cut: f64,
     logits: bool,
     hits: Kept<Hits>,
+    /// How many scores are no probabilities where they have to be.
+    outside: Kept<u64>,
 }
 
 impl BinaryAccuracy {
@@ -44,6 +47,7 @@ impl BinaryAccuracy {
             cut,
             logits,
             hits: Kept::default(),
+            outside: Kept::default(),
         };
         if threshold > 0.0 && threshold < 1.0 {
             return Ok(metric);
@@ -60,6 +64,16 @@ impl BinaryAccuracy {
     pub fn cut(&self) -> f64 {
         self.cut
     }
+
+    /// What is to be said of scores that are no probabilities; `None` where there are none.
+    #[must_use]
+    pub fn caveat(&self) -> Option<String> {
+        (self.outside.now > 0).then(|| {
+            "BinaryAccuracy takes probabilities, and there are scores below 0 or above 1. If preds are \
+             logits, from before the sigmoid: BinaryAccuracyWithLogits()."
+                .into()
+        })
+    }
 }
 
 impl Metric for BinaryAccuracy {
@@ -71,12 +85,16 @@ impl Metric for BinaryAccuracy {
         }
     }
 
+    fn check(&self, preds: &Form, target: &Form, _: usize) -> Result<Batch> {
+        pair(self.name(), preds, target).map(Batch::of_any_width)
+    }
+
     fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let fit = pair(self.name(), preds, target)?;
+        let Batch { fit, .. } = self.check(&preds.form(), &target.form(), 0)?;
         let cut = with_slice!(preds.data(), scores => rounded(scores, self.cut));
         let (mut scores, mut classes) = ([0.0; BLOCK], [0.0; BLOCK]);
         let (mut preds, mut targets) = (Reader::new(preds), Reader::new(target));
-        let (mut hits, mut done) = (0, 0);
+        let (mut hits, mut outside, mut done) = (0, 0, 0);
         while done < target.numel() {
             let len = BLOCK.min(target.numel() - done);
             let (scores, classes) = (&mut scores[..len], &mut classes[..len]);
@@ -89,6 +107,12 @@ impl Metric for BinaryAccuracy {
                     .unwrap_or_default();
                 return Err(no_class(self.name(), done + at, target));
             }
+            if !self.logits {
+                outside += scores
+                    .iter()
+                    .map(|&x| u64::from(is_outside(x)))
+                    .sum::<u64>();
+            }
             let pairs = scores.iter().zip(&*classes);
             hits += pairs
                 .map(|(&score, &class)| u64::from(is_hit(score, cut, class)))
@@ -99,11 +123,13 @@ impl Metric for BinaryAccuracy {
             hits,
             count: done as u64,
         });
+        *self.outside.step() += outside;
         Ok(fit)
     }
 
     fn retract(&mut self) {
         self.hits.retract();
+        self.outside.retract();
     }
 
     fn compute(&mut self) -> Value {
@@ -112,6 +138,7 @@ impl Metric for BinaryAccuracy {
 
     fn reset(&mut self) {
         self.hits = Kept::default();
+        self.outside = Kept::default();
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
@@ -120,21 +147,33 @@ impl Metric for BinaryAccuracy {
             return Err(unmergeable(&describe(self), &describe(other)));
         }
         self.hits.aside(|hits| hits.add(other.hits.now));
+        self.outside.aside(|count| *count += other.outside.now);
         Ok(())
     }
 
+    /// The hits, the count, and how many scores were no probabilities.
     fn state(&self) -> Vec<f64> {
-        self.hits.now.state()
+        let Hits { hits, count } = self.hits.now;
+        [hits, count, self.outside.now].map(|x| x as f64).to_vec()
     }
 
     fn load(&mut self, state: &[f64]) -> Result<()> {
-        self.hits.set(Hits::from_state(self.name(), state)?);
+        let [hits, count, outside] = parts(self.name(), state)?;
+        let outside = whole(self.name(), outside)?;
+        self.hits
+            .set(Hits::from_state(self.name(), &[hits, count])?);
+        self.outside.set(outside);
         Ok(())
     }
 }
 
 fn is_class(number: f64) -> bool {
     (number == 0.0) | (number == 1.0)
+}
+
+/// NaN is not: it is told of elsewhere.
+fn is_outside(score: f64) -> bool {
+    (score < 0.0) | (score > 1.0)
 }
 
 /// Two comparisons, so that NaN is on neither side.
@@ -204,6 +243,27 @@ mod tests {
     }
 
     #[test]
+    fn scores_that_are_no_probabilities_are_told_of() {
+        for (scores, is_told) in [([0.0, 1.0, f64::NAN], false), ([0.5, 0.5, -2.0], true)] {
+            let mut metric = BinaryAccuracy::new(0.5).unwrap();
+            let mut with_logits = BinaryAccuracy::with_logits(0.5).unwrap();
+            let (p, t) = (
+                plain("float32", &[3], &scores),
+                plain("bool", &[3], &[0.0; 3]),
+            );
+            metric.update(&p.view(), &t.view()).unwrap();
+            with_logits.update(&p.view(), &t.view()).unwrap();
+            assert_eq!(metric.caveat().is_some(), is_told);
+            assert_eq!(with_logits.caveat(), None);
+            let mut other = BinaryAccuracy::new(0.5).unwrap();
+            other.add_state(&metric.state()).unwrap();
+            assert_eq!(other.caveat(), metric.caveat());
+            metric.retract();
+            assert_eq!(metric.caveat(), None);
+        }
+    }
+
+    #[test]
     fn a_column_meets_a_row_one_to_one() {
         let mut metric = BinaryAccuracy::new(0.5).unwrap();
         let (p, t) = (
@@ -211,7 +271,7 @@ mod tests {
             plain("bool", &[3], &[1.0, 0.0, 0.0]),
         );
         assert_eq!(metric.update(&p.view(), &t.view()).unwrap(), Fit::Squeezed);
-        assert_eq!(metric.state(), [2.0, 3.0]);
+        assert_eq!(metric.state(), [2.0, 3.0, 0.0]);
     }
 
     #[test]

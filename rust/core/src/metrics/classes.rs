@@ -1,7 +1,7 @@
 //! Scores of classes against class numbers: which shapes fit, and how they are read.
 
 use super::view::{Element, Reader, Run, Walk, tuple};
-use super::{BLOCK, Data, View};
+use super::{BLOCK, Batch, Data, Fit, Form, View};
 use crate::error::{Error, Result};
 
 /// What to do with one score for each target, where no metric of two classes is at hand.
@@ -12,19 +12,19 @@ pub(super) const ONE_SCORE: &str = "use BinaryAccuracy where there is one score 
 
 /// Whether the predictions are scores of classes, and the target fits them.
 #[inline]
-pub(super) fn check(name: &str, preds: &View, target: &View, one_score: &str) -> Result<()> {
+pub(super) fn check(name: &str, preds: &Form, target: &Form, one_score: &str) -> Result<()> {
     check_shapes(name, preds, target, one_score)?;
-    if target.data().is_float() {
+    if target.is_float {
         return Err(Error::DType(format!(
             "{name} needs class numbers as target, got {}; pass target.long()",
-            target.data().dtype()
+            target.dtype
         )));
     }
     Ok(())
 }
 
-fn check_shapes(name: &str, preds: &View, target: &View, one_score: &str) -> Result<()> {
-    let (scores, classes) = (preds.shape(), target.shape());
+fn check_shapes(name: &str, preds: &Form, target: &Form, one_score: &str) -> Result<()> {
+    let (scores, classes) = (preds.shape, target.shape);
     let [n, _, rest @ ..] = scores else {
         return Err(Error::Shape(format!(
             "{name} needs scores of shape (n, classes, ...), got preds of shape {}; {one_score}",
@@ -46,6 +46,23 @@ fn check_shapes(name: &str, preds: &View, target: &View, one_score: &str) -> Res
         tuple(scores),
         tuple(classes)
     )))
+}
+
+/// The same where all batches have to score as many classes.
+pub(super) fn check_alike(
+    name: &str,
+    preds: &Form,
+    target: &Form,
+    known: usize,
+    one_score: &str,
+) -> Result<Batch> {
+    check(name, preds, target, one_score)?;
+    let mut batch = Batch::of_any_width(Fit::Exact);
+    if !target.is_empty() {
+        batch.width = usize::try_from(preds.shape[1]).unwrap_or_default();
+        check_classes(name, known, batch.width)?;
+    }
+    Ok(batch)
 }
 
 /// Whether predictions score as many classes as those before them did; `known` is 0 before the first.

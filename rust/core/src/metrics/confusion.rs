@@ -1,8 +1,8 @@
 //! Which class is taken for which.
 
 use super::argmax::each_prediction;
-use super::classes::{TWO_SCORES, check, check_classes, index};
-use super::{Fit, Metric, Options, View, unmergeable, whole};
+use super::classes::{TWO_SCORES, check_alike, check_classes, index};
+use super::{Batch, Fit, Form, Metric, Options, View, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -65,19 +65,12 @@ impl ConfusionMatrix {
     /// Makes room for so many classes, if there was no batch before.
     fn grow(&mut self, classes: usize) -> Result<()> {
         check_classes("ConfusionMatrix", self.classes, classes)?;
-        let cells = classes
-            .checked_mul(classes + 1)
-            .filter(|&n| u32::try_from(n).is_ok());
-        let room = cells.map(|n| self.cells.try_reserve(n.saturating_sub(self.cells.len())));
-        match (cells, room) {
-            (Some(cells), Some(Ok(()))) => self.cells.resize(cells, 0),
-            _ => {
-                return Err(Error::Metric(format!(
-                    "ConfusionMatrix has no room for {classes} times {classes} cells; of so many \
-                     classes F1(average=None) keeps what fits"
-                )));
-            }
+        let cells = cells_of(classes)?;
+        let room = cells.saturating_sub(self.cells.len());
+        if self.cells.try_reserve(room).is_err() {
+            return Err(no_room(classes));
         }
+        self.cells.resize(cells, 0);
         self.classes = classes;
         Ok(())
     }
@@ -114,6 +107,21 @@ impl ConfusionMatrix {
     }
 }
 
+/// How many cells so many classes take, each with a number that fits in 32 bits.
+fn cells_of(classes: usize) -> Result<usize> {
+    classes
+        .checked_mul(classes + 1)
+        .filter(|&cells| u32::try_from(cells).is_ok())
+        .ok_or_else(|| no_room(classes))
+}
+
+fn no_room(classes: usize) -> Error {
+    Error::Metric(format!(
+        "ConfusionMatrix has no room for {classes} times {classes} cells; of so many classes \
+         F1(average=None) keeps what fits"
+    ))
+}
+
 /// What a batch could be taken back to is no part of what was measured.
 impl PartialEq for ConfusionMatrix {
     fn eq(&self, other: &Self) -> bool {
@@ -127,14 +135,23 @@ impl Metric for ConfusionMatrix {
         "ConfusionMatrix"
     }
 
+    fn check(&self, preds: &Form, target: &Form, known: usize) -> Result<Batch> {
+        let batch = check_alike(self.name(), preds, target, known, TWO_SCORES)?;
+        cells_of(batch.width)?;
+        Ok(batch)
+    }
+
+    fn width(&self) -> usize {
+        self.classes
+    }
+
     fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        check(self.name(), preds, target, TWO_SCORES)?;
+        let batch = self.check(&preds.form(), &target.form(), self.width())?;
         if target.numel() == 0 {
             self.last.clear();
-            return Ok(Fit::Exact);
+            return Ok(batch.fit);
         }
-        let fresh = self.classes == 0;
-        let classes = usize::try_from(preds.shape()[1]).unwrap_or_default();
+        let (fresh, classes) = (self.classes == 0, batch.width);
         self.grow(classes)?;
         self.last.clear();
         let read = each_prediction("ConfusionMatrix", preds, target, |wanted, predicted| {
@@ -161,6 +178,10 @@ impl Metric for ConfusionMatrix {
     fn retract(&mut self) {
         for cell in self.last.drain(..) {
             self.cells[cell as usize] -= 1;
+        }
+        // A first batch tells the number of classes, and takes it with it.
+        if self.cells.iter().all(|&count| count == 0) {
+            self.reset();
         }
     }
 

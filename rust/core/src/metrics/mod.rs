@@ -10,6 +10,7 @@ mod auroc;
 mod binary;
 mod classes;
 mod confusion;
+mod form;
 mod kept;
 mod mean;
 mod native;
@@ -26,6 +27,7 @@ pub use accuracy::Accuracy;
 pub use auroc::{Auroc, MOST_THRESHOLDS};
 pub use binary::BinaryAccuracy;
 pub use confusion::{ConfusionMatrix, Normalize};
+pub use form::{Batch, Form};
 pub use mean::{Mean, Sum};
 pub use native::Native;
 pub use options::{Average, Options, Setting};
@@ -38,7 +40,6 @@ pub use view::{Data, Reach, View};
 use crate::error::{Error, Result};
 use crate::records::Value;
 use kept::Kept;
-use view::tuple;
 
 /// How many elements are converted at a time where memory cannot be read as it is.
 const BLOCK: usize = 128;
@@ -69,6 +70,15 @@ pub enum Fit {
 pub trait Metric: Clone {
     /// The name by which [`Native::new`] makes this metric.
     fn name(&self) -> &'static str;
+
+    /// How a batch of these shapes and dtypes can be measured, if it can: all that is to be checked
+    /// before its values are looked at. `known` is the width of the batches before, 0 of none.
+    fn check(&self, preds: &Form, target: &Form, known: usize) -> Result<Batch>;
+
+    /// The width of the batches since the last reset; 0 where there was none, or any would do.
+    fn width(&self) -> usize {
+        0
+    }
 
     /// Takes in a batch. On an error the metric measures what it did before.
     fn update(&mut self, preds: &View, target: &View) -> Result<Fit>;
@@ -159,32 +169,5 @@ fn whole(name: &str, number: f64) -> Result<u64> {
     }
     Err(Error::Metric(format!(
         "the state of {name} holds {number} where a count is due; pass what `state` returned"
-    )))
-}
-
-/// Whether two shapes hold the same elements in the same order, size 1 left aside.
-fn pair(name: &str, preds: &View, target: &View) -> Result<Fit> {
-    if preds.shape() == target.shape() {
-        return Ok(Fit::Exact);
-    }
-    let wide = |shape: &[i64]| {
-        shape
-            .iter()
-            .copied()
-            .filter(|&size| size != 1)
-            .collect::<Vec<_>>()
-    };
-    if wide(preds.shape()) == wide(target.shape()) {
-        return Ok(Fit::Squeezed);
-    }
-    let mend = if preds.numel() == target.numel() {
-        "target.reshape(preds.shape) if their elements are in the same order"
-    } else {
-        "one target for each prediction"
-    };
-    Err(Error::Shape(format!(
-        "{name} needs preds and target of one shape, got {} and {}; pass {mend}",
-        tuple(preds.shape()),
-        tuple(target.shape()),
     )))
 }

@@ -1,8 +1,8 @@
 //! A built-in metric of any kind, made by name.
 
 use super::{
-    Accuracy, Auroc, Average, BinaryAccuracy, ConfusionMatrix, Deviation, Fit, Measure, Metric,
-    Normalize, Options, PerClass, R2, Share, TopKAccuracy, View, unmergeable,
+    Accuracy, Auroc, Average, Batch, BinaryAccuracy, ConfusionMatrix, Deviation, Fit, Form,
+    Measure, Metric, Normalize, Options, PerClass, R2, Share, TopKAccuracy, View, unmergeable,
 };
 use crate::error::{Error, Result};
 use crate::records::Value;
@@ -130,6 +130,7 @@ impl Native {
     pub fn caveat(&self) -> Option<String> {
         match self {
             Self::Auroc(metric) => metric.caveat(),
+            Self::BinaryAccuracy(metric) => metric.caveat(),
             _ => None,
         }
     }
@@ -147,6 +148,14 @@ impl Native {
 impl Metric for Native {
     fn name(&self) -> &'static str {
         with_metric!(self, metric => metric.name())
+    }
+
+    fn check(&self, preds: &Form, target: &Form, known: usize) -> Result<Batch> {
+        with_metric!(self, metric => metric.check(preds, target, known))
+    }
+
+    fn width(&self) -> usize {
+        with_metric!(self, metric => metric.width())
     }
 
     #[inline]

@@ -1,8 +1,8 @@
 //! Precision, recall and F1 of each class, and what they are on the average.
 
 use super::argmax::each_prediction;
-use super::classes::{TWO_SCORES, check, check_classes, index};
-use super::{Average, Fit, Metric, View, room, unmergeable, whole};
+use super::classes::{TWO_SCORES, check_alike, check_classes, index};
+use super::{Average, Batch, Fit, Form, Metric, View, room, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -101,16 +101,22 @@ impl Metric for PerClass {
         }
     }
 
+    fn check(&self, preds: &Form, target: &Form, known: usize) -> Result<Batch> {
+        check_alike(self.name(), preds, target, known, TWO_SCORES)
+    }
+
+    fn width(&self) -> usize {
+        self.counts.len()
+    }
+
     fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
         let name = self.name();
-        check(name, preds, target, TWO_SCORES)?;
-        if target.numel() == 0 {
-            self.before.clone_from(&self.counts);
-            return Ok(Fit::Exact);
-        }
-        let classes = usize::try_from(preds.shape()[1]).unwrap_or_default();
-        check_classes(name, self.counts.len(), classes)?;
+        let batch = self.check(&preds.form(), &target.form(), self.width())?;
         self.before.clone_from(&self.counts);
+        if target.numel() == 0 {
+            return Ok(batch.fit);
+        }
+        let classes = batch.width;
         room(name, &mut self.counts, classes, Counts::default())?;
         let counts = &mut self.counts;
         let read = each_prediction(name, preds, target, |wanted, predicted| {

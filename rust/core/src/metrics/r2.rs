@@ -1,7 +1,8 @@
 //! The share of the targets' variance that predictions explain.
 
+use super::form::pair;
 use super::view::{Reader, tuple};
-use super::{Fit, Metric, Sum, View, pair, room, whole};
+use super::{Batch, Fit, Form, Metric, Sum, View, room, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -129,18 +130,28 @@ impl Metric for R2 {
         "R2"
     }
 
+    fn check(&self, preds: &Form, target: &Form, known: usize) -> Result<Batch> {
+        let mut batch = pair(self.name(), preds, target).map(Batch::of_any_width)?;
+        if !target.is_empty() {
+            let outputs = target.shape.iter().skip(1).product::<i64>();
+            batch.width = usize::try_from(outputs).unwrap_or_default();
+            check_outputs(known, batch.width, target)?;
+        }
+        Ok(batch)
+    }
+
+    fn width(&self) -> usize {
+        self.now.outputs.len()
+    }
+
     fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let fit = pair(self.name(), preds, target)?;
-        let samples = target.shape().first().copied().unwrap_or(1);
-        let samples = usize::try_from(samples).unwrap_or_default();
+        let batch = self.check(&preds.form(), &target.form(), self.width())?;
+        self.before.clone_from(&self.now);
         let numbers = target.numel();
         if numbers == 0 {
-            self.before.clone_from(&self.now);
-            return Ok(fit);
+            return Ok(batch.fit);
         }
-        let outputs = numbers / samples;
-        check_outputs(self.now.outputs.len(), outputs, target)?;
-        self.before.clone_from(&self.now);
+        let (outputs, samples) = (batch.width, numbers / batch.width);
         let part = outputs * (PART / outputs).max(1).min(samples);
         let (mut p, mut t) = (Vec::new(), Vec::new());
         room(self.name(), &mut p, part, 0.0)?;
@@ -160,7 +171,7 @@ impl Metric for R2 {
             self.now.add(&p[..len], &t[..len]);
             left -= len;
         }
-        Ok(fit)
+        Ok(batch.fit)
     }
 
     fn retract(&mut self) {
@@ -230,7 +241,7 @@ impl Metric for R2 {
     }
 }
 
-fn check_outputs(known: usize, got: usize, target: &View) -> Result<()> {
+fn check_outputs(known: usize, got: usize, target: &Form) -> Result<()> {
     if known == 0 || known == got {
         return Ok(());
     }
@@ -238,7 +249,7 @@ fn check_outputs(known: usize, got: usize, target: &View) -> Result<()> {
         "R2 has counted batches of {known} outputs, and this target of shape {} has {got}; samples \
          lie along the first dimension, a dimension that varies does not fit behind it: flatten it \
          into the first",
-        tuple(target.shape())
+        tuple(target.shape)
     )))
 }
 

@@ -1,7 +1,8 @@
 //! How far predictions are from their targets: MAE, MSE, RMSE.
 
+use super::form::pair;
 use super::view::{Element, Reader};
-use super::{BLOCK, Data, Fit, Kept, Metric, Sum, View, pair, parts, unmergeable, whole};
+use super::{BLOCK, Batch, Data, Fit, Form, Kept, Metric, Sum, View, parts, unmergeable, whole};
 use crate::error::Result;
 use crate::records::Value;
 
@@ -59,8 +60,12 @@ impl Metric for Deviation {
         }
     }
 
+    fn check(&self, preds: &Form, target: &Form, _: usize) -> Result<Batch> {
+        pair(self.name(), preds, target).map(Batch::of_any_width)
+    }
+
     fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let fit = pair(self.name(), preds, target)?;
+        let Batch { fit, .. } = self.check(&preds.form(), &target.form(), 0)?;
         let sum = match self.measure {
             Measure::Absolute => sum(preds, target, f64::abs),
             Measure::Squared | Measure::RootSquared => sum(preds, target, |x| x * x),

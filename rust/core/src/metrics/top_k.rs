@@ -3,7 +3,7 @@
 use super::argmax::is_nan;
 use super::classes::{ONE_SCORE, Scores, check, each_run, index};
 use super::view::{Element, Run, with_slice};
-use super::{BLOCK, Fit, Hits, Kept, Metric, View, unmergeable};
+use super::{BLOCK, Batch, Fit, Form, Hits, Kept, Metric, View, unmergeable};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -33,9 +33,9 @@ impl Metric for TopKAccuracy {
         "TopKAccuracy"
     }
 
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
+    fn check(&self, preds: &Form, target: &Form, _: usize) -> Result<Batch> {
         check(self.name(), preds, target, ONE_SCORE)?;
-        let classes = preds.shape()[1];
+        let classes = preds.shape[1];
         if i64::try_from(self.k).is_ok_and(|k| k > classes) {
             return Err(Error::Shape(format!(
                 "TopKAccuracy(k={}) needs scores of at least {0} classes, got {classes}; with all of \
@@ -43,6 +43,11 @@ impl Metric for TopKAccuracy {
                 self.k
             )));
         }
+        Ok(Batch::of_any_width(Fit::Exact))
+    }
+
+    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
+        self.check(&preds.form(), &target.form(), 0)?;
         let hits = with_slice!(preds.data(), scores => count_hits(self.k, scores, preds, target))?;
         self.hits.step().add(Hits {
             hits,

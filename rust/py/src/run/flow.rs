@@ -8,7 +8,8 @@ use lumbre_core::records::Set;
 use pyo3::prelude::*;
 
 use super::Run;
-use crate::lumbre::{self, Context};
+use crate::error::exception;
+use crate::lumbre::{self, Class, Context};
 
 /// Whether there is validation data, or may be.
 pub fn validates(ctx: &Bound<'_, Run>) -> PyResult<bool> {
@@ -194,7 +195,19 @@ impl Run {
     }
 
     #[setter]
-    fn set_batch_size(&self, size: u64) {
-        self.state.set_batch_size(size);
+    fn set_batch_size(&self, size: &Bound<'_, PyAny>) -> PyResult<()> {
+        match size.extract() {
+            Ok(number) if number > 0 => {
+                self.state.set_batch_size(number);
+                Ok(())
+            }
+            _ => {
+                let got = size.repr()?;
+                let message = format!(
+                    "ctx.batch_size is the number of samples in the batch, a whole number from 1; got {got}."
+                );
+                Err(exception(size.py(), Class::ArgumentError, message))
+            }
+        }
     }
 }

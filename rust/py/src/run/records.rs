@@ -135,9 +135,18 @@ impl Run {
     fn get_metrics<'py>(
         slf: &Bound<'py, Self>,
         set: &str,
-        epoch: Option<u64>,
+        epoch: Option<i64>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let this = slf.get();
+        let epoch = match epoch.map(u64::try_from) {
+            None => None,
+            Some(Ok(number)) if number > 0 => Some(number),
+            Some(_) => {
+                let got = epoch.unwrap_or_default();
+                let message = format!("get_metrics: epochs are counted from 1; got {got}.");
+                return Err(exception(slf.py(), Class::ArgumentError, message));
+            }
+        };
         let set = this.set_named(Some(set))?;
         let mut entry = match this.running(slf, set, epoch)? {
             Some(bound) => {

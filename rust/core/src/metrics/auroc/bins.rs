@@ -60,10 +60,16 @@ impl Thresholds {
     }
 }
 
+/// How many cells there are between so many thresholds.
+pub(super) fn cells_of(thresholds: &Thresholds) -> usize {
+    2 * (thresholds.count() + 2)
+}
+
 /// How many positives and negatives lie between each two thresholds.
 #[derive(Clone, Debug)]
 pub(super) struct Bins {
-    /// The negatives and positives below the first threshold, those from there to the second, ...
+    /// The negatives and positives below the first threshold, those from there to the second, ...,
+    /// those above the last one, and those of which the score is NaN.
     cells: Vec<u64>,
     /// Where the scores of the last batch were counted.
     last: Vec<u32>,
@@ -72,7 +78,7 @@ pub(super) struct Bins {
 
 impl Bins {
     pub fn new(thresholds: &Thresholds) -> Self {
-        Self::from_cells(vec![0; 2 * (thresholds.count() + 1)])
+        Self::from_cells(vec![0; cells_of(thresholds)])
     }
 
     pub fn from_cells(cells: Vec<u64>) -> Self {
@@ -88,7 +94,6 @@ impl Bins {
         self.last.clear();
     }
 
-    /// A NaN is never predicted right: below all thresholds if it is a positive's, else above all.
     pub fn extend(&mut self, scores: &[f64], labels: &[bool], thresholds: &Thresholds) {
         let thresholds = if self.wide {
             &thresholds.wide
@@ -97,7 +102,7 @@ impl Bins {
         };
         for (&score, &label) in scores.iter().zip(labels) {
             let bin = if score.is_nan() {
-                if label { 0 } else { thresholds.len() }
+                thresholds.len() + 1
             } else {
                 thresholds.partition_point(|&threshold| threshold <= score)
             };
@@ -129,6 +134,11 @@ impl Bins {
         self.cells.first().is_some_and(|&negatives| negatives > 0)
     }
 
+    /// Whether a score is NaN, which is neither above a threshold nor below it.
+    pub fn any_nan(&self) -> bool {
+        matches!(self.cells[..], [.., negatives, positives] if negatives + positives > 0)
+    }
+
     /// How many positives and negatives there are.
     pub fn counts(&self) -> [usize; 2] {
         let (pairs, _) = self.cells.as_chunks::<2>();
@@ -136,13 +146,16 @@ impl Bins {
         [sum(1), sum(0)].map(|count| usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// The area under straight lines between the points of the thresholds.
+    /// The area under straight lines between the points of the thresholds; NaN where a score is.
     pub fn value(&self) -> f64 {
+        if self.any_nan() {
+            return f64::NAN;
+        }
         let (pairs, _) = self.cells.as_chunks::<2>();
-        let mut from_above = pairs.iter().rev();
+        let mut from_above = pairs.iter().rev().skip(1);
         let [_, mut right] = from_above.next().copied().unwrap_or_default();
         let mut twice = 0;
-        for [negatives, positives] in from_above.take(pairs.len().saturating_sub(2)) {
+        for [negatives, positives] in from_above.take(pairs.len().saturating_sub(3)) {
             twice += u128::from(*negatives) * u128::from(2 * right + positives);
             right += positives;
         }

@@ -1,31 +1,22 @@
 //! What preds and targets have to be, and what to say where they are not.
 
 use super::super::view::{Reader, tuple};
-use super::super::{BLOCK, View, classes, room};
+use super::super::{BLOCK, Batch, Form, View, classes, room};
 use crate::error::{Error, Result};
 
 const ONE_SCORE: &str = "use BinaryAUROC where there is one score for each target";
 
-/// The number of classes that preds score, 0 of a batch of nothing; all batches have as many as the
-/// ones before, if there were any.
-pub(super) fn shapes(name: &str, before: usize, preds: &View, target: &View) -> Result<usize> {
-    classes::check(name, preds, target, ONE_SCORE)?;
-    if target.numel() == 0 {
-        return Ok(0);
-    }
-    let [_, count, ..] = preds.shape() else {
-        return Ok(0); // never: `check` has seen two dimensions
-    };
-    let count = usize::try_from(*count).unwrap_or_default();
-    if count < 2 {
+/// Whether preds score classes, 2 or more and as many as in the batches before.
+pub(super) fn shapes(name: &str, known: usize, preds: &Form, target: &Form) -> Result<Batch> {
+    let batch = classes::check_alike(name, preds, target, known, ONE_SCORE)?;
+    if batch.width == 1 {
         return Err(Error::Shape(format!(
             "{name} needs scores of 2 classes or more, got preds of shape {}; use BinaryAUROC with \
              preds.squeeze(1) where there is one score for each target",
-            tuple(preds.shape())
+            tuple(preds.shape)
         )));
     }
-    classes::check_classes(name, before, count)?;
-    Ok(count)
+    Ok(batch)
 }
 
 /// The class of each position.

@@ -1,6 +1,6 @@
 //! One class against the others, exactly or between thresholds.
 
-use super::bins::{Bins, Thresholds};
+use super::bins::{Bins, Thresholds, cells_of};
 use super::ranks::Ranks;
 
 /// What is known of the scores of one class. Kept exactly they take 4 bytes each, or 8 where the
@@ -72,7 +72,16 @@ impl Curve {
         }
     }
 
-    /// The area under the curve; NaN unless there are both.
+    /// Whether a score is NaN.
+    pub fn any_nan(&self) -> bool {
+        match self {
+            Self::Narrow(ranks) => ranks.any_nan(),
+            Self::Wide(ranks) => ranks.any_nan(),
+            Self::Binned(bins) => bins.any_nan(),
+        }
+    }
+
+    /// The area under the curve; NaN unless there are both, and where a score is NaN.
     pub fn value(&mut self) -> f64 {
         match self {
             Self::Narrow(ranks) => ranks.value(),
@@ -101,7 +110,7 @@ impl Curve {
         whole: impl Fn(f64) -> Option<u64>,
     ) -> Option<(Self, &'a [f64])> {
         if let Some(thresholds) = thresholds {
-            let (cells, rest) = state.split_at_checked(2 * (thresholds.count() + 1))?;
+            let (cells, rest) = state.split_at_checked(cells_of(thresholds))?;
             let cells = cells.iter().map(|&count| whole(count));
             return Some((
                 Self::Binned(Bins::from_cells(cells.collect::<Option<_>>()?)),

@@ -7,8 +7,11 @@ mod ranks;
 #[cfg(test)]
 mod tests;
 
+use super::form::pair;
 use super::view::Reader;
-use super::{Average, BLOCK, Data, Fit, Metric, Options, View, pair, room, unmergeable, whole};
+use super::{
+    Average, BLOCK, Batch, Data, Fit, Form, Metric, Options, View, room, unmergeable, whole,
+};
 use crate::error::{Error, Result};
 use crate::records::Value;
 pub use bins::MOST_THRESHOLDS;
@@ -27,7 +30,7 @@ enum Task {
 /// Exact unless there are thresholds: the share of pairs of a positive and a negative in which the
 /// positive has the higher score, where equal scores count half. Every score is kept for that, in 8
 /// bytes or less. With thresholds it is the area under straight lines between the points of these.
-/// A NaN score loses all its pairs. Where a class has no positives or no negatives its area is NaN,
+/// Where a score is NaN, so is the value. Where a class has no positives or no negatives its area is NaN,
 /// and is left out of an average.
 ///
 /// Source: scikit-learn, `roc_auc_score`; torchmetrics, `AUROC(thresholds=...)`.
@@ -84,7 +87,19 @@ impl Auroc {
     /// thresholds end before the scores do. `None` where there is nothing to say.
     #[must_use]
     pub fn caveat(&self) -> Option<String> {
-        self.undefined().or_else(|| self.cut_off())
+        self.unordered()
+            .or_else(|| self.undefined())
+            .or_else(|| self.cut_off())
+    }
+
+    fn unordered(&self) -> Option<String> {
+        self.curves.iter().any(Curve::any_nan).then(|| {
+            format!(
+                "{} is NaN: there are NaN among the scores, and they have no order. Is the model's \
+                 output finite? `torch.isfinite(preds).all()` tells.",
+                self.name()
+            )
+        })
     }
 
     fn cut_off(&self) -> Option<String> {
@@ -143,8 +158,7 @@ impl Auroc {
         self.thresholds.as_ref().map(Thresholds::wide)
     }
 
-    fn update_binary(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let fit = pair(self.name(), preds, target)?;
+    fn update_binary(&mut self, preds: &View, target: &View) -> Result<()> {
         let (mut scores, mut classes) = ([0.0; BLOCK], [0.0; BLOCK]);
         let mut targets = Reader::new(target);
         for from in (0..target.numel()).step_by(BLOCK) {
@@ -177,11 +191,10 @@ impl Auroc {
                 curve.extend(scores, &labels[..len], self.thresholds.as_ref());
             }
         }
-        Ok(fit)
+        Ok(())
     }
 
-    fn update_multiclass(&mut self, preds: &View, target: &View) -> Result<()> {
-        let classes = checks::shapes(self.name(), self.classes, preds, target)?;
+    fn update_multiclass(&mut self, classes: usize, preds: &View, target: &View) -> Result<()> {
         let wanted = checks::read(self.name(), classes, preds, target)?;
         // The largest of all that is made for each class: where it fits, so do the others.
         let (mut scores, mut labels) = (Vec::new(), [false; BLOCK]);
@@ -277,11 +290,24 @@ impl Metric for Auroc {
         name_of(self.task)
     }
 
+    fn check(&self, preds: &Form, target: &Form, known: usize) -> Result<Batch> {
+        match self.task {
+            Task::Binary => pair(self.name(), preds, target).map(Batch::of_any_width),
+            Task::Multiclass(_) => checks::shapes(self.name(), known, preds, target),
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.classes
+    }
+
     fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
+        let batch = self.check(&preds.form(), &target.form(), self.width())?;
         match self.task {
             Task::Binary => self.update_binary(preds, target),
-            Task::Multiclass(_) => self.update_multiclass(preds, target).map(|()| Fit::Exact),
-        }
+            Task::Multiclass(_) => self.update_multiclass(batch.width, preds, target),
+        }?;
+        Ok(batch.fit)
     }
 
     fn retract(&mut self) {
@@ -295,11 +321,13 @@ impl Metric for Auroc {
     fn compute(&mut self) -> Value {
         let values: Vec<_> = self.curves.iter_mut().map(Curve::value).collect();
         let mean = |weight: fn([usize; 2]) -> f64| {
-            let weights = self.curves.iter().map(|curve| weight(curve.counts()));
+            let counts = self.curves.iter().map(Curve::counts);
+            // A class without an area is left out; one of which a score is NaN is not.
             let defined = values
                 .iter()
-                .zip(weights)
-                .filter(|(value, _)| !value.is_nan());
+                .zip(counts)
+                .filter(|(_, counts)| !counts.contains(&0))
+                .map(|(value, counts)| (value, weight(counts)));
             let sum = |(sum, total), (value, weight)| (sum + value * weight, total + weight);
             let (sum, total) = defined.fold((0.0, 0.0), sum);
             Value::Number(sum / total)

@@ -7,8 +7,8 @@ pub(super) trait Key: Copy + Default + Ord {
     fn score(self) -> f64;
 }
 
-/// Adding 0 makes one zero of the two, which are ties. A NaN loses all its pairs: it is the first
-/// among the positives, the last among the negatives.
+/// Adding 0 makes one zero of the two, which are ties. A NaN is the first among the positives, the
+/// last among the negatives.
 macro_rules! key {
     ($key:ty, $float:ty, $narrow:expr) => {
         impl Key for $key {
@@ -176,7 +176,7 @@ impl<K: Key> Ranks<K> {
     }
 
     /// The share of pairs of a positive and a negative in which the positive has the higher score;
-    /// one of equal scores counts half. NaN where there are no pairs.
+    /// one of equal scores counts half. NaN where there are no pairs, and where a score is NaN.
     ///
     /// Source: Mann and Whitney, "On a test of whether one of two random variables is
     /// stochastically larger than the other" (1947).
@@ -188,9 +188,23 @@ impl<K: Key> Ranks<K> {
         self.won += self.won_by(Group::fresh);
         self.positives.settle();
         self.negatives.settle();
+        if self.any_nan() {
+            return f64::NAN;
+        }
         let won = self.won + self.won_by(Group::tail);
         let [positives, negatives] = self.counts().map(|count| count as u128);
         won as f64 / (2 * positives * negatives) as f64
+    }
+
+    /// Whether a score is NaN: the first key of a sorted run of positives then, the last of negatives.
+    pub fn any_nan(&self) -> bool {
+        let is_nan = |key: Option<&K>| key.is_some_and(|key| key.score().is_nan());
+        self.positives.runs().any(|run| is_nan(run.first()))
+            || self.negatives.runs().any(|run| is_nan(run.last()))
+            || [&self.positives, &self.negatives].iter().any(|group| {
+                let unsorted = &group.keys[group.settled()..];
+                unsorted.iter().any(|key| key.score().is_nan())
+            })
     }
 
     /// Twice the pairs in order of which at least one lies in a part beyond the runs.
@@ -284,8 +298,11 @@ pub(super) mod tests {
 
     const NAN: f64 = f64::NAN;
 
-    /// Each pair looked at. Comparisons with NaN are false, so that it loses.
+    /// Each pair looked at.
     pub fn by_pairs(scores: &[f64], labels: &[bool]) -> f64 {
+        if scores.iter().any(|score| score.is_nan()) {
+            return NAN;
+        }
         let group = |label: bool| {
             let of = move |(_, l): &(&f64, &bool)| **l == label;
             scores
@@ -307,9 +324,10 @@ pub(super) mod tests {
     /// Numbers with ties, extremes and NaN.
     pub fn scores() -> impl Strategy<Value = f64> {
         prop_oneof![
-            8 => (-4..4_i32).prop_map(f64::from),
-            8 => (-4.0..4.0_f64).prop_map(|x| (x * 64.0).round() / 64.0),
-            1 => prop::sample::select(vec![f64::INFINITY, f64::NEG_INFINITY, NAN, -0.0]),
+            80 => (-4..4_i32).prop_map(f64::from),
+            80 => (-4.0..4.0_f64).prop_map(|x| (x * 64.0).round() / 64.0),
+            9 => prop::sample::select(vec![f64::INFINITY, f64::NEG_INFINITY, -0.0]),
+            1 => Just(NAN),
         ]
     }
 

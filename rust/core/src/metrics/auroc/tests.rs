@@ -81,24 +81,36 @@ fn equal_scores_count_half() {
 }
 
 #[test]
-fn nan_loses_all_its_pairs() {
-    assert_eq!(
-        measured("float32", &[NAN, 0.9, 0.1, 0.2], &[1.0, 1.0, 0.0, 0.0]),
-        0.5
-    );
-    assert_eq!(
-        measured("float64", &[0.8, 0.9, NAN, 0.2], &[1.0, 1.0, 0.0, 0.0]),
-        0.5
-    );
-    assert_eq!(measured("float16", &[NAN, NAN], &[1.0, 0.0]), 0.0);
-    for options in [even(5.0), logits(even(5.0))] {
-        let mut metric = binary(&options);
-        count(&mut metric, "float32", &[NAN, NAN], &[1.0, 0.0]).unwrap();
-        assert_eq!(value(&mut metric), 0.0);
+fn a_nan_among_the_scores_makes_the_value_nan() {
+    for scores in [[NAN, 0.9, 0.1, 0.2], [0.8, 0.9, NAN, 0.2], [NAN; 4]] {
+        for dtype in ["float16", "float32", "float64"] {
+            for options in [none(), logits(none()), even(5.0), logits(even(5.0))] {
+                let mut metric = binary(&options);
+                count(&mut metric, dtype, &scores, &[1.0, 1.0, 0.0, 0.0]).unwrap();
+                assert!(value(&mut metric).is_nan());
+                let text = metric.caveat().unwrap();
+                assert!(text.contains("NaN among the scores"), "{text}");
+                metric.retract();
+                assert_eq!(metric.caveat(), None);
+                count(&mut metric, dtype, &[0.5, 0.1], &[1.0, 0.0]).unwrap();
+                assert!(!value(&mut metric).is_nan());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_class_with_a_nan_is_not_left_out_of_an_average() {
+    let (scores, target) = ([NAN, 1.0, 0.0, 2.0], [0.0, 1.0]);
+    for (average, logits_are_nan) in [("none", [true, false]), ("macro", [true; 2])] {
+        let mut metric = multiclass(average, &none());
+        count(&mut metric, "float32", &scores, &target).unwrap();
+        let nan = values(&mut metric).into_iter().map(f64::is_nan);
+        assert!(nan.zip(logits_are_nan).all(|(got, due)| got == due));
     }
     let mut metric = multiclass("none", &logits(none()));
-    count(&mut metric, "float32", &[NAN, 1.0, 0.0, 2.0], &[0.0, 1.0]).unwrap();
-    assert_eq!(values(&mut metric), [0.0, 0.0]);
+    count(&mut metric, "float32", &scores, &target).unwrap();
+    assert!(values(&mut metric).into_iter().all(f64::is_nan));
 }
 
 #[test]
@@ -110,11 +122,11 @@ fn wide_scores_keep_their_order_beside_narrow_ones() {
         1.0
     );
     let mut metric = binary(&none());
-    count(&mut metric, "float32", &[1.0, -2.0, NAN], &[0.0, 1.0, 1.0]).unwrap();
+    count(&mut metric, "float32", &[1.0, -2.0, -3.0], &[0.0, 1.0, 1.0]).unwrap();
     metric.compute();
     count(&mut metric, "float64", &[1.0 + 1e-12], &[1.0]).unwrap();
     count(&mut metric, "bfloat16", &[1.0], &[1.0]).unwrap();
-    // Against the one negative: won, drawn, lost, and NaN.
+    // Against the one negative: won, drawn, and lost twice.
     assert_eq!(value(&mut metric), 1.5 / 4.0);
 }
 

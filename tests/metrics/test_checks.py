@@ -1,0 +1,87 @@
+"""What a batch has to be: every metric says of a mistake the same on both of its roads."""
+
+import pytest
+import torch
+
+from lumbre import metrics
+from lumbre._core import NativeMetric
+from lumbre.errors import DTypeError, MetricError, ShapeError
+from roads import ROADS
+
+METRICS = {name: getattr(metrics, name) for name in metrics.__all__ if name != "Mean"}
+OF_CLASSES = ["Accuracy", "TopKAccuracy", "Precision", "Recall", "F1", "ConfusionMatrix"]
+OF_CLASSES += ["MulticlassAUROC"]
+IN_PAIRS = [name for name in METRICS if name not in OF_CLASSES]
+ALIKE = [name for name in OF_CLASSES if name not in ("Accuracy", "TopKAccuracy")]
+
+
+def of(*shape, dtype=torch.float32):
+    return torch.zeros(shape, dtype=dtype)
+
+
+def classes(*shape):
+    return of(*shape, dtype=torch.int64)
+
+
+MISTAKES = [
+    *((kind, ShapeError, [(of(4), classes(4))]) for kind in OF_CLASSES),
+    *((kind, ShapeError, [(of(), classes())]) for kind in OF_CLASSES),
+    *((kind, ShapeError, [(of(4, 6), classes(5))]) for kind in OF_CLASSES),
+    *((kind, ShapeError, [(of(4, 6), classes(4, 6))]) for kind in OF_CLASSES),
+    *((kind, ShapeError, [(of(4, 6), classes(4, 1))]) for kind in OF_CLASSES),
+    *((kind, ShapeError, [(of(4, 6, 2), classes(4, 3))]) for kind in OF_CLASSES),
+    *((kind, DTypeError, [(of(4, 6), of(4, dtype=float))]) for kind in OF_CLASSES),
+    *((kind, DTypeError, [(of(4, 6), of(4, dtype=torch.float16))]) for kind in OF_CLASSES),
+    *((kind, ShapeError, [(of(4, 6), classes(4)), (of(4, 5), classes(4))]) for kind in ALIKE),
+    *((kind, ShapeError, [(of(4), of(5))]) for kind in IN_PAIRS),
+    *((kind, ShapeError, [(of(4, 3), of(3, 4))]) for kind in IN_PAIRS),
+    *((kind, DTypeError, [(of(4, dtype=torch.complex64), of(4))]) for kind in METRICS),
+    *((kind, DTypeError, [(of(4), of(4, dtype=torch.complex128))]) for kind in METRICS),
+    *((kind, DTypeError, [((of(4), of(4)), of(4))]) for kind in METRICS),
+    *((kind, DTypeError, [(of(4), None)]) for kind in METRICS),
+    ("MulticlassAUROC", ShapeError, [(of(4, 1), classes(4))]),
+    ("TopKAccuracy", ShapeError, [(of(4, 4), classes(4))]),
+    ("ConfusionMatrix", MetricError, [(of(1, 1).expand(1, 70_000), classes(1))]),
+    ("R2", ShapeError, [(of(4, 6), of(4, 6)), (of(4, 5), of(4, 5))]),
+]
+
+
+@pytest.mark.parametrize(("kind", "error", "batches"), MISTAKES)
+def test_a_mistake_is_told_of_in_the_same_words_on_every_road(kind, error, batches):
+    told = set()
+    *good, bad = batches
+    for name, road in ROADS.items():
+        if name == "subclass" and not isinstance(bad[0], torch.Tensor):
+            continue
+        metric = METRICS[kind]()
+        for batch in good:
+            road(metric, *batch)
+        with pytest.raises(error) as caught:
+            road(metric, *bad)
+        told.add((type(caught.value), str(caught.value)))
+    assert len(told) == 1
+    assert kind in told.pop()[1]
+
+
+def test_every_metric_has_mistakes_in_the_table():
+    assert {kind for kind, _, _ in MISTAKES} == set(METRICS)
+    assert set(NativeMetric.NAMES) == set(METRICS)
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+@pytest.mark.parametrize("road", ROADS)
+def test_a_first_batch_that_is_taken_back_says_nothing_about_those_after_it(kind, road):
+    metric = METRICS[kind]()
+    ROADS[road](metric, of(4, 6), classes(4))
+    metric.retract()
+    ROADS[road](metric, of(4, 5), classes(4))
+    with pytest.raises(ShapeError, match="batches of 5 classes, and this one has 6"):
+        ROADS[road](metric, of(4, 6), classes(4))
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_a_pass_may_have_other_classes_than_the_one_before(kind):
+    metric = METRICS[kind]()
+    metric.update_with_torch(of(4, 6), classes(4))
+    metric.reset()
+    metric.update_with_torch(of(4, 5), classes(4))
