@@ -82,22 +82,19 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         if step.is_fresh and again is None:
             step.is_fresh = False
             check_first_step(optimizer)
-        set_grad(False)
-        if step_opt is not take:
-            step_opt(optimizer)
-        elif now.opt_name in step.closures:
-            step.step_with_closure(optimizer, again)
-        elif is_public:
+        if is_public and step_opt is take and not step.closures:
             optimizer.step()
-        else:
-            take(optimizer)
-        if is_public:
             optimizer.zero_grad()
         else:
+            set_grad(False)
+            if step_opt is take and now.opt_name in step.closures:
+                step.step_with_closure(optimizer, again)
+            else:
+                step_opt(optimizer)
             zero_grad(optimizer)
+            set_grad(True)
         if not step.is_direct:
             step.windows.finish(now.opt_name)
-        set_grad(True)
         return fire("on_train_batch_after_step")
 
     def again() -> Any:
@@ -110,13 +107,13 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     repeat = again if step.closures else None
 
     def train_step(ctx: Any) -> None:
-        for now.opt_name, now.opt in ctx.optimizers.items():
+        for now.opt_name, now.opt in now.optimizers.items():
             if forward() or compute_loss() or backward() or step_optimizer(repeat):
                 step.clear(ctx)  # skip_batch was asked for
                 return
 
     def valid_step(ctx: Any) -> None:
-        for now.opt_name in ctx.optimizers:
+        for now.opt_name in now.optimizers:
             if forward() or compute_loss():
                 return
             step.keep_loss(ctx)

@@ -24,6 +24,7 @@ class Now:
         "model",
         "opt",
         "opt_name",
+        "optimizers",
         "pred",
         "step",
         "step_opt",
@@ -39,6 +40,7 @@ class Now:
     model: Any
     opt: Any
     opt_name: Any  # a name; None where a step of the user's own has not said which
+    optimizers: dict[str, Any]
     pred: Any
     step: Callable[[Any], Any]
     step_opt: Callable[[Any], Any]

@@ -61,7 +61,6 @@ class RunState(Logbook):
         "exception",
         "hparams",
         "opt_hparams",
-        "optimizers",
         "train_data",
         "valid_data",
         "verbose",
@@ -75,7 +74,6 @@ class RunState(Logbook):
     exception: BaseException | None
     hparams: dict[str, Any]
     opt_hparams: dict[str, Any]
-    optimizers: dict[str, Any]
     train_data: Any
     valid_data: Any
     verbose: bool
@@ -107,6 +105,7 @@ class RunState(Logbook):
 
     model = _of_now("model", "The module under training, on its device.")
     loss_fn = _of_now("loss_fn", "Called as `loss_fn(pred, target)`; may be replaced.")
+    optimizers = _of_now("optimizers", "The optimizers by name; one may be put in another's place.")
     opt = _of_now("opt", "The optimizer under way.")
     step = _of_now("step", "The step of the pass under way, called as `step(ctx)`.")
     step_opt = _of_now("step_opt", "Called as `step_opt(optimizer)`; may be replaced.")
