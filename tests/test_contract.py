@@ -61,7 +61,7 @@ FUNCTIONS = {
     "Trainable.fit": f"self, data, epochs=10, callbacks=(), valid_data=None, {_RUN}",
     "Trainable.lr_finder": (
         "self, data, steps=100, start_lr=1e-07, end_lr=0.1, log_spaced_intervals=True, "
-        f"opt_name=None, {_RUN}"
+        f"opt_name=None, {_RUN}, callbacks=()"
     ),
     "Fitted.predict": f"self, data, callbacks=(), {_RUN}, stack=True",
     "Fitted.evaluate": f"self, data, metrics=None, callbacks=(), {_RUN}",

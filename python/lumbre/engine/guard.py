@@ -18,6 +18,7 @@ from lumbre.engine.parts import step_of
 from lumbre.errors import ArgumentError
 from lumbre.output import say_at_once
 from lumbre.state.run_state import Handlers, RunState
+from lumbre.step.mends import CLOSURE, is_of_closure, mend_of
 from lumbre.step.step import set_grad
 
 # The guards of the runs under way, by the threads they are in; and which guard has what in use.
@@ -49,10 +50,10 @@ class RunGuard:
         set_grad(ctx._grad_outside)
         # A run inside of another one must not leave the model of that in another mode.
         outer = _runs_here()
-        shared = {id(each) for run in outer for each in run._ctx.model.modules()}
+        shared = {id(each) for run in outer for each in _modules_of(run._ctx)}
         self._modes = [
             (each, each.training)
-            for each in ctx.model.modules()
+            for each in _modules_of(ctx)
             if not self._is_fit or id(each) in shared
         ]
         outer.append(self)
@@ -102,6 +103,10 @@ class RunGuard:
             if original is None:
                 return False
             ended = self._end(original)
+            if not ended and (mend := mend_of(self._ctx, original)) is not None:
+                for note in getattr(original, "__notes__", ()):
+                    mend.add_note(note)
+                raise mend from original
             if not ended and original is not error:
                 context = original.__context__
                 try:
@@ -214,7 +219,10 @@ class EpochGuard:
 
 def _handled(ctx: RunState, error: BaseException, handlers: Handlers) -> bool:
     """Fire `on_exception` and let the handler see the exception, if there is one for it."""
-    ctx._note_exception(error, part_of(ctx, error))
+    part = part_of(ctx, error)
+    ctx._note_exception(error, part)
+    if part.endswith(".step") and is_of_closure(error):
+        error.add_note(CLOSURE)
     ctx.exception = error
     try:
         ends.fail(ctx)
@@ -255,6 +263,12 @@ def _runs_here() -> list[RunGuard]:
     """Return the runs under way in this thread, from the outside in."""
     runs: list[RunGuard] = vars(_under_way).setdefault("runs", [])
     return runs
+
+
+def _modules_of(ctx: RunState) -> list[torch.nn.Module]:
+    """Return all that is switched between training and evaluation: the model and the loss."""
+    loss = ctx.loss_fn.modules() if isinstance(ctx.loss_fn, torch.nn.Module) else ()
+    return [*ctx.model.modules(), *loss]
 
 
 def _is_of_loader(error: BaseException) -> bool:

@@ -30,6 +30,7 @@ from lumbre.fit.lr_records import LRRecords, Smoothed
 from lumbre.fit.recipe import Recipe
 from lumbre.fit.start import start
 from lumbre.hooks.callback import Callback
+from lumbre.hooks.foreign import Callbacks, as_callbacks
 from lumbre.metrics.sets import MetricSet
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def find_lr(
     accelerator: Accelerator | None,
     verbose: bool | None,
     dataloader_options: Mapping[str, Any] | None,
+    callbacks: Callbacks,
 ) -> LRRecords:
     """Do what `Trainable.lr_finder` says."""
     is_log = flag("lr_finder", "log_spaced_intervals", log_spaced_intervals)
@@ -61,7 +63,7 @@ def find_lr(
         ctx = start(
             "lr_finder",
             copied,
-            [sweep],
+            [sweep, *as_callbacks(callbacks)],
             accelerator,
             verbose,
             model=model,

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from torch import nn
 from torch.optim import Optimizer
 
+from lumbre.accelerator import unwrapped
 from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning
 from lumbre.metrics.sets import MetricSet
 from lumbre.step.checks import method_of
@@ -104,8 +105,10 @@ class Recipe:
 
     def may_have(self, name: str) -> bool:
         """True if the module defines it, as far as that can be known before it is built."""
+        if isinstance(self.module, nn.Module):
+            return hasattr(unwrapped(self.module), name)
         if not isinstance(self.module, type):
-            return hasattr(self.module, name) or not isinstance(self.module, nn.Module)
+            return True
         inits = (vars(kind).get("__init__") for kind in self.module.__mro__)
         codes = (getattr(init, "__code__", None) for init in inits)
         sets = any(name in code.co_names for code in codes if code is not None)

@@ -14,7 +14,7 @@ from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.callbacks.default import default_callbacks
 from lumbre.callbacks.progress import Progress, shown
 from lumbre.engine.context import Context
-from lumbre.errors import ArgumentError, LumbreWarning
+from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning
 from lumbre.fit.recipe import Recipe, no_loss
 from lumbre.hooks.foreign import Callbacks, as_callbacks
 from lumbre.hooks.schedule import compile_schedule
@@ -133,6 +133,8 @@ def _loss(recipe: Recipe, model: nn.Module, needed: bool) -> Callable[..., Any]:
         if needed and method_of(model, "step") is None:
             no_loss()
         return _missing_loss
+    if not callable(loss):
+        raise ArgumentTypeError(_NO_FUNCTION.format(type(model).__name__, loss))
     if isinstance(loss, nn.Module):
         # Class weights and the like have to lie where the predictions are.
         return loss.to(next((p.device for p in model.parameters()), None))
@@ -170,6 +172,10 @@ def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
     return least, most
 
 
+_NO_FUNCTION = (
+    "{}.loss is {!r}, which is no function of pred and target. Pass the loss, "
+    "lb.setup(..., loss=nn.MSELoss()), or give the attribute another name."
+)
 _NOT_STEPPED = (
     "The loss {} has parameters that no optimizer steps: {}. They stay as they are, and their "
     "gradients grow. Make the loss a submodule of the module, self.loss = ..., or give its "

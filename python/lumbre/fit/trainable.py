@@ -102,6 +102,7 @@ class Trainable(Recipe):
         accelerator: Accelerator | None = None,
         verbose: bool | None = None,
         dataloader_options: Mapping[str, Any] | None = None,
+        callbacks: Callbacks = (),
     ) -> LRRecords:
         """Train on learning rates that rise from batch to batch, to see which one to begin with.
 
@@ -121,6 +122,7 @@ class Trainable(Recipe):
             accelerator: Where to train; the best device there is unless given.
             verbose: Whether to show the progress; by default in a terminal or notebook only.
             dataloader_options: As in `fit`.
+            callbacks: What runs beside the sweep, such as one that sets `ctx.target`.
 
         Returns:
             The losses by rate, with `to_pandas()`, `plot()` and `suggestion()`. Of the optimizer's
@@ -141,6 +143,7 @@ class Trainable(Recipe):
             accelerator,
             verbose,
             dataloader_options,
+            callbacks,
         )
 
     def __repr__(self) -> str:
