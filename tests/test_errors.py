@@ -452,7 +452,7 @@ def test_as_an_error_the_warning_about_the_loss_ends_the_fit() -> None:
 # --- data and shapes met during a run -----------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:evaluate measures what:lumbre.errors.DataWarning")
+@pytest.mark.filterwarnings("ignore:.* what its DataLoader does:lumbre.errors.DataWarning")
 def test_an_empty_loader_is_refused() -> None:
     empty = DataLoader(
         torch.utils.data.TensorDataset(torch.ones(3, 1)), batch_size=4, drop_last=True

@@ -149,7 +149,7 @@ class Batches:
         now: object,
         loader: Iterable[Any],
         place: Callable[[Any], Any] | None,
-        empty: Callable[[], BaseException],
+        ended: Callable[[int], object],
         forget: bool = False,
     ) -> Self: ...
     def __iter__(self) -> Self: ...

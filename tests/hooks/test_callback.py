@@ -398,8 +398,7 @@ def test_what_is_no_callback_is_refused_with_the_way(given: Any) -> None:
 
 def test_the_same_object_twice_is_refused_with_the_way() -> None:
     stop = lb.callbacks.EarlyStopping()
-    two = r"callbacks=\[EarlyStopping\(\.\.\.\), EarlyStopping"
-    with pytest.raises(ArgumentError, match=rf"EarlyStopping\(.*\) is passed twice.*{two}"):
+    with pytest.raises(ArgumentError, match=r"EarlyStopping is passed twice.*make a second one"):
         fit(Scale, stop, Trace(), stop)
     fitted = fit(Scale, stop, lb.callbacks.EarlyStopping())
     for again in (fitted.evaluate, fitted.predict):

@@ -355,7 +355,13 @@ def length_of(data: Any) -> int | None:
 
 
 def check_count(loader: Any, count: int, what: str) -> None:
-    """Warn where a whole pass had fewer batches than the length of its loader says."""
+    """Refuse a whole pass without a batch, warn of fewer than the length of the loader says.
+
+    Raises:
+        DataError: when there was none.
+    """
+    if count == 0:
+        raise empty(loader, what)
     length = length_of(loader)
     if length is not None and count < length:
         warn(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lumbre._core import Batches
-from lumbre.data.loaders import empty, length_of
+from lumbre.data.loaders import check_count, length_of
 from lumbre.engine.ends import check_pass, finish_windows, interrupt, leave_loop, leave_pass
 from lumbre.engine.guard import EpochGuard
 from lumbre.engine.parts import parts_of, step_of
@@ -139,8 +139,11 @@ def begin(ctx: RunState, loader: Iterable[Any], *, training: bool) -> bool:
 def batches(ctx: RunState, loader: Iterable[Any], what: str) -> Batches:
     """Give the batches of a pass, counted and on the device, until the last or a wish to leave."""
     place = ctx.accelerator.place if ctx.accelerator.places else None
-    is_own = step_of(ctx).is_own
-    return Batches(ctx, ctx._now, loader, place, lambda: empty(loader, what), is_own)
+
+    def ended(count: int) -> None:
+        check_count(loader, count, what)
+
+    return Batches(ctx, ctx._now, loader, place, ended, step_of(ctx).is_own)
 
 
 _BEGUN_ALREADY = (

@@ -67,6 +67,10 @@ def load(
         True
     """
     path = as_path(path)
+    if not isinstance(hparams, Mapping | None):
+        raise ArgumentTypeError(
+            f'hparams is a dict of arguments, such as {{"width": 7}}; got {hparams!r}.'
+        )
     if module is None:
         name = form.read_meta(path, "fitted").tree["module"]
         raise ArgumentError(

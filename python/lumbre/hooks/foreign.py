@@ -66,7 +66,7 @@ def as_callbacks(callbacks: Callbacks) -> list[Any]:
     seen: set[int] = set()
     for each in checked:
         if id(object_of(each)) in seen:
-            raise ArgumentError(_TWICE.format(callback=each, kind=type(each).__name__))
+            raise ArgumentError(_TWICE.format(name=Given(each).name))
         seen.add(id(object_of(each)))
     return checked
 
@@ -140,6 +140,6 @@ def _native(callback: Any) -> NativeCallback | None:
 
 
 _TWICE = (
-    "{callback!r} is passed twice, and one object cannot do the work of two callbacks. Pass it "
-    "once, or make a second one: callbacks=[{kind}(...), {kind}(...)]."
+    "{name} is passed twice, and one object cannot do the work of two callbacks. Pass it "
+    "once, or make a second one."
 )

@@ -145,7 +145,8 @@ class Step:
         if self.windows.in_use:
             if now.opt_name is None:
                 raise ContextError(_WHOSE.format(next(iter(run.optimizers))))
-            check_scalar(loss, now.loss_fn)
+            if type(loss) is not Tensor or loss.dim():
+                check_scalar(loss, now.loss_fn)
             self.keep_loss(run)
             weight = run.batch_size if now.loss_weight is None else now.loss_weight
             loss = self.windows.weigh(now.opt_name, loss, weight, run.step_count)

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::lumbre::Context;
+use crate::tensor;
 
 /// Both; None where there is none.
 pub fn input_and_target<'py>(
@@ -44,4 +45,18 @@ pub fn target<'py>(
         ctx.getattr(Context::target(ctx.py()))?
     };
     Ok((!target.is_none()).then_some(target))
+}
+
+/// How many samples a pair has, by a target that is a tensor; `None` where it takes a closer look.
+pub fn size_of_pair(batch: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    if !batch.is_exact_instance_of::<PyTuple>() && !batch.is_exact_instance_of::<PyList>() {
+        return Ok(None);
+    }
+    match batch.get_item(1) {
+        Ok(target) if tensor::is_tensor(&target)? => {
+            let shape: Vec<usize> = target.getattr("shape")?.extract()?;
+            Ok(shape.first().copied())
+        }
+        _ => Ok(None),
+    }
 }

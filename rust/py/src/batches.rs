@@ -21,26 +21,26 @@ pub struct Batches {
     now: Now,
     loader: Py<PyAny>,
     place: Option<Py<PyAny>>,
-    empty: Py<PyAny>,
+    ended: Py<PyAny>,
     forget: bool,
     iterator: Mutex<Option<Py<PyIterator>>>,
 }
 
 #[pymethods]
 impl Batches {
-    /// `place` brings a batch to its device; `empty` makes the error for a loader without any.
+    /// `place` brings a batch to its device; `ended` is told how many a whole pass had.
     ///
     /// With `forget`, prediction and loss of the last batch are let go first, so that a step that
     /// sets none is not taken for one that has. The default step replaces them, which spares the
     /// allocator work.
     #[new]
-    #[pyo3(signature = (ctx, now, loader, place, empty, forget=false))]
+    #[pyo3(signature = (ctx, now, loader, place, ended, forget=false))]
     fn new(
         ctx: Py<Run>,
         now: &Bound<'_, PyAny>,
         loader: Py<PyAny>,
         place: Option<Py<PyAny>>,
-        empty: Py<PyAny>,
+        ended: Py<PyAny>,
         forget: bool,
     ) -> PyResult<Self> {
         Ok(Self {
@@ -48,7 +48,7 @@ impl Batches {
             now: Now::new(now)?,
             loader,
             place,
-            empty,
+            ended,
             forget,
             iterator: Mutex::default(),
         })
@@ -68,9 +68,7 @@ impl Batches {
             return Ok(None);
         }
         let Some(batch) = self.iterator(py)?.next() else {
-            if run.state.iter() == 0 {
-                return Err(PyErr::from_value(self.empty.bind(py).call0()?));
-            }
+            self.ended.bind(py).call1((run.state.iter(),))?;
             return Ok(None);
         };
         let mut batch = batch?;
@@ -96,7 +94,7 @@ impl Batches {
         self.now.traverse(&visit)?;
         visit.call(&self.loader)?;
         visit.call(&self.place)?;
-        visit.call(&self.empty)?;
+        visit.call(&self.ended)?;
         if let Ok(iterator) = self.iterator.try_lock() {
             visit.call(&*iterator)?;
         }

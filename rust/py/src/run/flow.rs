@@ -8,6 +8,7 @@ use lumbre_core::records::Set;
 use pyo3::prelude::*;
 
 use super::Run;
+use crate::batch::size_of_pair;
 use crate::error::exception;
 use crate::lumbre::{self, Class, Context};
 
@@ -191,6 +192,9 @@ impl Run {
             return Ok(size.into_pyobject(py)?.into_any());
         }
         let batch = slf.getattr(Context::batch(py))?;
+        if let Some(size) = size_of_pair(&batch)? {
+            return Ok(size.into_pyobject(py)?.into_any());
+        }
         lumbre::batch_size_of(py)?.call1((batch,))
     }
 
