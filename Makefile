@@ -59,7 +59,7 @@ test: dev ## run the tests of the crates, of the package, of its documentation a
 	$(BIN)/python -m pytest -n auto
 	cd $(TEMPLATE) && $(BIN)/python -m pytest
 
-lint: dev package ## check formatting, lints, types, the stub, rustdoc, and that the crates can be published
+lint: dev package ## check formatting, lints, arrows, types, the stub, rustdoc, and that the crates can be published
 	cargo fmt --all --check
 	cargo fmt --check --all --manifest-path $(TEST_EXTENSION)/Cargo.toml
 	cargo fmt --check --manifest-path $(TEMPLATE)/Cargo.toml
@@ -76,6 +76,7 @@ lint: dev package ## check formatting, lints, types, the stub, rustdoc, and that
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps -p lumbre-abi --features pyo3
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/mypy benches/run.py
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml lumbre._core
@@ -116,7 +117,7 @@ sanitize: dev ## Miri, AddressSanitizer, valgrind, a fuzzer and a busy garbage c
 
 clean: ## remove what was built; .venv stays, delete it by hand
 	rm -rf target fuzz/target dist python/lumbre/_core.*.so $(BUILT) $(EXTENSIONS) digits-*
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Looked at first: nobody should wait for torch to be told that the compiler is missing.
 toolchain:

@@ -6,28 +6,62 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import lumbre as lb
 from places import ROOT
 
 README = ROOT / "README.md"
 
 
-def test_the_code_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = README.read_text(encoding="utf-8")
+def run_blocks(page: Path, names: dict[str, object]) -> int:
+    """Run the code of a page in its order, warnings being errors; returns how many blocks."""
+    text = page.read_text(encoding="utf-8")
     blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
-    assert len(blocks) > 1
-    namespace: dict[str, object] = {"__name__": "readme"}
     for block in blocks:
         # Moved down to where it stands, so that a traceback points into the file.
         above = "\n" * text.count("\n", 0, block.start(1))
-        exec(compile(above + block[1], README, "exec"), namespace)  # noqa: S102
+        exec(compile(above + block[1], page, "exec"), names)  # noqa: S102
+    return len(blocks)
+
+
+def test_the_code_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_blocks(README, {"__name__": "readme"}) > 1
+
+
+@pytest.mark.parametrize(
+    ("page", "count"), [("context", 1), ("files", 2), ("hooks", 1), ("resume", 2)]
+)
+def test_the_code_of_a_page_runs_with_what_it_takes_for_granted(
+    page: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    x, y = torch.randn(20, 3), torch.arange(20) % 2
+    model = nn.Sequential(nn.Linear(3, 2))
+    trainable = lb.setup(model, nn.CrossEntropyLoss(), torch.optim.SGD).set_opt_hparams(lr=0.1)
+    data = lb.as_dataloader([x, y])
+    trainable.fit(data, epochs=1, verbose=False).save("net.lumbre")
+    names = {
+        "lb": lb,
+        "trainable": trainable,
+        "data": [x, y],
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), 0.1),
+        "metrics": [lb.metrics.Accuracy()],
+        "callbacks": [],
+        "loss_fn": nn.CrossEntropyLoss(),
+        "train_data": data,
+        "valid_data": data,
+    }
+    assert run_blocks(ROOT / "docs" / f"{page}.md", names) == count
 
 
 def test_the_example_learns_and_leaves_its_files(tmp_path: Path) -> None:
     example = ROOT / "examples" / "digits.py"
     done = subprocess.run(
-        [sys.executable, example],
+        [sys.executable, "-W", "error::UserWarning", example],
         cwd=tmp_path,
         capture_output=True,
         text=True,
