@@ -47,9 +47,8 @@ def whole(owner: object, name: str, value: Any, *, least: int) -> int:
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if is_whole and int(value) >= least:
         return int(value)
-    raise ArgumentError(
-        f"{type(owner).__name__}: {name} is a whole number from {least}; got {value!r}."
-    )
+    kind = owner if isinstance(owner, str) else type(owner).__name__
+    raise ArgumentError(f"{kind}: {name} is a whole number from {least}; got {value!r}.")
 
 
 def flag(owner: object, name: str, value: Any) -> bool:

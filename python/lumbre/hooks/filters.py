@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from lumbre._core import Filter
+from lumbre.arguments import whole
 from lumbre.errors import ArgumentTypeError
 from lumbre.hooks.callback import Callback, Hook
 
@@ -29,7 +30,7 @@ def every(n: int) -> Callable[[_F], _F]:
     """
     if callable(n):
         raise ArgumentTypeError("@every takes a number: @every(100) over the method.")
-    return with_filter(Filter.every(n))
+    return with_filter(filter_every(n))
 
 
 def epochs(first: int, last: int | None = None) -> Callable[[_F], _F]:
@@ -39,7 +40,7 @@ def epochs(first: int, last: int | None = None) -> Callable[[_F], _F]:
         first: The first epoch, from 1.
         last: The last one; None for no end.
     """
-    return with_filter(Filter.epochs(first, last))
+    return with_filter(filter_epochs(first, last))
 
 
 @overload
@@ -66,6 +67,17 @@ def with_filter(new: Filter) -> Callable[[_F], _F]:
         return method
 
     return decorate
+
+
+def filter_every(n: Any) -> Filter:
+    """Return the filter of `every`."""
+    return Filter.every(whole("every", "n", n, least=0))
+
+
+def filter_epochs(first: Any, last: Any = None) -> Filter:
+    """Return the filter of `epochs`."""
+    first = whole("epochs", "first", first, least=0)
+    return Filter.epochs(first, None if last is None else whole("epochs", "last", last, least=0))
 
 
 def filter_of(function: object) -> Filter | None:

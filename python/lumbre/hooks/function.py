@@ -11,7 +11,7 @@ from lumbre._core import Filter
 from lumbre.arguments import flag
 from lumbre.errors import ArgumentTypeError
 from lumbre.hooks.callback import Callback, Hook
-from lumbre.hooks.filters import with_filter
+from lumbre.hooks.filters import filter_epochs, filter_every, with_filter
 
 
 class FunctionCallback(Callback):
@@ -57,9 +57,13 @@ def on(
         >>> log
         FunctionCallback(name='log', ...)
     """
+    if not isinstance(hook, str):
+        raise ArgumentTypeError(
+            f'lb.on takes the name of a breakpoint, such as "on_epoch_end"; got {hook!r}.'
+        )
     filters = [
-        *([Filter.every(every)] if every is not None else []),
-        *([Filter.epochs(*epochs)] if epochs is not None else []),
+        *([filter_every(every)] if every is not None else []),
+        *([filter_epochs(*_pair(epochs))] if epochs is not None else []),
         *([Filter.once()] if flag("lb.on", "once", once) else []),
     ]
 
@@ -78,6 +82,14 @@ def on(
         return callback
 
     return decorate
+
+
+def _pair(epochs: Any) -> tuple[Any, Any]:
+    if isinstance(epochs, tuple | list) and len(epochs) == 2:
+        return epochs[0], epochs[1]
+    raise ArgumentTypeError(
+        f"lb.on: epochs is a pair (first, last), None as the last for no end; got {epochs!r}."
+    )
 
 
 def callback(

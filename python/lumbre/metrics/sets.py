@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from lumbre._core import Meter, NativeMetric, nearest
-from lumbre.errors import ArgumentTypeError, MetricError
+from lumbre.errors import ArgumentError, ArgumentTypeError, MetricError
 from lumbre.metrics.base import Metric
 from lumbre.metrics.mean import Mean
 from lumbre.metrics.native import Native
@@ -85,6 +85,10 @@ def meter(losses: Iterable[str], metrics: list[Metric]) -> Meter:
     named = [(key, "loss" if len(keys) == 1 else f"loss_{key}") for key in keys]
     taken = {name for _, name in named}
     for each in metrics:
+        if not isinstance(each.record_name, str):
+            raise ArgumentTypeError(f"A metric's name is a text; got {each.record_name!r}.")
+        if each.direction not in ("min", "max", None):
+            raise ArgumentError(_NO_DIRECTION.format(each.record_name, each.direction))
         if each.record_name in taken:
             raise MetricError(
                 f'Two metrics would be recorded as "{each.record_name}". Give one of them another '
@@ -109,6 +113,7 @@ def _copied(metrics: list[Metric]) -> list[Metric]:
     return copies
 
 
+_NO_DIRECTION = 'direction of the metric "{}" is "min", "max" or None; got {!r}.'
 _NO_COPY = (
     'The metric "{name}" cannot be copied ({error}), and a run measures with copies of what it is '
     "given. Let it make what cannot be copied in reset(), or say how a copy is made: "
