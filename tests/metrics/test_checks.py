@@ -1,5 +1,8 @@
 """What a batch has to be: every metric says of a mistake the same on both of its roads."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 
@@ -85,3 +88,35 @@ def test_a_pass_may_have_other_classes_than_the_one_before(kind):
     metric.update_with_torch(of(4, 6), classes(4))
     metric.reset()
     metric.update_with_torch(of(4, 5), classes(4))
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_a_copy_knows_how_many_classes_lie_on_the_device(kind):
+    metric = METRICS[kind]()
+    metric.update_with_torch(of(4, 6), classes(4))
+    with pytest.raises(ShapeError, match="batches of 6 classes, and this one has 5"):
+        copy.deepcopy(metric).update_with_torch(of(4, 5), classes(4))
+
+
+def test_a_target_that_is_missing_may_be_set_by_a_callback_in_either_pass():
+    with pytest.raises(DTypeError, match=r"may set it when a batch begins: ctx\.target = "):
+        metrics.MAE().update(of(4), None)
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_a_batch_at_which_torch_fails_is_not_there_to_be_taken_back(kind, monkeypatch):
+    def fail(preds, target):
+        raise RuntimeError("out of memory")
+
+    metric = METRICS[kind]()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        scores, target = torch.rand(12, 6), torch.arange(12) % 6
+        batch = (scores, target) if kind in OF_CLASSES else (scores[:, 0], target % 2)
+        metric.update_with_torch(*batch)
+    expected = copy.deepcopy(metric).compute()
+    monkeypatch.setattr(metric, "_rows" if hasattr(metric, "_rows") else "_measure", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        metric.update_with_torch(*batch)
+    metric.retract()
+    np.testing.assert_array_equal(metric.compute(), expected)

@@ -12,7 +12,7 @@ from lumbre._core import NativeMetric
 from lumbre.errors import TargetError
 from lumbre.metrics.classes import class_numbers, no_such_class
 from lumbre.metrics.gathered import Gathered, kept_as
-from lumbre.metrics.native import Native, dense, ordered, wide
+from lumbre.metrics.native import Native, ordered, wide
 
 
 class _AUROC(Native):
@@ -35,21 +35,19 @@ class _AUROC(Native):
         if self._gathered is not None:
             self._gathered = Gathered()
 
-    def update_with_torch(self, preds: Tensor, target: Tensor) -> None:
-        """Count a batch in by torch ops, on whatever device it lies; nothing waits for it."""
-        if self._gathered is None:
-            super().update_with_torch(preds, target)
-            return
-        self._native.leave(preds, target)
-        with torch.no_grad():
-            self._gathered.add(*self._rows(dense(preds), dense(target)))
-
     def retract(self) -> None:
         """Take the last batch back out, once."""
         if self._gathered is None:
             super().retract()
         elif not self._native.retract():
             self._gathered.retract()
+
+    def _count(self, preds: Tensor, target: Tensor) -> None:
+        if self._gathered is None:
+            super()._count(preds, target)
+        else:
+            self._gathered.begin()
+            self._gathered.add(*self._rows(preds, target))
 
     def _rows(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of shape (n,) or (n, classes), and labels of shape (n,), -1 where out of range."""

@@ -22,6 +22,10 @@ class Gathered:
         # Where the last batch begins.
         self._last = 0
 
+    def begin(self) -> None:
+        """Begin a batch: what is there stays when it is taken back."""
+        self._last = self._length
+
     def add(self, scores: Tensor, labels: Tensor) -> None:
         """Copy a batch in.
 
@@ -41,7 +45,7 @@ class Gathered:
             self._labels = self._with_room(self._labels, labels, labels.dtype)
             self._scores[begin:end].copy_(scores)
             self._labels[begin:end].copy_(labels)
-            self._last, self._length = begin, end
+            self._length = end
 
     def retract(self) -> None:
         """Take the last batch back out, once."""

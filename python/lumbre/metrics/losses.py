@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor
 
 from lumbre.errors import ShapeError
 from lumbre.metrics.native import wide
+
+_SUM = (
+    "Let the loss function return the sum of its parts, and log them: ctx.log_metric(name, value)."
+)
 
 
 class Losses:
@@ -30,8 +35,9 @@ class Losses:
             iter: The batch in this pass, kept if it is the first whose loss is not finite.
         """
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ShapeError(f"A loss is a scalar tensor; got {shape}. Reduce it: loss.mean().")
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            mend = _SUM if isinstance(loss, tuple | list | Mapping) else "Reduce it: loss.mean()."
+            raise ShapeError(f"A loss is a scalar tensor; got {got}. {mend}")
         if self._before[0] != iter:
             self._before = (iter, dict(self._sums))
         with torch.no_grad():

@@ -65,15 +65,21 @@ class Native(Metric):
         """Count a batch in by torch ops, on whatever device it lies; nothing waits for it."""
         self._native.leave(preds, target)
         with torch.no_grad():
-            state, before = self._measure(dense(preds), dense(target)), self._on_device
-            if before is not None and target.numel():
-                state = self._joined(before, state.to(before.device))
-            self._on_device, self._before = state if target.numel() else before, before
+            self._count(dense(preds), dense(target))
 
     def retract(self) -> None:
         """Take the last batch back out, once; on a device unless its value has been read."""
         if not self._native.retract():
             self._on_device = self._before
+
+    def _count(self, preds: Tensor, target: Tensor) -> None:
+        # First, so that a batch at which torch fails is not there to be taken back.
+        before = self._before = self._on_device
+        state = self._measure(preds, target)
+        if target.numel():
+            self._on_device = (
+                state if before is None else self._joined(before, state.to(before.device))
+            )
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
         """A batch as a vector: the state, then how many targets were out of range."""

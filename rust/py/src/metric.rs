@@ -93,11 +93,12 @@ impl NativeMetric {
     const NAMES: [&str; 14] = Native::NAMES;
 
     #[new]
-    #[pyo3(signature = (name, options=None, state=None))]
+    #[pyo3(signature = (name, options=None, state=None, width=0))]
     fn new(
         name: String,
         options: Option<&Bound<'_, PyDict>>,
         state: Option<&[u8]>,
+        width: usize,
     ) -> PyResult<Self> {
         let options = match options {
             Some(options) => settings(options)?,
@@ -113,7 +114,7 @@ impl NativeMetric {
             state: Mutex::new(native),
             told: AtomicBool::new(false),
             left: AtomicBool::new(false),
-            left_width: Mutex::default(),
+            left_width: Mutex::new([width; 2]),
             running: AtomicBool::new(false),
         })
     }
@@ -236,7 +237,8 @@ impl NativeMetric {
                 Setting::Numbers(numbers) => options.set_item(name, numbers)?,
             }
         }
-        let made_with = (this.name.clone(), options, this.state(py));
+        let width = this.lock_left_width()[0];
+        let made_with = (this.name.clone(), options, this.state(py), width);
         Ok((slf.get_type().into_any(), made_with))
     }
 
@@ -255,7 +257,7 @@ fn told(metric: &str, part: &str, tensor: &Bound<'_, PyAny>) -> PyResult<(Vec<i6
                  First(lb.metrics.{metric}): def update(self, preds, target): \
                  super().update(preds[0], target)."
             ),
-            _ => "A callback at on_train_batch_begin may set it: ctx.target = ...".into(),
+            _ => "A callback may set it when a batch begins: ctx.target = ...".into(),
         };
         let message = format!("{metric} measures tensors; {part} is {kind}. {mend}");
         return Err(exception(tensor.py(), Class::DTypeError, message));
@@ -267,7 +269,7 @@ fn told(metric: &str, part: &str, tensor: &Bound<'_, PyAny>) -> PyResult<(Vec<i6
 
 type Reduced<'py> = (
     Bound<'py, PyAny>,
-    (String, Bound<'py, PyDict>, Bound<'py, PyBytes>),
+    (String, Bound<'py, PyDict>, Bound<'py, PyBytes>, usize),
 );
 
 /// Options from a dict; None means that an option is not given.

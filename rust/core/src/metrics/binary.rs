@@ -1,7 +1,11 @@
 //! The share of samples on the right side of a threshold.
 // Classes are compared as floats, since any dtype may hold them, and without lazy operators, which
 // are branches that the processor cannot predict.
-#![allow(clippy::float_cmp, clippy::needless_bitwise_bool)]
+#![allow(
+    clippy::float_cmp,
+    clippy::manual_range_contains,
+    clippy::needless_bitwise_bool
+)]
 
 use super::form::pair;
 use super::view::{Element, Reader, with_slice};
