@@ -132,8 +132,8 @@ def metrics_frame(records: Mapping[str, Any]) -> pd.DataFrame:
 
 def _has_format(metric: Any) -> bool:
     """True if a metric has a format of its own, besides the one that all have."""
-    places = [metric, *type(metric).__mro__]
-    return sum("format" in getattr(each, "__dict__", ()) for each in places) > 1
+    known = [vars(kind)["format"] for kind in type(metric).__mro__ if "format" in vars(kind)]
+    return "format" in getattr(metric, "__dict__", ()) or known[:1] != known[-1:]
 
 
 def _joined(old: Any, new: Any) -> Any:
