@@ -20,30 +20,30 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lumbre.step import shortcuts as fast_step
-from lumbre.step.shortcuts import PUBLIC, Road, fast_road
+from lumbre.step.shortcuts import PUBLIC, Calls, fast_calls
 
-NAMES = Road._fields
+NAMES = Calls._fields
 
 
 @pytest.fixture(autouse=True)
 def _fresh_trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let no test profit from, or suffer by, the trial that another one has run."""
     monkeypatch.delenv("LUMBRE_FAST_STEP", raising=False)
-    fast_step._proven_road.cache_clear()
+    fast_step._proven_calls.cache_clear()
     yield
-    fast_step._proven_road.cache_clear()
+    fast_step._proven_calls.cache_clear()
 
 
-def shortcuts(road: Road) -> set[str]:
+def shortcuts(road: Calls) -> set[str]:
     """The names of the calls that the road takes itself."""
     return {name for name in NAMES if getattr(road, name) is not getattr(PUBLIC, name)}
 
 
-def any_road() -> Road:
-    return fast_road([SGD([torch.zeros(1)])], nn.Linear(1, 1))
+def any_road() -> Calls:
+    return fast_calls([SGD([torch.zeros(1)])], nn.Linear(1, 1))
 
 
-def all_fast() -> Road:
+def all_fast() -> Calls:
     road = any_road()
     assert shortcuts(road) == set(NAMES)
     return road
@@ -92,7 +92,7 @@ def new_net() -> Net:
 
 
 def train(
-    road: Road,
+    road: Calls,
     model: Net,
     optimizer: torch.optim.Optimizer,
     *,
@@ -176,7 +176,7 @@ def test_every_optimizer_of_torch_takes_the_shortcut(variant: str) -> None:
     assert not calls
 
 
-def assert_same_end(run: Callable[[Road], object]) -> None:
+def assert_same_end(run: Callable[[Calls], object]) -> None:
     """Hold both roads together; a run starts from one seed and returns its outcome."""
     assert run(PUBLIC) == run(all_fast())
 
@@ -185,7 +185,7 @@ def assert_same_end(run: Callable[[Road], object]) -> None:
 @pytest.mark.parametrize("clip", [False, True], ids=["plain", "clip"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_both_roads_end_in_the_same_bits(variant: str, clip: bool, accumulate: int) -> None:
-    def run(road: Road) -> object:
+    def run(road: Calls) -> object:
         model = new_net()
         optimizer = new_optimizer(variant, model)
         before = bits(model.state_dict())
@@ -215,7 +215,7 @@ def add_noise(parameter: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("variant", ["SGD", "Adam"])
 def test_gradient_hooks_that_write_in_place_reach_no_later_step(variant: str) -> None:
-    def run(road: Road) -> object:
+    def run(road: Calls) -> object:
         model = new_net()
         for parameter in model.parameters():
             parameter.register_hook(lambda grad: grad.mul_(0.5))
@@ -249,7 +249,7 @@ def test_the_seed_has_the_dtype_of_the_loss(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("kind", [SGD, torch.optim.SparseAdam, torch.optim.Adagrad])
 def test_sparse_gradients_end_in_the_same_bits(kind: Any) -> None:
-    def run(road: Road) -> object:
+    def run(road: Calls) -> object:
         torch.manual_seed(0)
         model = nn.Embedding(10, 3, sparse=True)
         optimizer = kind(model.parameters(), lr=0.1)
@@ -289,7 +289,7 @@ def test_a_loss_on_another_device_takes_the_shortcut() -> None:
 
 
 def test_several_optimizers_give_gradients_to_their_own_parameters_only() -> None:
-    def run(road: Road) -> object:
+    def run(road: Calls) -> object:
         model = new_net()
         own = ((model.first, model.scale), (model.second, model.shift))
         optimizers = [SGD(own[0], lr=0.1, momentum=0.9), Adam(own[1], lr=0.1)]
@@ -307,7 +307,7 @@ def test_several_optimizers_give_gradients_to_their_own_parameters_only() -> Non
 
 
 def test_groups_that_are_added_and_unfrozen_in_mid_run_are_seen() -> None:
-    def run(road: Road) -> object:
+    def run(road: Calls) -> object:
         model = new_net()
         model.shift.requires_grad_(False)
         optimizer = SGD([model.first, model.shift], lr=0.1, momentum=0.9)
@@ -331,7 +331,7 @@ def test_groups_that_are_added_and_unfrozen_in_mid_run_are_seen() -> None:
 
 
 def test_a_copied_optimizer_goes_on_in_the_same_bits() -> None:
-    def run(road: Road) -> object:
+    def run(road: Calls) -> object:
         model = new_net()
         optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
         train(road, model, optimizer)
@@ -358,7 +358,7 @@ def test_the_grad_mode_is_left_as_it_was_even_by_an_error() -> None:
 @pytest.mark.parametrize("attached", ["before", "during"])
 @pytest.mark.parametrize("variant", ["SGD", "Adam"])
 def test_a_scheduler_keeps_its_books(variant: str, attached: str) -> None:
-    def run(road: Road) -> object:
+    def run(road: Calls) -> object:
         model = new_net()
         optimizer = new_optimizer(variant, model)
         schedulers: list[lr_scheduler.LRScheduler] = []
@@ -748,7 +748,7 @@ def test_hooks_on_saved_tensors_are_the_engines_matter() -> None:
         unpacked.append(tensor)
         return tensor * 2 if tensor.is_floating_point() else tensor
 
-    def run(road: Road) -> object:
+    def run(road: Calls) -> object:
         model = new_net()
         with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, double):
             train(road, model, SGD(model.parameters(), lr=0.1))
@@ -763,9 +763,9 @@ def test_hooks_on_saved_tensors_are_the_engines_matter() -> None:
 
 def test_the_switch_means_the_public_road(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer, model = SGD([torch.zeros(1)]), nn.Linear(1, 1)
-    assert shortcuts(fast_road([optimizer], model)) == set(NAMES)
+    assert shortcuts(fast_calls([optimizer], model)) == set(NAMES)
     monkeypatch.setenv("LUMBRE_FAST_STEP", "0")
-    assert fast_road([optimizer], model) is PUBLIC
+    assert fast_calls([optimizer], model) is PUBLIC
 
 
 @pytest.mark.parametrize(
@@ -780,8 +780,8 @@ def test_the_switch_means_the_public_road(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_wrapped_model_means_the_public_road(wrap: Callable[[nn.Module], nn.Module]) -> None:
     model = nn.Linear(1, 1)
     optimizer = SGD(model.parameters())
-    assert fast_road([optimizer], model) is not PUBLIC
-    assert fast_road([optimizer], wrap(model)) is PUBLIC
+    assert fast_calls([optimizer], model) is not PUBLIC
+    assert fast_calls([optimizer], wrap(model)) is PUBLIC
 
 
 def test_an_optimizer_that_is_none_of_torchs_means_the_public_road() -> None:
@@ -790,7 +790,7 @@ def test_an_optimizer_that_is_none_of_torchs_means_the_public_road() -> None:
 
         def zero_grad(self) -> None: ...
 
-    assert fast_road([Duck()], nn.Linear(1, 1)) is PUBLIC  # type: ignore[list-item]
+    assert fast_calls([Duck()], nn.Linear(1, 1)) is PUBLIC  # type: ignore[list-item]
 
 
 WATCHED = WATCHERS | {
@@ -828,7 +828,7 @@ def test_a_shortcut_that_raises_is_left_out_alone(
     monkeypatch.setattr(fast_step, f"_fast_{name}", lambda public: broken)
     assert shortcuts(any_road()) == set(NAMES) - {name}
     monkeypatch.setattr(fast_step, f"_fast_{name}", broken)
-    fast_step._proven_road.cache_clear()
+    fast_step._proven_calls.cache_clear()
     assert shortcuts(any_road()) == set(NAMES) - {name}
 
 
@@ -918,7 +918,7 @@ def test_the_trial_leaves_no_trace() -> None:
     hooks = torch.autograd.graph.saved_tensors_hooks(packed.append, lambda tensor: tensor)
     with warnings.catch_warnings(record=True) as caught, torch.no_grad(), hooks:
         warnings.simplefilter("always")
-        assert shortcuts(fast_road([optimizer], model)) == set(NAMES)
+        assert shortcuts(fast_calls([optimizer], model)) == set(NAMES)
         assert not torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), random)
     assert not caught
@@ -943,20 +943,20 @@ def test_whoever_watches_does_not_see_the_trial() -> None:
     )
     for register in hooks:
         handle = register(lambda *args: seen.append(args))
-        assert fast_road([optimizer], model) is PUBLIC
+        assert fast_calls([optimizer], model) is PUBLIC
         handle.remove()
     for mode in (Functions(), Dispatch()):
         with mode:
-            road = fast_road([optimizer], model)
+            road = fast_calls([optimizer], model)
         assert road is PUBLIC
     assert not seen
 
 
 def test_the_trial_is_run_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    trials: list[Road] = []
+    trials: list[Calls] = []
     trial = fast_step._trial
 
-    def counting(road: Road) -> list[object]:
+    def counting(road: Calls) -> list[object]:
         trials.append(road)
         return trial(road)
 

@@ -32,8 +32,8 @@ def step_of(ctx: RunState) -> Step:
 def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     """Make the parts of a pass: they read from `now` whatever callbacks may replace."""
     now, fire = step.now, ctx.call_callbacks
-    differentiate, take, zero_grad = step.road
-    is_public = step.road is PUBLIC
+    differentiate, take, zero_grad = step.calls
+    is_public = step.calls is PUBLIC
 
     def forward() -> bool:
         batch = now.batch
@@ -74,7 +74,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         return False
 
     def step_optimizer(again: Callable[[], Any] | None = None) -> bool:
-        if not (step.is_direct or step.settle(ctx)):
+        if not (step.is_direct or step.prepare_step(ctx)):
             return False
         if fire("on_train_batch_before_step"):
             return True

@@ -21,7 +21,7 @@ from lumbre.hooks.schedule import compile_schedule
 from lumbre.metrics.sets import MetricSet, meter
 from lumbre.state.now import Now
 from lumbre.step.checks import method_of
-from lumbre.step.shortcuts import fast_road
+from lumbre.step.shortcuts import fast_calls
 from lumbre.step.step import Step
 from lumbre.warn import warn
 
@@ -90,7 +90,7 @@ def start(
         opt_hparams=dict(recipe.opt_hparams),
         optimizers=dict(optimizers),
         loss_fn=_loss(recipe, inner, kind not in ("run", "predict")),
-        step_opt=step.road.step,
+        step_opt=step.calls.step,
         callbacks=all_,
         metrics=counted,
         **data,
@@ -116,7 +116,7 @@ def _step(
     step = Step(
         Now(),
         optimizers,
-        fast_road([each for each in optimizers.values() if each is not None], model),
+        fast_calls([each for each in optimizers.values() if each is not None], model),
         # Looked up without calling anything: of a compiled or scripted module it is no class's.
         has_forward=inspect.getattr_static(model, "forward") is not nn.Module.forward,
         own=method_of(inner, "step"),

@@ -24,7 +24,7 @@ Backward = Callable[[Tensor, tuple[Tensor, ...]], None]
 OptimizerCall = Callable[[Optimizer], object]
 
 
-class Road(NamedTuple):
+class Calls(NamedTuple):
     """The three calls of a training step.
 
     Attributes:
@@ -54,21 +54,21 @@ def _public_zero_grad(optimizer: Optimizer) -> None:
     optimizer.zero_grad()
 
 
-PUBLIC = Road(_public_backward, _public_step, _public_zero_grad)
+PUBLIC = Calls(_public_backward, _public_step, _public_zero_grad)
 
 # Classes from here take gradients into their own hands, and may replace what a step means.
 _WRAPPERS = ("torch.nn.parallel", "torch.distributed", "torch._dynamo", "deepspeed", "accelerate")
 
 
-def fast_road(optimizers: Iterable[Optimizer], model: object) -> Road:
+def fast_calls(optimizers: Iterable[Optimizer], model: object) -> Calls:
     """Choose how a run takes its steps.
 
     Args:
-        optimizers: The run's optimizers; one that is not torch's kind keeps the public road.
+        optimizers: The run's optimizers; for one that is not torch's kind they are the public calls.
         model: The run's model; a wrapped one (data parallel, sharded, compiled) keeps it too.
 
     Returns:
-        The road with each shortcut that is proven on this torch, or `PUBLIC`.
+        The calls, with each shortcut that is proven on this torch, or `PUBLIC`.
     """
     if os.environ.get("LUMBRE_FAST_STEP") == "0":
         return PUBLIC
@@ -80,7 +80,7 @@ def fast_road(optimizers: Iterable[Optimizer], model: object) -> Road:
             or _is_watched()
         ):
             return PUBLIC
-        return _proven_road()
+        return _proven_calls()
     except Exception:  # a torch whose internals have moved must not break a run
         return PUBLIC
 
@@ -265,7 +265,7 @@ def _not_now(*_: object) -> None:
 
 
 @functools.cache
-def _proven_road() -> Road:
+def _proven_calls() -> Calls:
     """Put each shortcut in the place of its public call if it passes the trial.
 
     Raises:
@@ -276,22 +276,22 @@ def _proven_road() -> Road:
         "step": _fast_step,
         "zero_grad": _fast_zero_grad,
     }
-    road = PUBLIC
+    calls = PUBLIC
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a torch that warns here is about to change
         expected = _trial(PUBLIC)
         for name, shortcut in shortcuts.items():
             try:
                 if _trial(PUBLIC._replace(**{name: shortcut(_not_now)})) == expected:
-                    road = road._replace(**{name: shortcut(getattr(PUBLIC, name))})
+                    calls = calls._replace(**{name: shortcut(getattr(PUBLIC, name))})
             except _NotNowError:
                 raise
             except Exception:  # noqa: S112 (any surprise means the public call)
                 continue
-    return road
+    return calls
 
 
-def _trial(road: Road) -> list[object]:
+def _trial(calls: Calls) -> list[object]:
     """Take three steps on a tiny problem; return everything that a step could have changed.
 
     It draws no random numbers, touches no device, and saves no tensor for backward, so that
@@ -306,13 +306,13 @@ def _trial(road: Road) -> list[object]:
     rounds: tuple[tuple[Tensor, ...], ...] = ((), (first,), (first, second))
     for inputs in rounds:
         with torch.enable_grad():
-            road.backward(torch.add(first, second, alpha=3).mean(), inputs)
+            calls.backward(torch.add(first, second, alpha=3).mean(), inputs)
             seen.append(torch.is_grad_enabled())
         seen += [tensor.grad is not None and tensor.grad.tolist() for tensor in (first, second)]
         with torch.no_grad():
-            road.step(optimizer)
+            calls.step(optimizer)
             seen.append(torch.is_grad_enabled())
-        road.zero_grad(optimizer)
+        calls.zero_grad(optimizer)
         seen += [first.tolist(), second.tolist(), first.grad, second.grad]
         seen.append("_opt_called" in optimizer.__dict__)
         if not inputs:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lumbre.data.batch import input_and_target
 from lumbre.errors import ArgumentError, ContextError
 from lumbre.step.checks import check_scalar, check_target, needs_closure
-from lumbre.step.shortcuts import Road
+from lumbre.step.shortcuts import Calls
 from lumbre.step.windows import Windows, gradients_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Step:
     Args:
         now: The batch under way.
         optimizers: The optimizers of the run by name; None for one that only lends its name.
-        road: The three calls of a training step.
+        calls: The three calls of a training step.
         has_forward: False for a model that answers with its input.
         own: The module's own step, if it has one.
         own_loop: True if the user writes the loop.
@@ -53,6 +53,7 @@ class Step:
         "_backward",
         "_has_forward",
         "_precision",
+        "calls",
         "closures",
         "is_direct",
         "is_fresh",
@@ -60,7 +61,6 @@ class Step:
         "is_plain",
         "now",
         "own",
-        "road",
         "windows",
     )
 
@@ -68,14 +68,14 @@ class Step:
         self,
         now: Now,
         optimizers: Mapping[str, Any],
-        road: Road,
+        calls: Calls,
         *,
         has_forward: bool = True,
         own: Callable[[Any], Any] | None = None,
         own_loop: bool = False,
         backward: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.now, self.road, self.own = now, road, own
+        self.now, self.calls, self.own = now, calls, own
         self.closures = frozenset(n for n, each in optimizers.items() if needs_closure(each))
         self.is_own = own_loop or own is not None
         self.is_plain, self.is_direct, self.is_fresh = has_forward, False, True
@@ -160,11 +160,11 @@ class Step:
         if self._backward is not None:
             self._differentiate_apart(run, own, loss)
         elif own:  # else all of it is frozen, and without inputs every leaf would get a gradient
-            self.road.backward(loss, own)
+            self.calls.backward(loss, own)
 
     def _differentiate(self, loss: Any) -> None:
         if self._backward is None:
-            self.road.backward(loss, ())
+            self.calls.backward(loss, ())
         else:
             self._backward(loss)
 
@@ -190,7 +190,7 @@ class Step:
         if now.stepped:
             for name, optimizer in run.optimizers.items():
                 if name not in now.stepped:
-                    self.road.zero_grad(optimizer)
+                    self.calls.zero_grad(optimizer)
             now.stepped = None
         if now.opt_name is not None:
             return False
@@ -199,10 +199,12 @@ class Step:
 
     # -- the optimizer ---------------------------------------------------------------------------
 
-    def settle(self, run: RunState) -> bool:
+    def prepare_step(self, run: RunState) -> bool:
         """True if the optimizer under way is to step; its gradients are then those of the step."""
         set_grad(False)
-        due = self.windows.settle(self.now.opt_name, self.now.opt, run.iter, self.road.zero_grad)
+        due = self.windows.prepare_step(
+            self.now.opt_name, self.now.opt, run.iter, self.calls.zero_grad
+        )
         set_grad(True)
         return due
 
@@ -234,7 +236,7 @@ class Step:
         """
         for name, optimizer in run.optimizers.items():
             if not self.windows.keeps(name, None if whole else run.step_count):
-                self.road.zero_grad(optimizer)
+                self.calls.zero_grad(optimizer)
 
 
 def parameters_of(optimizer: Any) -> tuple[Tensor, ...]:

@@ -59,7 +59,7 @@ class Window:
 class Windows:
     """The windows and the scalers of a run, by the names of its optimizers.
 
-    An optimizer without either settles each batch.
+    An optimizer without either steps with each batch.
 
     Attributes:
         in_use: True if there is a window or a scaler.
@@ -120,7 +120,7 @@ class Windows:
         self._scaled.add(name)
         return scaler.scale(loss)
 
-    def settle(
+    def prepare_step(
         self, name: str, optimizer: Any, iter: int, zero_grad: Callable[[Any], object]
     ) -> bool:
         """Make the gradients those of the step, if one is due: their mean, and not scaled.
