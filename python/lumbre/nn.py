@@ -226,7 +226,7 @@ def _class_options(loss: Any) -> tuple[Tensor | None, int] | None:
 
 
 def _shares(target: Tensor, weight: Tensor | None, ignored: int, dtype: torch.dtype) -> Tensor:
-    """What each target adds to the denominator of the mean."""
+    """Return what each target adds to the denominator of the mean."""
     counted = target != ignored
     if weight is None:
         return counted.to(dtype)

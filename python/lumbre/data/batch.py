@@ -1,4 +1,4 @@
-"""What a batch is made of: its input, its target, and its size."""
+"""The parts of a batch: its input, its target, and its size."""
 
 from __future__ import annotations
 

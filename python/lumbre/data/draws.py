@@ -1,4 +1,4 @@
-"""What a run draws at random, kept so that a run that goes on draws what the first one would have.
+"""The random draws of a run, kept so that one that goes on draws what the first one would have.
 
 These are the generators of Python, numpy and torch, those that loaders, samplers and data sets
 hold, the state of samplers that have one, and the split of `valid_data=0.2`, which was drawn before

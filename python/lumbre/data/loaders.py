@@ -42,7 +42,7 @@ _BESIDE = {
 
 
 class Loader(Protocol):
-    """What a pass runs over: an iterable of batches that begins anew with each `iter`."""
+    """The source of a pass: an iterable of batches that begins anew with each `iter`."""
 
     def __iter__(self) -> Iterator[Any]: ...
 

@@ -32,7 +32,7 @@ def forget(ctx: RunState) -> None:
 
 
 def _end() -> None:
-    """As Ctrl-C would: they finish their batch and end in order."""
+    """Let them finish their batch and end in order, as Ctrl-C would."""
     for ctx, thread in list(_runs.values()):
         ctx._interrupt()
         thread.join(_PATIENCE)

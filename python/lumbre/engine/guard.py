@@ -1,4 +1,4 @@
-"""What holds around a run: Ctrl-C, exceptions and their handlers, and everything put back."""
+"""The guard around a run: Ctrl-C, exceptions and their handlers, and everything put back."""
 
 from __future__ import annotations
 

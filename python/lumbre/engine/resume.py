@@ -170,7 +170,7 @@ def named(ctx: RunState) -> Iterator[tuple[str, Any]]:
 
 
 def callback_state(callback: Any) -> Any:
-    """What a callback has to say of its state; None when it has none."""
+    """Return the state of a callback; None when it has none."""
     own = getattr(type(callback), "state_dict", None)
     if own is not None and own is not Callback.state_dict:
         return callback.state_dict()

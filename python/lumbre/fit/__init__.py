@@ -1,1 +1,1 @@
-"""What a user holds: from `setup` to `Fitted`."""
+"""The things that a user holds, from `setup` to `Fitted`."""

@@ -147,7 +147,7 @@ class _Sweep(Callback):
 
 
 class _Again:
-    """As many batches as are asked for, from a loader that is walked as often as it takes."""
+    """The number of batches that is asked for, from a loader that is walked as often as it takes."""
 
     def __init__(self, loader: Any, count: int) -> None:
         self._loader = loader

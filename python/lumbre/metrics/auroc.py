@@ -16,7 +16,7 @@ from lumbre.metrics.native import Native, ordered, wide
 
 
 class _AUROC(Native):
-    """What both have in common: the torch road of a metric that may have to keep every score."""
+    """The base of both: torch operations of a metric that may have to keep every score."""
 
     abbrev = "AUROC"
     direction = "max"

@@ -1,4 +1,4 @@
-"""What the metrics of several classes have in common on a device."""
+"""The base of the metrics of several classes, on a device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def class_numbers(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def no_such_class(metric: Native, number: int) -> str:
-    """What is wrong with targets that are out of range."""
+    """Say what is wrong with targets that are out of range."""
     return (
         f"{type(metric).__name__}: {number} targets name a class that preds do not have. Classes "
         "count from 0; is the model's last layer wide enough?"

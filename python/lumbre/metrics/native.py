@@ -1,4 +1,4 @@
-"""What the metrics that accumulate in Rust have in common."""
+"""The base of the metrics that accumulate in Rust."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Native(Metric):
 
     @classmethod
     def has_own_update(cls) -> bool:
-        """Whether a subclass counts batches in its own way."""
+        """True if a subclass counts batches in its own way."""
         return cls.update is not Native.update
 
     def reset(self) -> None:
@@ -86,7 +86,7 @@ class Native(Metric):
         raise NotImplementedError
 
     def _joined(self, before: Tensor, batch: Tensor) -> Tensor:
-        """What `_measure` made of all batches before and of this one, as one; they add up."""
+        """Join the states that `_measure` made of the batches before and of this one: they add up."""
         return before + batch
 
     def _fetch(self) -> None:

@@ -75,7 +75,7 @@ class TorchMetric(Metric):
 
 
 def as_metric_set(metrics: Any) -> MetricSet:
-    """What `setup` was given as metrics."""
+    """Return the set of what `setup` was given as metrics."""
     return metrics if isinstance(metrics, MetricSet) else MetricSet(metrics)
 
 

@@ -1,1 +1,1 @@
-"""What a run holds: read by all above, it calls nobody."""
+"""The state of a run: it is read by all packages above, and calls nobody."""

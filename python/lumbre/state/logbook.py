@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Logbook(Run):
-    """What was measured and logged, by epoch; the values themselves are in Rust."""
+    """The records of a run, by epoch; the values themselves are in Rust."""
 
     __slots__ = ("_extras", "metrics")
 
@@ -67,7 +67,7 @@ class Logbook(Run):
         values[index - 1] = value if old is None or not append else _joined(old, value)
 
     def get_log(self, what: str, set: str, index: int | None = None) -> Any:
-        """What `log` has kept; at one place, or all of it.
+        """Return what `log` has kept; at one place, or all of it.
 
         Args:
             what: The part of the records.

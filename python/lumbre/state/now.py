@@ -1,4 +1,4 @@
-"""What changes within a batch, apart from what is kept for the whole run."""
+"""The batch under way, apart from what is kept for the whole run."""
 
 from __future__ import annotations
 

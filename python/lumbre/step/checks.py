@@ -1,4 +1,4 @@
-"""What is easy to get wrong in a step: it is looked at once, or when it has gone wrong."""
+"""Checks of what is easy to get wrong in a step: made once, or when it has gone wrong."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def fast_calls(optimizers: Iterable[Optimizer], model: object) -> Calls:
 
     Args:
         optimizers: The run's optimizers; for one that is not torch's kind they are the public calls.
-        model: The run's model; a wrapped one (data parallel, sharded, compiled) keeps it too.
+        model: The run's model; so they are for a wrapped one (data parallel, sharded, compiled).
 
     Returns:
         The calls, with each shortcut that is proven on this torch, or `PUBLIC`.
@@ -102,7 +102,7 @@ def _is_watched() -> bool:
 
 
 def _watchers() -> tuple[Any, Callable[[], bool], Callable[[], bool], Callable[[], int]]:
-    """What tells whether somebody watches calls as they are made; each shortcut asks all of it."""
+    """Return what tells whether somebody watches calls; each shortcut asks all of it."""
     return (
         # The flag knows of torch's profilers in any thread, the function of those from C++.
         torch.autograd.profiler,
@@ -183,7 +183,7 @@ def _fast_step(public: OptimizerCall) -> OptimizerCall:
     folder = os.path.dirname(hooks.__file__) + os.sep
 
     def body_of(step: Any) -> Callable[[Optimizer], object] | None:
-        """What torch's wrappers hold, or None where anyone else has had a hand in it."""
+        """Return what torch's wrappers hold, or None where anyone else has had a hand in it."""
         if getattr(step, "__code__", None) is not hooked:
             return None
         body = step.__wrapped__
