@@ -57,7 +57,7 @@ class EarlyStopping(Callback):
         self._built = self._build()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, what it is of, its epoch, the epochs since, and the reason to stop."""
+        """The best value, what it is of, its epoch, the epochs since, and the reason to stop."""
         return {**self._built[1].save(), **watched(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

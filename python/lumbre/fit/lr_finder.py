@@ -147,7 +147,7 @@ class _Sweep(Callback):
 
 
 class _Again:
-    """The number of batches that is asked for, from a loader that is walked as often as it takes."""
+    """A given number of batches, from a loader that is walked as often as it takes."""
 
     def __init__(self, loader: Any, count: int) -> None:
         self._loader = loader

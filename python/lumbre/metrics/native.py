@@ -86,7 +86,7 @@ class Native(Metric):
         raise NotImplementedError
 
     def _joined(self, before: Tensor, batch: Tensor) -> Tensor:
-        """Join the states that `_measure` made of the batches before and of this one: they add up."""
+        """Join what `_measure` made of the batches before and of this one: the states add up."""
         return before + batch
 
     def _fetch(self) -> None:

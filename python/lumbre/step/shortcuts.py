@@ -64,8 +64,8 @@ def fast_calls(optimizers: Iterable[Optimizer], model: object) -> Calls:
     """Choose how a run takes its steps.
 
     Args:
-        optimizers: The run's optimizers; for one that is not torch's kind they are the public calls.
-        model: The run's model; so they are for a wrapped one (data parallel, sharded, compiled).
+        optimizers: The run's optimizers; one that is not torch's kind gets the public calls.
+        model: The run's model; so does a wrapped one (data parallel, sharded, compiled).
 
     Returns:
         The calls, with each shortcut that is proven on this torch, or `PUBLIC`.
