@@ -19,7 +19,8 @@ class GradientClip(Callback):
 
     Acts at `on_fit_begin`, where it looks for its optimizer, and at `on_train_batch_before_step`,
     at weight 0. The gradients are those of the step by then: in float16 no longer scaled, under
-    `GradientAccumulation` the mean of the window. Changes the `grad` of the parameters of
+    `GradientAccumulation` the mean of the window; of an optimizer that evaluates its loss several
+    times a step, such as LBFGS, those of the first time. Changes the `grad` of the parameters of
     `ctx.opt`.
 
     Args:

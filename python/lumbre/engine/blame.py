@@ -15,7 +15,7 @@ def part_of(ctx: RunState, error: BaseException) -> str:
     model = type(ctx.model).__name__
     names = (f"{model}.forward", name_of(ctx.loss_fn), "the backward pass", "the step")
     parts = [*zip(ctx._parts or (), names, strict=False)]
-    parts += [(Step.predict, names[0]), (Step.compare, names[1])]
+    parts += [(Step.predict, names[0]), (Step.compute_loss, names[1])]
     parts += [(Step.prepare_step, "the gradients of the step"), (Step.answer, f"{model}.predict")]
     parts += [(step_of(ctx).own, f"{model}.step")]
     known = {_code(part): name for part, name in parts}

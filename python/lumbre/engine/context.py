@@ -74,7 +74,7 @@ class Context(RunState):
             `ctx.loss_grad`, the loss with its graph.
         """
         if self.skipped:
-            self.loss_grad = step_of(self).compare(self.batch)
+            self.loss_grad = step_of(self).compute_loss(self.batch)
         else:
             self._own_parts().compute_loss()
         return self.loss_grad

@@ -7,7 +7,7 @@ from lumbre.errors import ContextError
 from lumbre.state.run_state import RunState
 from lumbre.step.step import set_grad
 
-# It ends all there is of a fit.
+# The outermost `_end`.
 _LAST = "on_fit_end"
 
 
@@ -52,7 +52,7 @@ def finish_windows(ctx: RunState) -> None:
     step = step_of(ctx)
     if not step.windows.in_use:
         return
-    ctx._end_batch()  # a wish to leave the last one is not one to leave the others
+    ctx._end_batch()  # skip_batch in the last batch does not skip what is gathered
     for name in step.windows.end_pass(ctx.iter):
         ctx.opt_name = name
         if ctx._parts.step_optimizer():
@@ -82,19 +82,27 @@ def leave_pass(ctx: RunState) -> None:
     close(ctx, inside_epoch=True)
 
 
-def check_pass(ctx: RunState, training: bool) -> None:
+def check_none_under_way(ctx: RunState) -> None:
+    """Refuse a pass inside of another one.
+
+    Raises:
+        ContextError: when a pass is under way.
+    """
+    if ctx._pass is not None:
+        raise ContextError(_ANOTHER_UNDER_WAY.format(ctx.place))
+
+
+def check_epoch(ctx: RunState, training: bool) -> None:
     """Refuse a pass where none can begin.
 
     Raises:
-        ContextError: when the epochs are over, none is under way, or a pass is.
+        ContextError: when the epochs are over, or none is under way to train in.
     """
     in_epoch = ctx._next_end() is not None
     if ctx.epoch and not in_epoch:
         raise ContextError(_EPOCHS_ARE_OVER)
     if training and not in_epoch:
         raise ContextError(_NO_EPOCH)
-    if ctx._pass is not None:
-        raise ContextError(_ANOTHER_UNDER_WAY.format(ctx.place))
 
 
 _EPOCHS_ARE_OVER = (

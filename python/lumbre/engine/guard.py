@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
 import torch
-import torch.utils.data
 
 from lumbre.engine import at_exit, ends
 from lumbre.engine.blame import part_of
@@ -40,12 +38,23 @@ class RunGuard:
         self._is_fit = kind in ("fit", "run")
         self._keeps_grad = kind == "run"
         self._thread = threading.get_ident()
+        self._grad = torch.is_grad_enabled()
         self._taken: list[int] = []
+        self._modes: list[tuple[torch.nn.Module, bool]] = []
+        self._bound: list[tuple[Any, object]] = []
+        self._sigint: Any = None
 
     def __enter__(self) -> Self:
+        try:
+            self._begin()
+        except BaseException:
+            self._put_back()
+            raise
+        return self
+
+    def _begin(self) -> None:
         ctx = self._ctx
         self._take()
-        self._grad = torch.is_grad_enabled()
         ctx._grad_outside = self._grad and self._keeps_grad
         set_grad(ctx._grad_outside)
         # A run inside of another one must not leave the model of that in another mode.
@@ -58,18 +67,17 @@ class RunGuard:
         ]
         outer.append(self)
         model = ctx.accelerator.unwrap(ctx.model)
-        self._bound = [
+        owners = [
             *([] if _has_own_ctx(model) else [model]),
             *(m for each in ctx.metrics.values() for m in each),
         ]
-        self._before = [vars(each).get("ctx", _ABSENT) for each in self._bound]
-        for each in self._bound:
+        self._bound = [(each, vars(each).get("ctx", _ABSENT)) for each in owners]
+        for each in owners:
             _bind(each, ctx)
         self._sigint = self._take_sigint()
         at_exit.watch(ctx)
         if self._is_fit:
             step_of(ctx).clear(ctx, whole=True)
-        return self
 
     def _take(self) -> None:
         """Note what this run has in use.
@@ -85,12 +93,7 @@ class RunGuard:
             if user is self:
                 self._taken.append(id(each))
             elif each is not model or user._thread != self._thread:
-                self._let_go()
                 raise ArgumentError(_IN_USE.format(type(each).__name__, _HOW[each is model]))
-
-    def _let_go(self) -> None:
-        while self._taken:
-            del _in_use[self._taken.pop()]
 
     def __exit__(
         self,
@@ -128,13 +131,6 @@ class RunGuard:
             if self._is_fit:
                 ends.end_at_once(ctx)
             return self._is_fit
-        if ctx.interrupted and _is_of_loader(error):
-            # A terminal sends Ctrl-C to the workers of a loader, too: it is what ended them.
-            ends.interrupt(ctx)
-            ends.close(ctx)
-            if not self._is_fit:
-                raise KeyboardInterrupt from error
-            return True
         if not _handled(ctx, error, ctx.handlers if self._is_fit else {}):
             return False
         ctx.stop(f"{type(error).__name__}: {error}")
@@ -149,7 +145,7 @@ class RunGuard:
         set_grad(self._grad)
         for module, mode in self._modes:
             module.training = mode
-        for each, before in zip(self._bound, self._before, strict=True):
+        for each, before in self._bound:
             _bind(each, before)
         # An exception holds the frames that hold ctx: without this, ctx would hold itself.
         ctx.exception = None
@@ -160,9 +156,11 @@ class RunGuard:
         # only when no run can call them any more.
         ctx._unbind()
         at_exit.forget(ctx)
-        _runs_here().remove(self)
-        self._let_go()
-        self._bound, self._before, self._modes = [], [], []
+        if self in _runs_here():
+            _runs_here().remove(self)
+        while self._taken:
+            del _in_use[self._taken.pop()]
+        self._bound, self._modes = [], []
 
     def _take_sigint(self) -> Any:
         """Turn the first Ctrl-C into a wish; the second one is taken at once."""
@@ -212,7 +210,6 @@ class EpochGuard:
         _handled(ctx, error, ctx.epoch_handlers)
         _leave_batch(ctx)
         ends.close(ctx, inside_epoch=True)
-        ctx.exception = None
         self.has_ended = True
         return True
 
@@ -269,16 +266,6 @@ def _modules_of(ctx: RunState) -> list[torch.nn.Module]:
     """Return all that is switched between training and evaluation: the model and the loss."""
     loss = ctx.loss_fn.modules() if isinstance(ctx.loss_fn, torch.nn.Module) else ()
     return [*ctx.model.modules(), *loss]
-
-
-def _is_of_loader(error: BaseException) -> bool:
-    """True if it was raised by a loader of torch's."""
-    traceback, folder = error.__traceback__, os.path.dirname(torch.utils.data.__file__)
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename.startswith(folder):
-            return True
-        traceback = traceback.tb_next
-    return False
 
 
 def _has_own_ctx(model: torch.nn.Module) -> bool:

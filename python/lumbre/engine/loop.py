@@ -1,5 +1,7 @@
 """The loop: the tree of breakpoints, each fired in its place. Those in a step are in `parts`.
 
+Loss and metrics are counted by a default callback, `Metrics`, which is written in Rust.
+
 The run has gradients off, except in a training pass. There the scheduler switches them off around
 the Python callbacks of every breakpoint that wants no graph.
 """
@@ -11,7 +13,14 @@ from typing import Any
 
 from lumbre._core import Batches
 from lumbre.data.loaders import check_count, length_of
-from lumbre.engine.ends import check_pass, finish_windows, interrupt, leave_loop, leave_pass
+from lumbre.engine.ends import (
+    check_epoch,
+    check_none_under_way,
+    finish_windows,
+    interrupt,
+    leave_loop,
+    leave_pass,
+)
 from lumbre.engine.guard import EpochGuard
 from lumbre.engine.parts import parts_of, step_of
 from lumbre.errors import ContextError
@@ -43,6 +52,8 @@ def evaluate(ctx: RunState) -> None:
 def epochs(ctx: RunState) -> Iterator[int]:
     """Give the epochs of the run, until the last one or a stop."""
     fire = ctx.call_callbacks
+    if not ctx.epoch:
+        leave_pass(ctx)  # one by itself may have been left by `break`
     if ctx.epoch or ctx._next_end() is not None:
         raise ContextError(_BEGUN_ALREADY.format(ctx.place))
     fire("on_fit_begin")
@@ -57,6 +68,7 @@ def epochs(ctx: RunState) -> Iterator[int]:
             fire("on_epoch_end")
             if ctx._take_early_stop():
                 fire("on_early_stopping")
+        ctx.exception = None  # one that a handler of the epoch has dealt with
     interrupt(ctx)
     if ctx._next_end() is not None:  # else the end was reached at once, by an interrupt
         fire("on_fit_end")
@@ -69,7 +81,7 @@ def train(ctx: RunState, loader: Iterable[Any]) -> Iterator[Any]:
     fire, now, step = ctx.call_callbacks, ctx._now, step_of(ctx)
     step.begin_pass(ctx, length_of(loader))
     fire("on_train_begin")
-    step.look(ctx)  # there may be other optimizers by now
+    step.see_optimizers(ctx)  # there may be other optimizers by now
     is_unnamed = step.is_own and len(ctx.optimizers) > 1  # the step says which one it means
     mine = ctx._pass = object()
     try:
@@ -126,8 +138,9 @@ def predict(ctx: RunState) -> Iterator[Any]:
 
 def begin(ctx: RunState, loader: Iterable[Any], *, training: bool) -> bool:
     """Begin a pass, once one that was left by `break` is closed; False to leave it out."""
-    check_pass(ctx, training)
+    check_none_under_way(ctx)
     leave_pass(ctx)
+    check_epoch(ctx, training)
     if not ctx._next_pass(training):
         return False
     ctx.data = loader

@@ -32,7 +32,7 @@ def step_of(ctx: RunState) -> Step:
 def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     """Make the parts of a pass: they read from `now` whatever callbacks may replace."""
     now, fire = step.now, ctx.call_callbacks
-    differentiate, take, zero_grad = step.calls
+    run_backward, take_step, zero_grad = step.calls
     is_public = step.calls is PUBLIC
 
     def forward() -> bool:
@@ -52,7 +52,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         if step.is_plain and (kind is list or kind is tuple) and len(batch) > 1:
             now.loss_grad = now.loss_fn(now.pred, batch[1])
         else:
-            now.loss_grad = step.compare(batch)
+            now.loss_grad = step.compute_loss(batch)
         if training:
             return fire("on_train_batch_after_loss")
         return fire("on_valid_batch_after_loss")
@@ -63,57 +63,58 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         loss = now.loss_grad
         try:
             if not step.is_direct:
-                step.differentiate(ctx, loss)
+                step.backward(ctx, loss)
             elif is_public:
                 loss.backward()
             else:
-                differentiate(loss, ())
+                run_backward(loss, ())
         except (RuntimeError, AttributeError):
             check_scalar(loss, now.loss_fn)
             raise
         return False
 
-    def step_optimizer(again: Callable[[], Any] | None = None) -> bool:
+    def step_optimizer(closure: Callable[[], Any] | None = None) -> bool:
         if not (step.is_direct or step.prepare_step(ctx)):
             return False
         if fire("on_train_batch_before_step"):
             return True
         optimizer, step_opt = now.opt, now.step_opt
-        if step.is_fresh and again is None:
+        if step.is_fresh and closure is None:
             step.is_fresh = False
             check_first_step(optimizer)
-        if is_public and step_opt is take and not step.closures:
+        if is_public and step_opt is take_step and not step.closures:
             optimizer.step()
             optimizer.zero_grad()
         else:
             set_grad(False)
-            if step_opt is take and now.opt_name in step.closures:
-                step.step_with_closure(optimizer, again)
-            else:
-                step_opt(optimizer)
-            zero_grad(optimizer)
-            set_grad(True)
+            try:
+                if step_opt is take_step and now.opt_name in step.closures:
+                    step.step_with_closure(optimizer, closure)
+                else:
+                    step_opt(optimizer)
+                zero_grad(optimizer)
+            finally:
+                set_grad(True)
         if not step.is_direct:
             step.windows.finish(now.opt_name)
         return fire("on_train_batch_after_step")
 
-    def again() -> Any:
+    def evaluate_again() -> Any:
         zero_grad(now.opt)
         forward()
         compute_loss()
         backward()
         return now.loss_grad
 
-    repeat = again if step.closures else None
-
     def train_step(ctx: Any) -> None:
+        closure = evaluate_again if step.closures else None
         for now.opt_name, now.opt in now.optimizers.items():
-            if forward() or compute_loss() or backward() or step_optimizer(repeat):
+            if forward() or compute_loss() or backward() or step_optimizer(closure):
                 step.clear(ctx)  # skip_batch was asked for
                 return
 
     def valid_step(ctx: Any) -> None:
-        for now.opt_name in now.optimizers:
+        for now.opt_name, now.opt in now.optimizers.items():
             if forward() or compute_loss():
                 return
             step.keep_loss(ctx)

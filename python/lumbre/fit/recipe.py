@@ -126,7 +126,7 @@ def _copied(kind: str, given: Mapping[str, Any], memo: dict[int, Any]) -> dict[s
     copies = dict(given)
     for name, value in given.items():
         try:
-            copies[name] = copy.deepcopy(value, memo)
+            copies[name] = copy.deepcopy(value, dict(memo))
         except Exception as error:
             warn(_NO_COPY.format(kind, name, type(value).__name__, error), LumbreWarning)
     return copies

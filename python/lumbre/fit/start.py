@@ -96,6 +96,8 @@ def start(
         **data,
     )
     ctx.opt_name = names[0]
+    # Last, as it puts hooks on the optimizers: what is refused before leaves none behind.
+    step.set_precision(accelerator, optimizers)
     if epochs is not None:
         ctx.min_epochs, ctx.max_epochs = epochs
         _check_loss(ctx)
@@ -113,7 +115,7 @@ def _step(
     backward = recipe.backward or method_of(inner, "backward")
     if backward is None and type(accelerator).backward is not Accelerator.backward:
         backward = accelerator.backward
-    step = Step(
+    return Step(
         Now(),
         optimizers,
         fast_calls([each for each in optimizers.values() if each is not None], model),
@@ -123,8 +125,6 @@ def _step(
         own_loop=own_loop,
         backward=backward,
     )
-    step.set_precision(accelerator, optimizers)
-    return step
 
 
 def _loss(recipe: Recipe, model: nn.Module, needed: bool) -> Callable[..., Any]:

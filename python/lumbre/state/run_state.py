@@ -77,15 +77,14 @@ class RunState(Logbook):
     train_data: Any
     valid_data: Any
     verbose: bool
-    # The engine's own: the batch under way, how a step is taken and by which parts, which pass this
-    # is, whether gradients are on around it and Ctrl-C was told, what loaders are to go on from.
-    _now: Now
-    _step: Any
-    _parts: Any
-    _pass: object | None
-    _grad_outside: bool
+    # The engine's own.
+    _now: Now  # the batch under way
+    _step: Any  # a step.Step
+    _parts: Any  # the engine.Parts of the pass under way
+    _pass: object | None  # a mark of the pass under way: an old generator does not end a new one
+    _grad_outside: bool  # whether gradients are on between the passes
     _interrupt_fired: bool
-    _waiting: dict[str, Any]
+    _waiting: dict[str, Any]  # what loaders that are not there yet are to go on from
 
     def __init__(self, step: Any, plan: tuple[Any, ...], **given: Any) -> None:
         """Begin with a step, what `_bind` takes, and the attributes of the run."""

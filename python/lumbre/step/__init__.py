@@ -1,1 +1,1 @@
-"""One step of torch: it fires no breakpoint and knows no `ctx`."""
+"""One step of torch: it fires no breakpoint, and of a run it knows the state alone."""

@@ -54,13 +54,18 @@ def check_scalar(loss: Any, loss_fn: Any) -> None:
         raise ShapeError(_NO_SCALAR.format(tuple(loss.shape), name_of(loss_fn)))
 
 
+def takes_target(loss_fn: Any) -> bool:
+    """True if a loss surely compares with a target: one of torch's, or a module."""
+    return isinstance(loss_fn, nn.Module) or getattr(loss_fn, "__module__", "") == _FUNCTIONAL
+
+
 def check_target(loss_fn: Any, batch: Any) -> None:
     """Refuse a batch without a target for a loss that surely compares with one.
 
     Raises:
-        DataError: when it is a loss of torch's kind.
+        DataError: when it is such a loss.
     """
-    if isinstance(loss_fn, nn.Module) or getattr(loss_fn, "__module__", "") == _FUNCTIONAL:
+    if takes_target(loss_fn):
         raise missing_target(batch, name_of(loss_fn))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, dtype, nn
 
+from lumbre.data.batch import missing_target
 from lumbre.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -15,6 +16,7 @@ from lumbre.errors import (
     TargetError,
 )
 from lumbre.state.run_state import RunState
+from lumbre.step.checks import takes_target
 from lumbre.text import name_of, shape_of
 
 # Losses whose target is class numbers.
@@ -42,6 +44,8 @@ def mend_of(run: RunState, error: BaseException) -> LumbreError | None:
         return TargetError(_CLASS.format(text.rstrip("."), name_of(run.loss_fn), pred.shape[1]))
     if "not implemented for" in text and isinstance(target, Tensor):
         return _of_dtypes(run, given, target, pred)
+    if target is None and isinstance(pred, Tensor) and takes_target(run.loss_fn):
+        return missing_target(run.batch, name_of(run.loss_fn))
     is_odd = "must be Tensor" in text or "object has no attribute" in text
     if is_odd and not isinstance(given, Tensor) and pred is None:
         return DataError(_NO_TENSOR.format(type(run.model).__name__, shape_of(given)))

@@ -76,7 +76,7 @@ class Step:
         backward: Callable[[Any], Any] | None = None,
     ) -> None:
         self.now, self.calls, self.own = now, calls, own
-        self.closures = frozenset(n for n, each in optimizers.items() if needs_closure(each))
+        self.closures = _closures(optimizers)
         self.is_own = own_loop or own is not None
         self.is_plain, self.is_direct, self.is_fresh = has_forward, False, True
         self.windows = Windows()
@@ -95,13 +95,19 @@ class Step:
                 self.windows.scale(name, optimizer, scaler)
 
     def begin_pass(self, run: RunState, length: int | None) -> None:
-        """Begin a training pass over so many batches with none gathered."""
+        """Begin a training pass: its windows are empty.
+
+        Args:
+            run: The run.
+            length: The number of batches in the pass; None where it is not known.
+        """
         if self.windows.in_use:
             self.windows.begin_pass(length)
             self.clear(run, whole=True)
 
-    def look(self, run: RunState) -> None:
-        """See how losses reach the optimizers that there are by now."""
+    def see_optimizers(self, run: RunState) -> None:
+        """Look at the optimizers, which callbacks may have replaced: how do losses reach them?"""
+        self.closures = _closures(run.optimizers)
         is_alone = len(run.optimizers) == 1 and self._backward is None
         self.is_direct = is_alone and not self.windows.in_use
 
@@ -122,7 +128,7 @@ class Step:
         with self._precision():
             return own(input_and_target(batch)[0])
 
-    def compare(self, batch: Any) -> Any:
+    def compute_loss(self, batch: Any) -> Any:
         """Return the loss of prediction and target, a scalar with its graph."""
         now, target = self.now, input_and_target(batch)[1]
         if target is None:
@@ -139,7 +145,7 @@ class Step:
 
     # -- the backward pass -----------------------------------------------------------------------
 
-    def differentiate(self, run: RunState, loss: Any) -> None:
+    def backward(self, run: RunState, loss: Any) -> None:
         """Run the backward pass of a loss: none but the parameters it is of get gradients."""
         now = self.now
         if self.windows.in_use:
@@ -152,23 +158,23 @@ class Step:
             loss = self.windows.weigh(now.opt_name, loss, weight, run.step_count)
             if loss is None:
                 return
-        if len(run.optimizers) <= 1 or self._is_joint(run):
-            self._differentiate(loss)
+        if len(run.optimizers) <= 1 or self._prepare_joint(run):
+            self._run_backward(loss)
             return
         self.keep_loss(run)
         own = parameters_of(now.opt)
         if self._backward is not None:
-            self._differentiate_apart(run, own, loss)
+            self._run_backward_apart(run, own, loss)
         elif own:  # else all of it is frozen, and without inputs every leaf would get a gradient
             self.calls.backward(loss, own)
 
-    def _differentiate(self, loss: Any) -> None:
+    def _run_backward(self, loss: Any) -> None:
         if self._backward is None:
             self.calls.backward(loss, ())
         else:
             self._backward(loss)
 
-    def _differentiate_apart(self, run: RunState, own: tuple[Tensor, ...], loss: Any) -> None:
+    def _run_backward_apart(self, run: RunState, own: tuple[Tensor, ...], loss: Any) -> None:
         """Differentiate by the user's function; what it leaves on others is taken away again."""
         mine = {id(p) for p in own}
         steppable = [p for each in run.optimizers.values() for p in parameters_of(each)]
@@ -176,11 +182,11 @@ class Step:
         before = [p.grad for p in others]
         for p in others:
             p.grad = None
-        self._differentiate(loss)
+        self._run_backward(loss)
         for p, grad in zip(others, before, strict=True):
             p.grad = grad
 
-    def _is_joint(self, run: RunState) -> bool:
+    def _prepare_joint(self, run: RunState) -> bool:
         """True if the loss was said to be of no optimizer: it reaches all of them.
 
         What an earlier such loss has left on those that did not step on it is cleared: where some
@@ -237,6 +243,10 @@ class Step:
         for name, optimizer in run.optimizers.items():
             if not self.windows.keeps(name, None if whole else run.step_count):
                 self.calls.zero_grad(optimizer)
+
+
+def _closures(optimizers: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(name for name, each in optimizers.items() if needs_closure(each))
 
 
 def parameters_of(optimizer: Any) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
-"""The batches that a step is for, and the scale of their loss, where these are not one and 1.
+"""Gradient accumulation windows and GradScalers, by the names of the optimizers.
 
-A window of batches whose gradients are summed before the optimizer steps, and a loss that is
-scaled so that half precision does not lose its gradients.
+In a window the gradients of several batches are summed before the optimizer steps; a scaler scales
+the loss so that half precision does not lose its gradients.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Windows:
         self.scalers: dict[str, GradScaler] = {}
         self.last_iter: int | None = None
         self._windows: dict[str, Window] = {}
-        # Whose gradients are of a scaled loss, and whose were scaled back for a step.
+        # The optimizers whose gradients are of a scaled loss, and those whose were unscaled since.
         self._scaled: set[str] = set()
         self._unscaled: set[str] = set()
         self._hooks: list[RemovableHandle] = []
@@ -147,7 +147,7 @@ class Windows:
             self.finish(name)
             zero_grad(optimizer)
             return False
-        if total != 1.0:
+        if grads and total != 1.0:
             torch._foreach_div_(grads, total)
         return True
 

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use lumbre_core::lock::lock;
 use pyo3::PyTraverseError;
+use pyo3::exceptions::PyException;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
@@ -67,7 +68,19 @@ impl Batches {
         if run.state.pass_is_over() {
             return Ok(None);
         }
-        let Some(batch) = self.iterator(py)?.next() else {
+        let next = match self.iterator(py) {
+            Ok(mut iterator) => iterator.next(),
+            Err(error) => Some(Err(error)),
+        };
+        // A terminal sends Ctrl-C to the workers of a loader, too. What ended them ends the pass.
+        if let Some(Err(error)) = &next
+            && run.state.is_interrupted()
+            && error.is_instance_of::<PyException>(py)
+            && run.state.pass_is_over()
+        {
+            return Ok(None);
+        }
+        let Some(batch) = next else {
             self.ended.bind(py).call1((run.state.iter(),))?;
             return Ok(None);
         };
