@@ -132,14 +132,14 @@ fn few<T: Element, const N: usize>(rows: &[[T; N]], wanted: &[i64]) -> Counted {
     Ok(hits)
 }
 
-/// Whether the test holds for all. Looks up only now and then, so that the loop is SIMD code.
+/// True if the test holds for all. Looks up only now and then, so that the loop is SIMD code.
 #[inline]
 fn all<T: Element>(scores: &[T], test: impl Fn(T::Key) -> bool) -> bool {
     let chunk_holds = |chunk: &[T]| chunk.iter().fold(true, |ok, x| ok & test(x.key()));
     scores.chunks(64).all(chunk_holds)
 }
 
-/// Whether the score `x` leaves the prediction to `best`, the score of the wanted class.
+/// True if the score `x` leaves the prediction to `best`, the score of the wanted class.
 #[inline]
 #[allow(clippy::needless_bitwise_bool)] // lazy operators are branches, here unpredictable ones
 fn loses<K: Copy + PartialOrd>(x: K, best: K, not_before: bool) -> bool {

@@ -69,7 +69,7 @@ impl BinaryAccuracy {
         self.cut
     }
 
-    /// What is to be said of scores that are no probabilities; `None` where there are none.
+    /// A remark on scores that are no probabilities; `None` where there are none.
     #[must_use]
     pub fn caveat(&self) -> Option<String> {
         (self.outside.now > 0).then(|| {

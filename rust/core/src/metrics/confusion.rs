@@ -6,7 +6,7 @@ use super::{Batch, Fit, Form, Metric, Options, View, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
-/// What the cells are divided by.
+/// The divisor of the cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Normalize {
     /// Nothing: they are counts.
@@ -122,7 +122,7 @@ fn no_room(classes: usize) -> Error {
     ))
 }
 
-/// What a batch could be taken back to is no part of what was measured.
+/// The cells that a batch could be taken back to are no part of the measurement.
 impl PartialEq for ConfusionMatrix {
     fn eq(&self, other: &Self) -> bool {
         (self.normalize, self.classes, &self.cells)

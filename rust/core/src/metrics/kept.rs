@@ -31,7 +31,7 @@ impl<T: Copy + Default> Kept<T> {
     }
 }
 
-/// What a batch could be taken back to is no part of what was measured.
+/// The numbers that a batch could be taken back to are no part of the measurement.
 impl<T: PartialEq> PartialEq for Kept<T> {
     fn eq(&self, other: &Self) -> bool {
         self.now == other.now

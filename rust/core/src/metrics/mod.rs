@@ -59,14 +59,14 @@ fn room<T: Clone>(name: &str, list: &mut Vec<T>, len: usize, empty: T) -> Result
 /// How the shapes of predictions and targets came together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// As they are.
+    /// They are alike.
     Exact,
     /// By leaving out dimensions of size 1, as in (n, 1) against (n,). Torch would broadcast these
     /// to (n, n), in the loss for one, so the user should hear of it.
     Squeezed,
 }
 
-/// What every built-in metric can do.
+/// A metric that is built in.
 pub trait Metric: Clone {
     /// The name by which [`Native::new`] makes this metric.
     fn name(&self) -> &'static str;

@@ -125,7 +125,7 @@ impl Native {
         }
     }
 
-    /// What the user should hear about the value, such as why it is NaN.
+    /// A remark on the value that the user should hear, such as why it is NaN.
     #[must_use]
     pub fn caveat(&self) -> Option<String> {
         match self {
@@ -219,7 +219,7 @@ mod tests {
         })
     }
 
-    /// Whether predictions are scores of classes.
+    /// True if predictions are scores of classes.
     fn is_of_classes(metric: &Native) -> bool {
         use Native::{BinaryAccuracy, Deviation, R2};
         metric.name() != "BinaryAUROC"

@@ -59,7 +59,7 @@ pub struct PerClass {
     average: Average,
     /// One for each class; empty before the first batch.
     counts: Vec<Counts>,
-    /// What they were before the last batch.
+    /// The counts before the last batch.
     before: Vec<Counts>,
 }
 
@@ -85,7 +85,7 @@ impl PerClass {
     }
 }
 
-/// What a batch could be taken back to is no part of what was measured.
+/// The counts that a batch could be taken back to are no part of the measurement.
 impl PartialEq for PerClass {
     fn eq(&self, other: &Self) -> bool {
         (self.share, self.average, &self.counts) == (other.share, other.average, &other.counts)

@@ -19,7 +19,7 @@ const PART: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub struct R2 {
     now: Seen,
-    /// What it was before the last batch.
+    /// The state before the last batch.
     before: Seen,
 }
 
@@ -45,7 +45,7 @@ impl Clone for Seen {
     }
 }
 
-/// What is known of an output. Means are kept from a value that was seen, `shift`, so that no digit
+/// All that is known of an output. Means are kept from a value that was seen, `shift`, so that no digit
 /// is lost to an offset that all targets share.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Moments {
@@ -118,7 +118,7 @@ impl Seen {
     }
 }
 
-/// What a batch could be taken back to is no part of what was measured.
+/// The state that a batch could be taken back to is no part of the measurement.
 impl PartialEq for R2 {
     fn eq(&self, other: &Self) -> bool {
         self.now == other.now

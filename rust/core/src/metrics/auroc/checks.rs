@@ -1,4 +1,4 @@
-//! What preds and targets have to be, and what to say where they are not.
+//! The checks of preds and targets, and the words for those that fail.
 
 use super::super::view::{Reader, tuple};
 use super::super::{BLOCK, Batch, Form, View, classes, room};
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 const ONE_SCORE: &str = "use BinaryAUROC where there is one score for each target";
 
-/// Whether preds score classes, 2 or more and as many as in the batches before.
+/// Checks that preds score classes, 2 or more and as many as in the batches before.
 pub(super) fn shapes(name: &str, known: usize, preds: &Form, target: &Form) -> Result<Batch> {
     let batch = classes::check_alike(name, preds, target, known, ONE_SCORE)?;
     if batch.width == 1 {

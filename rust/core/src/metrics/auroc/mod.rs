@@ -83,7 +83,7 @@ impl Auroc {
         Ok(metric)
     }
 
-    /// What is to be said of the value: that there is none, or not of every class, or that the
+    /// A remark on the value: that there is none, or not of every class, or that the
     /// thresholds end before the scores do. `None` where there is nothing to say.
     #[must_use]
     pub fn caveat(&self) -> Option<String> {
@@ -259,7 +259,7 @@ impl Auroc {
         counts.sum::<usize>() / self.classes.max(1)
     }
 
-    /// What it is, for a message about two that differ.
+    /// A description, for a message about two that differ.
     fn described(&self) -> String {
         let average = match self.task {
             Task::Binary => String::new(),
@@ -418,7 +418,7 @@ impl PartialEq for Auroc {
     }
 }
 
-/// Whether the dtype has numbers that a `float32` has not.
+/// True if the dtype has numbers that a `float32` has not.
 fn is_wide(preds: &View) -> bool {
     matches!(
         preds.data(),
