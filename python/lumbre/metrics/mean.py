@@ -1,4 +1,4 @@
-"""What a function of predictions and target is on the average."""
+"""The mean of a function of predictions and target."""
 
 from __future__ import annotations
 
