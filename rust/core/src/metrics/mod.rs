@@ -34,7 +34,6 @@ pub use options::{Average, Options, Setting};
 pub use per_class::{PerClass, Share};
 pub use r2::R2;
 pub use regression::{Deviation, Measure};
-pub use top_k::TopKAccuracy;
 pub use view::{Data, Reach, View};
 
 use crate::error::{Error, Result};
@@ -81,7 +80,15 @@ pub trait Metric: Clone {
     }
 
     /// Takes in a batch. On an error the metric measures what it did before.
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit>;
+    #[inline]
+    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
+        let batch = self.check(&preds.form(), &target.form(), self.width())?;
+        self.feed(batch.width, preds, target)?;
+        Ok(batch.fit)
+    }
+
+    /// Takes in a batch that was checked, of that width.
+    fn feed(&mut self, width: usize, preds: &View, target: &View) -> Result<()>;
 
     /// Takes the last batch that was taken in back out, once.
     fn retract(&mut self);

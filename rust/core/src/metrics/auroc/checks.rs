@@ -37,13 +37,3 @@ pub(super) fn read(name: &str, count: usize, preds: &View, target: &View) -> Res
     }
     Ok(wanted)
 }
-
-#[cold]
-pub(super) fn no_label(index: usize, target: &View) -> Error {
-    Error::Target(format!(
-        "BinaryAUROC needs targets that are 0 or 1, got {} at index {index} of the flattened target \
-         of dtype {}; pass (target > 0.5).long(), or use MulticlassAUROC where there are more classes",
-        target.text(index),
-        target.data().dtype()
-    ))
-}

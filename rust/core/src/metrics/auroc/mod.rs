@@ -7,11 +7,10 @@ mod ranks;
 #[cfg(test)]
 mod tests;
 
+use super::binary::no_class;
 use super::form::pair;
 use super::view::Reader;
-use super::{
-    Average, BLOCK, Batch, Data, Fit, Form, Metric, Options, View, room, unmergeable, whole,
-};
+use super::{Average, BLOCK, Batch, Data, Form, Metric, Options, View, room, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 pub use bins::MOST_THRESHOLDS;
@@ -165,7 +164,7 @@ impl Auroc {
             let classes = &mut classes[..BLOCK.min(target.numel() - from)];
             targets.floats(classes);
             if let Some(at) = classes.iter().position(|x| ![0.0, 1.0].contains(x)) {
-                return Err(checks::no_label(from + at, target));
+                return Err(no_class(self.name(), "MulticlassAUROC", from + at, target));
             }
         }
         let wide = is_wide(preds);
@@ -301,13 +300,11 @@ impl Metric for Auroc {
         self.classes
     }
 
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let batch = self.check(&preds.form(), &target.form(), self.width())?;
+    fn feed(&mut self, width: usize, preds: &View, target: &View) -> Result<()> {
         match self.task {
             Task::Binary => self.update_binary(preds, target),
-            Task::Multiclass(_) => self.update_multiclass(batch.width, preds, target),
-        }?;
-        Ok(batch.fit)
+            Task::Multiclass(_) => self.update_multiclass(width, preds, target),
+        }
     }
 
     fn retract(&mut self) {
