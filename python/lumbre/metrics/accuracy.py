@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lumbre.metrics.classes import class_numbers, no_such_class
+from lumbre.metrics.classes import class_numbers, zero_or_one
 from lumbre.metrics.native import Native, counted, ordered
 
 
@@ -37,18 +37,10 @@ class Accuracy(Native):
     direction = "max"
     _kind = "Accuracy"
 
-    def __init__(self, *, name: str | None = None) -> None:
-        super().__init__(name=name)
-
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        target = class_numbers(preds, target)
-        scores = ordered(preds)
+        (target, outside), scores = class_numbers(preds, target), ordered(preds)
         hits = (scores.argmax(1) == target) & ~scores.isnan().any(1)
-        outside = (target < 0) | (target >= preds.shape[1])
         return counted(hits.sum(), target.numel(), outside.sum())
-
-    def _out_of_range(self, number: int) -> str:
-        return no_such_class(self, number)
 
 
 class BinaryAccuracy(Native):
@@ -79,26 +71,22 @@ class BinaryAccuracy(Native):
     abbrev = "Acc"
     direction = "max"
     _kind = "BinaryAccuracy"
+    _fault = "are neither 0 nor 1."
 
     def __init__(self, threshold: float = 0.5, *, name: str | None = None) -> None:
-        super().__init__(name=name, threshold=threshold)
+        self._begin(name, threshold=threshold)
         self.threshold = threshold
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        target = ordered(target.reshape(preds.shape).to(preds.device))
-        scores = ordered(preds)
+        (target, outside), scores = zero_or_one(preds, target), ordered(preds)
         cut = self._native.cut
         assert cut is not None  # noqa: S101 - every binary metric has one
         hits = ((scores > cut) == (target == 1)) & ~scores.isnan()
-        outside = (target != 0) & (target != 1)
         return counted(hits.sum(), target.numel(), self._improbable(scores), outside.sum())
 
     def _improbable(self, scores: Tensor) -> Tensor:
         """How many scores are no probabilities."""
         return ((scores < 0) | (scores > 1)).sum()
-
-    def _out_of_range(self, number: int) -> str:
-        return f"{type(self).__name__}: {number} targets are neither 0 nor 1."
 
 
 class BinaryAccuracyWithLogits(BinaryAccuracy):

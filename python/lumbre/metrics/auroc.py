@@ -9,20 +9,19 @@ import torch
 from torch import Tensor
 
 from lumbre._core import NativeMetric
-from lumbre.errors import TargetError
-from lumbre.metrics.classes import class_numbers, no_such_class
+from lumbre.metrics.classes import class_numbers, zero_or_one
 from lumbre.metrics.gathered import Gathered, kept_as
-from lumbre.metrics.native import Native, ordered, wide
+from lumbre.metrics.native import Native, wide
 
 
 class _AUROC(Native):
-    """The base of both: torch operations of a metric that may have to keep every score."""
+    """The torch road of a metric that may have to keep every score."""
 
     abbrev = "AUROC"
     direction = "max"
 
-    def __init__(self, *, name: str | None, **options: Any) -> None:
-        super().__init__(name=name, **options)
+    def _begin(self, name: str | None, **options: Any) -> None:
+        super()._begin(name, **options)
         self._options = options
         self._from_logits = bool(options["from_logits"])
         # Without thresholds the scores themselves are kept, on their device.
@@ -88,7 +87,7 @@ class _AUROC(Native):
         parts, self._gathered = self._gathered.fetch(), Gathered()
         outside = sum(int((labels < 0).sum()) for _, labels in parts)
         if outside:
-            raise TargetError(self._out_of_range(outside))
+            raise self._out_of_range(outside)
         if not parts:
             return
         # The last batch by itself, so that it can still be taken back; none of these where one that
@@ -141,6 +140,7 @@ class BinaryAUROC(_AUROC):
     """
 
     _kind = "BinaryAUROC"
+    _fault = "are neither 0 nor 1."
 
     def __init__(
         self,
@@ -150,25 +150,18 @@ class BinaryAUROC(_AUROC):
         *,
         name: str | None = None,
     ) -> None:
-        super().__init__(
-            name=name,
-            num_thresholds=num_thresholds,
-            thresholds=thresholds,
-            from_logits=from_logits,
-        )
+        given = {"num_thresholds": num_thresholds, "thresholds": thresholds}
+        self._begin(name, from_logits=from_logits, **given)
 
     def _rows(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        target = ordered(target.reshape(preds.shape).to(preds.device)).flatten()
-        outside = (target != 0) & (target != 1)
-        return preds.flatten(), (target == 1).to(torch.int8) - outside.to(torch.int8)
+        target, outside = zero_or_one(preds, target)
+        classes = (target == 1).to(torch.int8) - outside.to(torch.int8)
+        return preds.flatten(), classes.flatten()
 
     def _curves(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self._from_logits:
             scores = scores.to(wide(scores.device)).sigmoid()
         return scores[:, None], (labels == 1)[:, None]
-
-    def _out_of_range(self, number: int) -> str:
-        return f"BinaryAUROC: {number} targets are neither 0 nor 1."
 
 
 class MulticlassAUROC(_AUROC):
@@ -222,20 +215,15 @@ class MulticlassAUROC(_AUROC):
         *,
         name: str | None = None,
     ) -> None:
-        super().__init__(
-            name=name,
-            average="none" if average is None else average,
-            num_thresholds=num_thresholds,
-            thresholds=thresholds,
-            from_logits=from_logits,
-        )
+        given = {"num_thresholds": num_thresholds, "thresholds": thresholds}
+        average = "none" if average is None else average
+        self._begin(name, average=average, from_logits=from_logits, **given)
         self._is_micro = average == "micro"
 
     def _rows(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        classes = class_numbers(preds, target).flatten()
-        scores = preds.movedim(1, -1).flatten(0, -2)
-        outside = (classes < 0) | (classes >= scores.shape[1])
-        return scores, classes.masked_fill(outside, -1).to(torch.int32)
+        classes, outside = class_numbers(preds, target)
+        classes = classes.masked_fill(outside, -1).to(torch.int32)
+        return preds.movedim(1, -1).flatten(0, -2), classes.flatten()
 
     def _curves(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self._from_logits:
@@ -244,6 +232,3 @@ class MulticlassAUROC(_AUROC):
         if self._is_micro:
             return scores.reshape(-1, 1), is_target.reshape(-1, 1)
         return scores, is_target
-
-    def _out_of_range(self, number: int) -> str:
-        return no_such_class(self, number)

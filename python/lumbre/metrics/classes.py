@@ -1,24 +1,23 @@
-"""The base of the metrics of several classes, on a device."""
+"""Targets that are classes, on a device."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from lumbre.metrics.native import Native, ordered, wide
+from lumbre.metrics.native import ordered, wide
 
 
-def class_numbers(preds: Tensor, target: Tensor) -> Tensor:
-    """The target on the device of the predictions."""
-    return target.to(device=preds.device, dtype=torch.int64)
+def class_numbers(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The target on the device of the predictions, and where it is no class of theirs."""
+    target = target.to(device=preds.device, dtype=torch.int64)
+    return target, (target < 0) | (target >= preds.shape[1])
 
 
-def no_such_class(metric: Native, number: int) -> str:
-    """Say what is wrong with targets that are out of range."""
-    return (
-        f"{type(metric).__name__}: {number} targets name a class that preds do not have. Classes "
-        "count from 0; is the model's last layer wide enough?"
-    )
+def zero_or_one(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The target as the predictions lie, and where it is neither 0 nor 1."""
+    target = ordered(target.reshape(preds.shape).to(preds.device))
+    return target, (target != 0) & (target != 1)
 
 
 def cells(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,7 +29,7 @@ def cells(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     classes = preds.shape[1]
     scores, dtype = ordered(preds), wide(preds.device)
     predicted = scores.argmax(1).masked_fill(scores.isnan().any(1), classes)
-    outside = (target < 0) | (target >= classes)
+    target, outside = class_numbers(preds, target)
     # A row more for targets that are not there, which cannot be left out without waiting.
     row = target.masked_fill(outside, classes)
     cell = (row * (classes + 1) + predicted).flatten()

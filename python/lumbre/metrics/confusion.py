@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lumbre.metrics.classes import cells, class_numbers, no_such_class
+from lumbre.metrics.classes import cells
 from lumbre.metrics.native import Native
 
 Average = Literal["micro", "macro", "weighted", "none"] | None
@@ -19,17 +19,14 @@ class _PerClass(Native):
     direction = "max"
 
     def __init__(self, average: Average = "macro", *, name: str | None = None) -> None:
-        super().__init__(name=name, average="none" if average is None else average)
+        self._begin(name, average="none" if average is None else average)
         self.average = average
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        counts, outside = cells(preds, class_numbers(preds, target))
+        counts, outside = cells(preds, target)
         hits, predicted = counts.diagonal(), counts[:, :-1].sum(0)
         each = torch.stack([hits, predicted, counts.sum(1)], 1)
         return torch.cat([each.flatten(), outside[None]])
-
-    def _out_of_range(self, number: int) -> str:
-        return no_such_class(self, number)
 
 
 class Precision(_PerClass):
@@ -147,12 +144,9 @@ class ConfusionMatrix(Native):
         *,
         name: str | None = None,
     ) -> None:
-        super().__init__(name=name, normalize=normalize)
+        self._begin(name, normalize=normalize)
         self.normalize = normalize
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        counts, outside = cells(preds, class_numbers(preds, target))
+        counts, outside = cells(preds, target)
         return torch.cat([counts.flatten(), outside[None]])
-
-    def _out_of_range(self, number: int) -> str:
-        return no_such_class(self, number)

@@ -1,4 +1,4 @@
-"""The average of a function of predictions and target."""
+"""The mean of a function of predictions and target."""
 
 from __future__ import annotations
 

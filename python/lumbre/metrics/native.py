@@ -22,8 +22,16 @@ class Native(Metric):
 
     _kind: ClassVar[str]
     _is_one_record = True
+    # What targets do that are out of range.
+    _fault = (
+        "name a class that preds do not have. Classes count from 0; is the model's last layer wide "
+        "enough?"
+    )
 
-    def __init__(self, *, name: str | None = None, **options: Any) -> None:
+    def __init__(self, *, name: str | None = None) -> None:
+        self._begin(name)
+
+    def _begin(self, name: str | None, **options: Any) -> None:
         self.name = name
         self._native = NativeMetric(self._kind, options)
         self._on_device: Tensor | None = None
@@ -31,7 +39,7 @@ class Native(Metric):
 
     @classmethod
     def has_own_update(cls) -> bool:
-        """True if a subclass counts batches in its own way."""
+        """Return whether a subclass counts batches in its own way."""
         return cls.update is not Native.update
 
     def reset(self) -> None:
@@ -86,7 +94,7 @@ class Native(Metric):
         raise NotImplementedError
 
     def _joined(self, before: Tensor, batch: Tensor) -> Tensor:
-        """Join what `_measure` made of the batches before and of this one: the states add up."""
+        """Return what `_measure` made of all batches before and of this one, joined: their sum."""
         return before + batch
 
     def _fetch(self) -> None:
@@ -95,7 +103,7 @@ class Native(Metric):
         state, outside = self._read(self._on_device)
         self._on_device = self._before = None
         if outside:
-            raise TargetError(self._out_of_range(int(outside)))
+            raise self._out_of_range(int(outside))
         self._native.add_state(array("d", state).tobytes())
 
     def _read(self, joined: Tensor) -> tuple[list[float], float]:
@@ -103,13 +111,19 @@ class Native(Metric):
         *state, outside = joined.tolist()
         return state, outside
 
-    def _out_of_range(self, number: int) -> str:
-        return f"{type(self).__name__}: {number} targets were out of range."
+    def _out_of_range(self, number: int) -> TargetError:
+        return TargetError(f"{type(self).__name__}: {number} targets {self._fault}")
 
 
 def wide(device: torch.device) -> torch.dtype:
     """The widest float that a device has."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def paired(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions and target of one shape, on one device, in the widest float there is."""
+    dtype = wide(preds.device)
+    return preds.to(dtype), target.reshape(preds.shape).to(device=preds.device, dtype=dtype)
 
 
 def counted(total: Tensor, count: int, *more: Tensor) -> Tensor:

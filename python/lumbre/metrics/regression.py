@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lumbre.metrics.native import Native, counted, wide
+from lumbre.metrics.native import Native, counted, paired
 
 
 class MSE(Native):
@@ -33,13 +33,9 @@ class MSE(Native):
     direction = "min"
     _kind = "MSE"
 
-    def __init__(self, *, name: str | None = None) -> None:
-        super().__init__(name=name)
-
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        dtype = wide(preds.device)
-        target = target.reshape(preds.shape).to(device=preds.device, dtype=dtype)
-        return counted(self._error(preds.to(dtype) - target).sum(), target.numel())
+        preds, target = paired(preds, target)
+        return counted(self._error(preds - target).sum(), target.numel())
 
     def _read(self, joined: Tensor) -> tuple[list[float], float]:
         # Last what rounding the sum has lost, which a device does not keep.
@@ -123,16 +119,11 @@ class R2(Native):
     direction = "max"
     _kind = "R2"
 
-    def __init__(self, *, name: str | None = None) -> None:
-        super().__init__(name=name)
-
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
         samples = target.shape[0] if target.dim() else 1
-        dtype = wide(preds.device)
-        target = target.reshape(preds.shape).to(device=preds.device, dtype=dtype)
-        preds = preds.to(dtype)
+        preds, target = paired(preds, target)
         if not target.numel():
-            return torch.zeros(6, 0, dtype=dtype, device=preds.device)
+            return preds.new_zeros(6, 0)
         target, preds = target.reshape(samples, -1), preds.reshape(samples, -1)
         # Means are kept from a value that was seen, so that no offset costs digits.
         shift = target[0]

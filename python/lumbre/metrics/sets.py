@@ -75,7 +75,7 @@ class TorchMetric(Metric):
 
 
 def as_metric_set(metrics: Any) -> MetricSet:
-    """Return the set of what `setup` was given as metrics."""
+    """The metrics that `setup` was given."""
     return metrics if isinstance(metrics, MetricSet) else MetricSet(metrics)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lumbre.metrics.classes import class_numbers, no_such_class
+from lumbre.metrics.classes import class_numbers
 from lumbre.metrics.native import Native, counted, ordered
 
 
@@ -40,21 +40,15 @@ class TopKAccuracy(Native):
     _kind = "TopKAccuracy"
 
     def __init__(self, k: int = 5, *, name: str | None = None) -> None:
-        super().__init__(name=name or f"top{k}", k=k)
+        self._begin(name or f"top{k}", k=k)
         self.k = k
 
     def _measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        target = class_numbers(preds, target)
-        classes = preds.shape[1]
-        scores = ordered(preds)
-        outside = (target < 0) | (target >= classes)
+        (target, outside), scores = class_numbers(preds, target), ordered(preds)
         wanted = target.masked_fill(outside, 0).unsqueeze(1)
         score = scores.gather(1, wanted)
-        number = torch.arange(classes, device=preds.device)
+        number = torch.arange(preds.shape[1], device=preds.device)
         before = number.reshape(-1, *(1 for _ in preds.shape[2:])) < wanted
         rank = ((scores > score) | ((scores == score) & before)).sum(1)
         hits = (rank < self.k) & ~scores.isnan().any(1) & ~outside
         return counted(hits.sum(), target.numel(), outside.sum())
-
-    def _out_of_range(self, number: int) -> str:
-        return no_such_class(self, number)

@@ -160,7 +160,7 @@ impl Losses {
         losses.as_ref().map(|losses| losses.bind(py).clone())
     }
 
-    /// What sums up on the device, made if it is not there.
+    /// The sums on the device, made if it is not there.
     fn device<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if let Some(losses) = self.on_device(py) {
             return Ok(losses);

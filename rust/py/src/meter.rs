@@ -55,7 +55,7 @@ impl Slot {
         Ok(values)
     }
 
-    /// What a method has raised, and who that was.
+    /// The error that a method has raised, and who that was.
     fn failed(&self, py: Python<'_>, method: &str, error: PyErr) -> Failed {
         let metric = self.metric.bind(py);
         // What a function raises is its own, and so is what a torchmetric raises that a metric of
@@ -239,7 +239,7 @@ impl Meter {
         Ok(None)
     }
 
-    /// Whether a metric may turn out to compute several records, under names of its own.
+    /// True if a metric may turn out to compute several records, under names of its own.
     pub fn may_have_others(&self, py: Python<'_>) -> bool {
         let is_open = |slot: &Slot| {
             let is_one = slot

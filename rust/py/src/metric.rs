@@ -21,11 +21,11 @@ pub struct NativeMetric {
     options: Options,
     state: Mutex<Native>,
     told: AtomicBool,
-    /// Whether the last batch was counted elsewhere, by torch ops.
+    /// True if the last batch was counted elsewhere, by torch ops.
     left: AtomicBool,
     /// The width of the batches that are counted elsewhere, and what it was before the last one.
     left_width: Mutex<[usize; 2]>,
-    /// Whether its value is read in the middle of a pass, of which nothing is to be warned about.
+    /// True if its value is read in the middle of a pass, of which nothing is to be warned about.
     running: AtomicBool,
 }
 

@@ -39,7 +39,7 @@ struct DlTensor {
 }
 
 impl DlTensor {
-    /// What torch is given to fill in.
+    /// An empty one that torch is given to fill in.
     const UNREAD: Self = Self {
         data: ptr::null_mut(),
         device: DlDevice { kind: 0, id: 0 },
@@ -69,7 +69,7 @@ struct ExchangeApi {
 
 const CPU: i32 = 1;
 
-/// What is looked up once a process.
+/// All that is looked up once a process.
 struct Torch {
     read: unsafe extern "C" fn(*mut c_void, *mut DlTensor) -> c_int,
     tensor: Py<PyAny>,
@@ -78,7 +78,7 @@ struct Torch {
 }
 
 impl Torch {
-    /// Whether an object is of torch's own classes, and of none that was made of them.
+    /// True if an object is of torch's own classes, and of none that was made of them.
     fn is_exact(&self, object: &Bound<'_, PyAny>) -> bool {
         let kind = object.get_type_ptr().cast();
         kind == self.tensor.as_ptr() || kind == self.parameter.as_ptr()
@@ -119,7 +119,7 @@ fn torch(py: Python<'_>) -> PyResult<&Torch> {
     })
 }
 
-/// Whether it is a tensor of any kind, on any device.
+/// True if it is a tensor of any kind, on any device.
 pub fn is_tensor(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     object.is_instance(torch(object.py())?.tensor.bind(object.py()))
 }
@@ -204,13 +204,13 @@ fn shown(tensor: &DlTensor, stayed: bool) -> Lent {
     }
 }
 
-/// Whether there is memory behind a tensor that was exchanged just now, of a type that is known.
+/// True if there is memory behind a tensor that was exchanged just now, of a type that is known.
 fn is_readable(tensor: &DlTensor) -> bool {
     // SAFETY: as in `read`; the view is only made to see that it can be.
     unsafe { view(tensor, |_| ()) }.is_ok_and(|view| view.is_some())
 }
 
-/// What an object is, for messages.
+/// A description of an object, for messages.
 pub fn describe(object: &Bound<'_, PyAny>) -> String {
     let kind = object.get_type();
     let kind = kind

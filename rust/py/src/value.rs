@@ -42,7 +42,7 @@ pub fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     })
 }
 
-/// What a metric has computed, as records: one under its name, or one for each entry of a dict, under
+/// The records that a metric has computed: one under its name, or one for each entry of a dict, under
 /// its key, behind the metric's name where it was given one. A dict in a dict is taken apart as well.
 pub fn records(
     metric: &Bound<'_, PyAny>,

@@ -2,8 +2,8 @@
 
 use super::classes::{ONE_SCORE, Scores, check, each_run};
 use super::view::{Element, Run, with_slice};
-use super::{BLOCK, Batch, Fit, Form, Hits, Kept, Metric, View};
-use crate::error::Result;
+use super::{BLOCK, Batch, Fit, Form, Hits, Kept, Metric, View, top_k, unmergeable};
+use crate::error::{Error, Result};
 use crate::records::Value;
 
 /// Multi-class accuracy, `hits / count`.
@@ -15,29 +15,59 @@ use crate::records::Value;
 /// Source: scikit-learn, `accuracy_score`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Accuracy {
+    /// How many of the highest scores are looked at, where it is top-k accuracy.
+    top: Option<usize>,
     hits: Kept<Hits>,
+}
+
+impl Accuracy {
+    /// Top-k accuracy: a hit is where the score of the class is among the k highest.
+    #[must_use]
+    pub fn top(k: usize) -> Self {
+        let top = Some(k);
+        Self {
+            top,
+            ..Self::default()
+        }
+    }
+
+    fn described(&self) -> String {
+        match self.top {
+            Some(k) => format!("TopKAccuracy(k={k})"),
+            None => "Accuracy".into(),
+        }
+    }
 }
 
 impl Metric for Accuracy {
     fn name(&self) -> &'static str {
-        "Accuracy"
+        match self.top {
+            Some(_) => "TopKAccuracy",
+            None => "Accuracy",
+        }
     }
 
     #[inline]
     fn check(&self, preds: &Form, target: &Form, _: usize) -> Result<Batch> {
         check(self.name(), preds, target, ONE_SCORE)?;
-        Ok(Batch::of_any_width(Fit::Exact))
+        let classes = preds.shape[1];
+        match self.top {
+            Some(k) if i64::try_from(k).is_ok_and(|k| k > classes) => Err(too_few(k, classes)),
+            _ => Ok(Batch::of_any_width(Fit::Exact)),
+        }
     }
 
     #[inline]
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        self.check(&preds.form(), &target.form(), 0)?;
-        let hits = with_slice!(preds.data(), scores => count_hits(scores, preds, target))?;
+    fn feed(&mut self, _: usize, preds: &View, target: &View) -> Result<()> {
+        let hits = match self.top {
+            Some(k) => top_k::hits(k, preds, target),
+            None => with_slice!(preds.data(), scores => count_hits(scores, preds, target)),
+        }?;
         self.hits.step().add(Hits {
             hits,
             count: target.numel() as u64,
         });
-        Ok(Fit::Exact)
+        Ok(())
     }
 
     fn retract(&mut self) {
@@ -49,10 +79,13 @@ impl Metric for Accuracy {
     }
 
     fn reset(&mut self) {
-        *self = Self::default();
+        self.hits = Kept::default();
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
+        if self.top != other.top {
+            return Err(unmergeable(&self.described(), &other.described()));
+        }
         self.hits.aside(|hits| hits.add(other.hits.now));
         Ok(())
     }
@@ -65,6 +98,14 @@ impl Metric for Accuracy {
         self.hits.set(Hits::from_state(self.name(), state)?);
         Ok(())
     }
+}
+
+#[cold]
+fn too_few(k: usize, classes: i64) -> Error {
+    Error::Shape(format!(
+        "TopKAccuracy(k={k}) needs scores of at least {k} classes, got {classes}; with all of them \
+         among the k highest nothing is measured, take a smaller k"
+    ))
 }
 
 fn count_hits<T: Element>(data: &[T], preds: &View, target: &View) -> Result<u64> {
@@ -89,7 +130,7 @@ fn count_hits<T: Element>(data: &[T], preds: &View, target: &View) -> Result<u64
 }
 
 /// The hits of a run, or the place in it where the class does not exist.
-type Counted = std::result::Result<u64, usize>;
+pub(super) type Counted = std::result::Result<u64, usize>;
 
 /// Counts hits where the scores of a position lie side by side.
 ///
@@ -132,14 +173,14 @@ fn few<T: Element, const N: usize>(rows: &[[T; N]], wanted: &[i64]) -> Counted {
     Ok(hits)
 }
 
-/// Whether the test holds for all. Looks up only now and then, so that the loop is SIMD code.
+/// True if the test holds for all. Looks up only now and then, so that the loop is SIMD code.
 #[inline]
 fn all<T: Element>(scores: &[T], test: impl Fn(T::Key) -> bool) -> bool {
     let chunk_holds = |chunk: &[T]| chunk.iter().fold(true, |ok, x| ok & test(x.key()));
     scores.chunks(64).all(chunk_holds)
 }
 
-/// Whether the score `x` leaves the prediction to `best`, the score of the wanted class.
+/// True if the score `x` leaves the prediction to `best`, the score of the wanted class.
 #[inline]
 #[allow(clippy::needless_bitwise_bool)] // lazy operators are branches, here unpredictable ones
 fn loses<K: Copy + PartialOrd>(x: K, best: K, not_before: bool) -> bool {

@@ -9,7 +9,7 @@
 
 use super::form::pair;
 use super::view::{Element, Reader, with_slice};
-use super::{BLOCK, Batch, Fit, Form, Hits, Kept, Metric, View, parts, unmergeable, whole};
+use super::{BLOCK, Batch, Form, Hits, Kept, Metric, View, parts, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -69,7 +69,7 @@ impl BinaryAccuracy {
         self.cut
     }
 
-    /// What is to be said of scores that are no probabilities; `None` where there are none.
+    /// A remark on scores that are no probabilities; `None` where there are none.
     #[must_use]
     pub fn caveat(&self) -> Option<String> {
         (self.outside.now > 0).then(|| {
@@ -93,8 +93,7 @@ impl Metric for BinaryAccuracy {
         pair(self.name(), preds, target).map(Batch::of_any_width)
     }
 
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let Batch { fit, .. } = self.check(&preds.form(), &target.form(), 0)?;
+    fn feed(&mut self, _: usize, preds: &View, target: &View) -> Result<()> {
         let cut = with_slice!(preds.data(), scores => rounded(scores, self.cut));
         let (mut scores, mut classes) = ([0.0; BLOCK], [0.0; BLOCK]);
         let (mut preds, mut targets) = (Reader::new(preds), Reader::new(target));
@@ -109,7 +108,7 @@ impl Metric for BinaryAccuracy {
                     .iter()
                     .position(|&class| !is_class(class))
                     .unwrap_or_default();
-                return Err(no_class(self.name(), done + at, target));
+                return Err(no_class(self.name(), "Accuracy", done + at, target));
             }
             if !self.logits {
                 outside += scores
@@ -128,7 +127,7 @@ impl Metric for BinaryAccuracy {
             count: done as u64,
         });
         *self.outside.step() += outside;
-        Ok(fit)
+        Ok(())
     }
 
     fn retract(&mut self) {
@@ -191,10 +190,10 @@ fn rounded<T: Element>(_scores: &[T], cut: f64) -> f64 {
 }
 
 #[cold]
-fn no_class(name: &str, index: usize, target: &View) -> Error {
+pub(super) fn no_class(name: &str, of_more: &str, index: usize, target: &View) -> Error {
     Error::Target(format!(
         "{name} needs targets that are 0 or 1, got {} at index {index} of the flattened target of \
-         dtype {}; pass (target > 0.5).long(), or use Accuracy where there are more classes",
+         dtype {}; pass (target > 0.5).long(), or use {of_more} where there are more classes",
         target.text(index),
         target.data().dtype()
     ))
@@ -202,6 +201,7 @@ fn no_class(name: &str, index: usize, target: &View) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Fit;
     use super::super::testing::{number, plain};
     use super::*;
 

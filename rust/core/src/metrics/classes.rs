@@ -4,13 +4,13 @@ use super::view::{Element, Reader, Run, Walk, tuple};
 use super::{BLOCK, Batch, Data, Fit, Form, View};
 use crate::error::{Error, Result};
 
-/// What to do with one score for each target, where no metric of two classes is at hand.
+/// The mend for one score for each target, where no metric of two classes is at hand.
 pub(super) const TWO_SCORES: &str =
     "make one score p for each target two: torch.stack([1 - p, p], 1), or [-p, p] if p is a logit";
 /// The same where one is.
 pub(super) const ONE_SCORE: &str = "use BinaryAccuracy where there is one score for each target";
 
-/// Whether the predictions are scores of classes, and the target fits them.
+/// Checks that the predictions are scores of classes, and that the target fits them.
 #[inline]
 pub(super) fn check(name: &str, preds: &Form, target: &Form, one_score: &str) -> Result<()> {
     check_shapes(name, preds, target, one_score)?;
@@ -65,7 +65,7 @@ pub(super) fn check_alike(
     Ok(batch)
 }
 
-/// Whether predictions score as many classes as those before them did; `known` is 0 before the first.
+/// Checks that predictions score as many classes as those before them; `known` is 0 before the first.
 pub(super) fn check_classes(name: &str, known: usize, got: usize) -> Result<()> {
     if known == 0 || known == got {
         return Ok(());

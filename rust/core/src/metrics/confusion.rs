@@ -2,11 +2,11 @@
 
 use super::argmax::each_prediction;
 use super::classes::{TWO_SCORES, check_alike, check_classes, index};
-use super::{Batch, Fit, Form, Metric, Options, View, unmergeable, whole};
+use super::{Batch, Form, Metric, Options, View, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
-/// What the cells are divided by.
+/// The divisor of the cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Normalize {
     /// Nothing: they are counts.
@@ -122,7 +122,7 @@ fn no_room(classes: usize) -> Error {
     ))
 }
 
-/// What a batch could be taken back to is no part of what was measured.
+/// The cells that a batch could be taken back to are no part of the measurement.
 impl PartialEq for ConfusionMatrix {
     fn eq(&self, other: &Self) -> bool {
         (self.normalize, self.classes, &self.cells)
@@ -145,15 +145,13 @@ impl Metric for ConfusionMatrix {
         self.classes
     }
 
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let batch = self.check(&preds.form(), &target.form(), self.width())?;
-        if target.numel() == 0 {
-            self.last.clear();
-            return Ok(batch.fit);
-        }
-        let (fresh, classes) = (self.classes == 0, batch.width);
-        self.grow(classes)?;
+    fn feed(&mut self, classes: usize, preds: &View, target: &View) -> Result<()> {
         self.last.clear();
+        if target.numel() == 0 {
+            return Ok(());
+        }
+        let fresh = self.classes == 0;
+        self.grow(classes)?;
         let read = each_prediction("ConfusionMatrix", preds, target, |wanted, predicted| {
             let pairs = wanted.iter().zip(predicted);
             // Below 2^32, as `grow` has seen to.
@@ -172,7 +170,7 @@ impl Metric for ConfusionMatrix {
         for &cell in &self.last {
             self.cells[cell as usize] += 1;
         }
-        Ok(Fit::Exact)
+        Ok(())
     }
 
     fn retract(&mut self) {
@@ -237,6 +235,7 @@ impl Metric for ConfusionMatrix {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Fit;
     use super::super::testing::plain;
     use super::*;
 

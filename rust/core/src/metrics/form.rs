@@ -1,4 +1,4 @@
-//! What a batch has to be, told by its shapes and dtypes alone: on a device as in memory.
+//! The checks of a batch, told by its shapes and dtypes alone: on a device as in memory.
 
 use super::view::tuple;
 use super::{Fit, View};
@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 pub struct Form<'a> {
     /// The size of each dimension.
     pub shape: &'a [i64],
-    /// As torch spells it, without `torch.`.
+    /// Its name as torch spells it, without `torch.`.
     pub dtype: &'a str,
-    /// Whether the dtype is a floating-point one, or stands for one, as quantized ones do.
+    /// True if the dtype is a floating-point one, or stands for one, as quantized ones do.
     pub is_float: bool,
 }
 
@@ -35,7 +35,7 @@ impl<'a> Form<'a> {
         })
     }
 
-    /// Whether it holds no element.
+    /// True if it holds no element.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.shape.contains(&0)
@@ -43,7 +43,7 @@ impl<'a> Form<'a> {
 }
 
 impl<'a> View<'a> {
-    /// What the checks see of it.
+    /// The form in which the checks see it.
     #[must_use]
     #[inline]
     pub fn form(&self) -> Form<'a> {
@@ -55,7 +55,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// What a check has found of a batch that can be measured.
+/// The findings of a check about a batch that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// How the shapes came together.
@@ -72,7 +72,7 @@ impl Batch {
     }
 }
 
-/// Whether two shapes hold the same elements in the same order, size 1 left aside.
+/// Checks that two shapes hold the same elements in the same order, size 1 left aside.
 #[inline]
 pub(super) fn pair(name: &str, preds: &Form, target: &Form) -> Result<Fit> {
     if preds.shape == target.shape {

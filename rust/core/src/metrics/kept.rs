@@ -1,4 +1,4 @@
-//! Small states that can go back by one batch.
+//! States that can go back by one batch.
 
 /// Numbers, and what they were before the last batch.
 #[derive(Clone, Copy, Debug, Default)]
@@ -7,10 +7,10 @@ pub(super) struct Kept<T> {
     before: T,
 }
 
-impl<T: Copy + Default> Kept<T> {
+impl<T: Clone> Kept<T> {
     /// The numbers, for a batch to be counted in.
     pub fn step(&mut self) -> &mut T {
-        self.before = self.now;
+        self.before.clone_from(&self.now);
         &mut self.now
     }
 
@@ -22,16 +22,17 @@ impl<T: Copy + Default> Kept<T> {
 
     /// Takes the last batch back out.
     pub fn retract(&mut self) {
-        self.now = self.before;
+        self.now.clone_from(&self.before);
     }
 
     /// Becomes these numbers, with no batch to take back.
     pub fn set(&mut self, now: T) {
-        *self = Self { now, before: now };
+        self.before.clone_from(&now);
+        self.now = now;
     }
 }
 
-/// What a batch could be taken back to is no part of what was measured.
+/// The numbers that a batch could be taken back to are no part of the measurement.
 impl<T: PartialEq> PartialEq for Kept<T> {
     fn eq(&self, other: &Self) -> bool {
         self.now == other.now

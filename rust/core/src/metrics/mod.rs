@@ -34,7 +34,6 @@ pub use options::{Average, Options, Setting};
 pub use per_class::{PerClass, Share};
 pub use r2::R2;
 pub use regression::{Deviation, Measure};
-pub use top_k::TopKAccuracy;
 pub use view::{Data, Reach, View};
 
 use crate::error::{Error, Result};
@@ -59,14 +58,14 @@ fn room<T: Clone>(name: &str, list: &mut Vec<T>, len: usize, empty: T) -> Result
 /// How the shapes of predictions and targets came together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// As they are.
+    /// They are alike.
     Exact,
     /// By leaving out dimensions of size 1, as in (n, 1) against (n,). Torch would broadcast these
     /// to (n, n), in the loss for one, so the user should hear of it.
     Squeezed,
 }
 
-/// What every built-in metric can do.
+/// A metric that is built in.
 pub trait Metric: Clone {
     /// The name by which [`Native::new`] makes this metric.
     fn name(&self) -> &'static str;
@@ -81,7 +80,15 @@ pub trait Metric: Clone {
     }
 
     /// Takes in a batch. On an error the metric measures what it did before.
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit>;
+    #[inline]
+    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
+        let batch = self.check(&preds.form(), &target.form(), self.width())?;
+        self.feed(batch.width, preds, target)?;
+        Ok(batch.fit)
+    }
+
+    /// Takes in a batch that was checked, of that width.
+    fn feed(&mut self, width: usize, preds: &View, target: &View) -> Result<()>;
 
     /// Takes the last batch that was taken in back out, once.
     fn retract(&mut self);

@@ -2,7 +2,7 @@
 
 use super::{
     Accuracy, Auroc, Average, Batch, BinaryAccuracy, ConfusionMatrix, Deviation, Fit, Form,
-    Measure, Metric, Normalize, Options, PerClass, R2, Share, TopKAccuracy, View, unmergeable,
+    Measure, Metric, Normalize, Options, PerClass, R2, Share, View, unmergeable,
 };
 use crate::error::{Error, Result};
 use crate::records::Value;
@@ -10,7 +10,7 @@ use crate::records::Value;
 /// A built-in metric of any kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Native {
-    /// `Accuracy`.
+    /// `Accuracy`, `TopKAccuracy`.
     Accuracy(Accuracy),
     /// `BinaryAccuracy`, `BinaryAccuracyWithLogits`.
     BinaryAccuracy(BinaryAccuracy),
@@ -20,8 +20,6 @@ pub enum Native {
     PerClass(PerClass),
     /// `ConfusionMatrix`.
     ConfusionMatrix(ConfusionMatrix),
-    /// `TopKAccuracy`.
-    TopKAccuracy(TopKAccuracy),
     /// `R2`.
     R2(R2),
     /// `BinaryAUROC`, `MulticlassAUROC`.
@@ -37,7 +35,6 @@ macro_rules! with_metric {
             Native::Deviation($metric) => $body,
             Native::PerClass($metric) => $body,
             Native::ConfusionMatrix($metric) => $body,
-            Native::TopKAccuracy($metric) => $body,
             Native::R2($metric) => $body,
             Native::Auroc($metric) => $body,
         }
@@ -90,9 +87,7 @@ impl Native {
             "ConfusionMatrix" => {
                 Self::ConfusionMatrix(ConfusionMatrix::new(Normalize::take(&mut options)?))
             }
-            "TopKAccuracy" => {
-                Self::TopKAccuracy(TopKAccuracy::new(options.count("k")?.unwrap_or(5)))
-            }
+            "TopKAccuracy" => Self::Accuracy(Accuracy::top(options.count("k")?.unwrap_or(5))),
             "R2" => Self::R2(R2::default()),
             "BinaryAUROC" => Self::Auroc(Auroc::binary(&mut options)?),
             "MulticlassAUROC" => Self::Auroc(Auroc::multiclass(&mut options)?),
@@ -125,7 +120,7 @@ impl Native {
         }
     }
 
-    /// What the user should hear about the value, such as why it is NaN.
+    /// A remark on the value that the user should hear, such as why it is NaN.
     #[must_use]
     pub fn caveat(&self) -> Option<String> {
         match self {
@@ -168,6 +163,10 @@ impl Metric for Native {
         }
     }
 
+    fn feed(&mut self, width: usize, preds: &View, target: &View) -> Result<()> {
+        with_metric!(self, metric => metric.feed(width, preds, target))
+    }
+
     fn retract(&mut self) {
         with_metric!(self, metric => metric.retract());
     }
@@ -187,7 +186,6 @@ impl Metric for Native {
             (Self::Deviation(one), Self::Deviation(two)) => one.merge(two),
             (Self::PerClass(one), Self::PerClass(two)) => one.merge(two),
             (Self::ConfusionMatrix(one), Self::ConfusionMatrix(two)) => one.merge(two),
-            (Self::TopKAccuracy(one), Self::TopKAccuracy(two)) => one.merge(two),
             (Self::R2(one), Self::R2(two)) => one.merge(two),
             (Self::Auroc(one), Self::Auroc(two)) => one.merge(two),
             _ => Err(unmergeable(self.name(), other.name())),
@@ -219,7 +217,7 @@ mod tests {
         })
     }
 
-    /// Whether predictions are scores of classes.
+    /// True if predictions are scores of classes.
     fn is_of_classes(metric: &Native) -> bool {
         use Native::{BinaryAccuracy, Deviation, R2};
         metric.name() != "BinaryAUROC"

@@ -1,4 +1,4 @@
-//! What a metric was asked to be: options by name.
+//! The options of a metric, by name.
 
 use crate::error::{Error, Result};
 

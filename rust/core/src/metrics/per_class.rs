@@ -2,7 +2,7 @@
 
 use super::argmax::each_prediction;
 use super::classes::{TWO_SCORES, check_alike, check_classes, index};
-use super::{Average, Batch, Fit, Form, Metric, View, room, unmergeable, whole};
+use super::{Average, Batch, Form, Kept, Metric, View, room, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -53,14 +53,12 @@ impl Counts {
 /// class. All classes that predictions score are averaged, those that do not occur with a share of 0.
 ///
 /// Source: scikit-learn, `precision_recall_fscore_support(labels=range(classes), zero_division=0)`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PerClass {
     share: Share,
     average: Average,
     /// One for each class; empty before the first batch.
-    counts: Vec<Counts>,
-    /// What they were before the last batch.
-    before: Vec<Counts>,
+    counts: Kept<Vec<Counts>>,
 }
 
 impl PerClass {
@@ -70,25 +68,18 @@ impl PerClass {
         Self {
             share,
             average,
-            counts: Vec::new(),
-            before: Vec::new(),
+            counts: Kept::default(),
         }
     }
 
     fn total(&self) -> Counts {
         self.counts
+            .now
             .iter()
             .fold(Counts::default(), |mut sum, &counts| {
                 sum.add(counts);
                 sum
             })
-    }
-}
-
-/// What a batch could be taken back to is no part of what was measured.
-impl PartialEq for PerClass {
-    fn eq(&self, other: &Self) -> bool {
-        (self.share, self.average, &self.counts) == (other.share, other.average, &other.counts)
     }
 }
 
@@ -106,19 +97,16 @@ impl Metric for PerClass {
     }
 
     fn width(&self) -> usize {
-        self.counts.len()
+        self.counts.now.len()
     }
 
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
+    fn feed(&mut self, classes: usize, preds: &View, target: &View) -> Result<()> {
         let name = self.name();
-        let batch = self.check(&preds.form(), &target.form(), self.width())?;
-        self.before.clone_from(&self.counts);
+        let counts = self.counts.step();
         if target.numel() == 0 {
-            return Ok(batch.fit);
+            return Ok(());
         }
-        let classes = batch.width;
-        room(name, &mut self.counts, classes, Counts::default())?;
-        let counts = &mut self.counts;
+        room(name, counts, classes, Counts::default())?;
         let read = each_prediction(name, preds, target, |wanted, predicted| {
             for (&wanted, &predicted) in wanted.iter().zip(predicted) {
                 let (wanted, predicted) = (index(wanted), predicted as usize);
@@ -132,11 +120,11 @@ impl Metric for PerClass {
         if read.is_err() {
             self.retract();
         }
-        read.map(|()| Fit::Exact)
+        read
     }
 
     fn retract(&mut self) {
-        self.counts.clone_from(&self.before);
+        self.counts.retract();
     }
 
     fn compute(&mut self) -> Value {
@@ -144,12 +132,13 @@ impl Metric for PerClass {
         if total.wanted == 0 {
             return Value::Number(f64::NAN);
         }
-        let shares = self.counts.iter().map(|counts| counts.share(self.share));
+        let counts = &self.counts.now;
+        let shares = counts.iter().map(|counts| counts.share(self.share));
         Value::Number(match self.average {
             Average::Micro => total.share(self.share),
-            Average::Macro => shares.sum::<f64>() / self.counts.len() as f64,
+            Average::Macro => shares.sum::<f64>() / counts.len() as f64,
             Average::Weighted => {
-                let pairs = shares.zip(&self.counts);
+                let pairs = shares.zip(counts);
                 pairs
                     .map(|(share, counts)| share * counts.wanted as f64)
                     .sum::<f64>()
@@ -164,8 +153,7 @@ impl Metric for PerClass {
     }
 
     fn reset(&mut self) {
-        self.counts.clear();
-        self.before.clear();
+        self.counts = Kept::default();
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
@@ -173,23 +161,22 @@ impl Metric for PerClass {
             let describe = |metric: &Self| format!("{} {:?}", metric.name(), metric.average);
             return Err(unmergeable(&describe(self), &describe(other)));
         }
-        if other.counts.is_empty() {
+        let more = &other.counts.now;
+        if more.is_empty() {
             return Ok(());
         }
-        check_classes(self.name(), self.counts.len(), other.counts.len())?;
-        for counts in [&mut self.counts, &mut self.before] {
-            counts.resize(other.counts.len(), Counts::default());
-            counts
-                .iter_mut()
-                .zip(&other.counts)
-                .for_each(|(to, &from)| to.add(from));
-        }
+        check_classes(self.name(), self.width(), more.len())?;
+        self.counts.aside(|counts| {
+            counts.resize(more.len(), Counts::default());
+            let pairs = counts.iter_mut().zip(more);
+            pairs.for_each(|(to, &from)| to.add(from));
+        });
         Ok(())
     }
 
     /// Hits, predictions and samples, class by class. They add up over devices and processes.
     fn state(&self) -> Vec<f64> {
-        let counts = self.counts.iter();
+        let counts = self.counts.now.iter();
         counts
             .flat_map(|each| [each.hits as f64, each.predicted as f64, each.wanted as f64])
             .collect()
@@ -211,8 +198,7 @@ impl Metric for PerClass {
                 wanted: whole(self.name(), wanted)?,
             })
         });
-        self.counts = counts.collect::<Result<_>>()?;
-        self.before.clone_from(&self.counts);
+        self.counts.set(counts.collect::<Result<_>>()?);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::form::pair;
 use super::view::{Reader, tuple};
-use super::{Batch, Fit, Form, Metric, Sum, View, room, whole};
+use super::{Batch, Form, Kept, Metric, Sum, View, room, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 
@@ -16,11 +16,9 @@ const PART: usize = 1024;
 /// the value is NaN.
 ///
 /// Source: scikit-learn, `r2_score`, with its `multioutput="uniform_average"` and `force_finite`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct R2 {
-    now: Seen,
-    /// What it was before the last batch.
-    before: Seen,
+    seen: Kept<Seen>,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -45,7 +43,7 @@ impl Clone for Seen {
     }
 }
 
-/// What is known of an output. Means are kept from a value that was seen, `shift`, so that no digit
+/// All that is known of an output. Means are kept from a value that was seen, `shift`, so that no digit
 /// is lost to an offset that all targets share.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Moments {
@@ -118,13 +116,6 @@ impl Seen {
     }
 }
 
-/// What a batch could be taken back to is no part of what was measured.
-impl PartialEq for R2 {
-    fn eq(&self, other: &Self) -> bool {
-        self.now == other.now
-    }
-}
-
 impl Metric for R2 {
     fn name(&self) -> &'static str {
         "R2"
@@ -141,46 +132,40 @@ impl Metric for R2 {
     }
 
     fn width(&self) -> usize {
-        self.now.outputs.len()
+        self.seen.now.outputs.len()
     }
 
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let batch = self.check(&preds.form(), &target.form(), self.width())?;
-        self.before.clone_from(&self.now);
-        let numbers = target.numel();
+    fn feed(&mut self, outputs: usize, preds: &View, target: &View) -> Result<()> {
+        let name = self.name();
+        let (seen, numbers) = (self.seen.step(), target.numel());
         if numbers == 0 {
-            return Ok(batch.fit);
+            return Ok(());
         }
-        let (outputs, samples) = (batch.width, numbers / batch.width);
+        let samples = numbers / outputs;
         let part = outputs * (PART / outputs).max(1).min(samples);
         let (mut p, mut t) = (Vec::new(), Vec::new());
-        room(self.name(), &mut p, part, 0.0)?;
-        room(self.name(), &mut t, part, 0.0)?;
-        room(
-            self.name(),
-            &mut self.now.outputs,
-            outputs,
-            Moments::default(),
-        )?;
+        room(name, &mut p, part, 0.0)?;
+        room(name, &mut t, part, 0.0)?;
+        room(name, &mut seen.outputs, outputs, Moments::default())?;
         let (mut preds, mut targets) = (Reader::new(preds), Reader::new(target));
         let mut left = numbers;
         while left > 0 {
             let len = part.min(left);
             preds.floats(&mut p[..len]);
             targets.floats(&mut t[..len]);
-            self.now.add(&p[..len], &t[..len]);
+            seen.add(&p[..len], &t[..len]);
             left -= len;
         }
-        Ok(batch.fit)
+        Ok(())
     }
 
     fn retract(&mut self) {
-        self.now.clone_from(&self.before);
+        self.seen.retract();
     }
 
     fn compute(&mut self) -> Value {
-        let outputs = &self.now.outputs;
-        if self.now.count < 2 {
+        let Seen { count, outputs } = &self.seen.now;
+        if *count < 2 {
             return Value::Number(f64::NAN);
         }
         let sum: f64 = outputs.iter().map(Moments::value).sum();
@@ -192,22 +177,21 @@ impl Metric for R2 {
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
-        let (known, got) = (self.now.outputs.len(), other.now.outputs.len());
+        let (known, got) = (self.width(), other.width());
         if known > 0 && got > 0 && known != got {
             return Err(Error::Metric(format!(
                 "R2 of {known} outputs cannot take in that of {got}; merge metrics of one model"
             )));
         }
-        self.now.merge(&other.now);
-        self.before.merge(&other.now);
+        self.seen.aside(|seen| seen.merge(&other.seen.now));
         Ok(())
     }
 
     /// The number of samples, then for each output the value that its mean is kept from, the mean,
     /// the spread, the error, and what rounding the error has lost.
     fn state(&self) -> Vec<f64> {
-        let mut state = vec![self.now.count as f64];
-        for output in &self.now.outputs {
+        let mut state = vec![self.seen.now.count as f64];
+        for output in &self.seen.now.outputs {
             let [error, lost] = output.error.parts();
             state.extend([output.shift, output.mean, output.spread, error, lost]);
         }
@@ -232,11 +216,8 @@ impl Metric for R2 {
                 spread,
                 error: Sum::from_parts(error, lost),
             });
-        self.now = Seen {
-            count,
-            outputs: outputs.collect(),
-        };
-        self.before.clone_from(&self.now);
+        let outputs = outputs.collect();
+        self.seen.set(Seen { count, outputs });
         Ok(())
     }
 }

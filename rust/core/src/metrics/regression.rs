@@ -2,7 +2,7 @@
 
 use super::form::pair;
 use super::view::{Element, Reader};
-use super::{BLOCK, Batch, Data, Fit, Form, Kept, Metric, Sum, View, parts, unmergeable, whole};
+use super::{BLOCK, Batch, Data, Form, Kept, Metric, Sum, View, parts, unmergeable, whole};
 use crate::error::Result;
 use crate::records::Value;
 
@@ -64,15 +64,14 @@ impl Metric for Deviation {
         pair(self.name(), preds, target).map(Batch::of_any_width)
     }
 
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let Batch { fit, .. } = self.check(&preds.form(), &target.form(), 0)?;
+    fn feed(&mut self, _: usize, preds: &View, target: &View) -> Result<()> {
         let sum = match self.measure {
             Measure::Absolute => sum(preds, target, f64::abs),
             Measure::Squared | Measure::RootSquared => sum(preds, target, |x| x * x),
         };
         let count = target.numel() as u64;
         self.sums.step().add(&Sums { sum, count });
-        Ok(fit)
+        Ok(())
     }
 
     fn retract(&mut self) {
@@ -170,6 +169,7 @@ fn blocks<T: Element>(
 #[cfg(test)]
 #[allow(clippy::float_cmp)]
 mod tests {
+    use super::super::Fit;
     use super::super::testing::{number, plain, tensor};
     use super::*;
     use crate::error::Error;

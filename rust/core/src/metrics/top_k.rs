@@ -1,113 +1,31 @@
 //! The share of samples of whose class the score is among the k highest.
 
+use super::accuracy::Counted;
 use super::argmax::is_nan;
-use super::classes::{ONE_SCORE, Scores, check, each_run, index};
+use super::classes::{Scores, each_run, index};
 use super::view::{Element, Run, with_slice};
-use super::{BLOCK, Batch, Fit, Form, Hits, Kept, Metric, View, unmergeable};
-use crate::error::{Error, Result};
-use crate::records::Value;
+use super::{BLOCK, View};
+use crate::error::Result;
 
-/// Top-k accuracy, `hits / count`.
+/// The hits of a batch.
 ///
-/// Shapes are those of `Accuracy`, and so is the order of equal scores: the first ones come first.
-/// Where a score is NaN the prediction is a miss.
+/// The order of equal scores is that of `Accuracy`: the first ones come first. Where a score is NaN
+/// the prediction is a miss.
 ///
 /// Source: scikit-learn, `top_k_accuracy_score`, which puts the last ones of equal scores first.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TopKAccuracy {
-    k: usize,
-    hits: Kept<Hits>,
-}
-
-impl TopKAccuracy {
-    /// An empty metric.
-    #[must_use]
-    pub fn new(k: usize) -> Self {
-        let hits = Kept::default();
-        Self { k, hits }
-    }
-}
-
-impl Metric for TopKAccuracy {
-    fn name(&self) -> &'static str {
-        "TopKAccuracy"
-    }
-
-    fn check(&self, preds: &Form, target: &Form, _: usize) -> Result<Batch> {
-        check(self.name(), preds, target, ONE_SCORE)?;
-        let classes = preds.shape[1];
-        if i64::try_from(self.k).is_ok_and(|k| k > classes) {
-            return Err(Error::Shape(format!(
-                "TopKAccuracy(k={}) needs scores of at least {0} classes, got {classes}; with all of \
-                 them among the k highest nothing is measured, take a smaller k",
-                self.k
-            )));
-        }
-        Ok(Batch::of_any_width(Fit::Exact))
-    }
-
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        self.check(&preds.form(), &target.form(), 0)?;
-        let hits = with_slice!(preds.data(), scores => count_hits(self.k, scores, preds, target))?;
-        self.hits.step().add(Hits {
-            hits,
-            count: target.numel() as u64,
-        });
-        Ok(Fit::Exact)
-    }
-
-    fn retract(&mut self) {
-        self.hits.retract();
-    }
-
-    fn compute(&mut self) -> Value {
-        self.hits.now.ratio()
-    }
-
-    fn reset(&mut self) {
-        self.hits = Kept::default();
-    }
-
-    fn merge(&mut self, other: &Self) -> Result<()> {
-        if self.k != other.k {
-            let describe = |metric: &Self| format!("TopKAccuracy(k={})", metric.k);
-            return Err(unmergeable(&describe(self), &describe(other)));
-        }
-        self.hits.aside(|hits| hits.add(other.hits.now));
-        Ok(())
-    }
-
-    fn state(&self) -> Vec<f64> {
-        self.hits.now.state()
-    }
-
-    fn load(&mut self, state: &[f64]) -> Result<()> {
-        self.hits.set(Hits::from_state(self.name(), state)?);
-        Ok(())
-    }
-}
-
-fn count_hits<T: Element>(k: usize, data: &[T], preds: &View, target: &View) -> Result<u64> {
+#[inline(never)]
+pub(super) fn hits(k: usize, preds: &View, target: &View) -> Result<u64> {
     let mut hits = 0;
-    each_run(
-        "TopKAccuracy",
-        data,
-        preds,
-        target,
-        |from, run, scores, wanted| {
-            hits += if scores.stride == 1 {
-                rows(k, from, run, scores, wanted)
-            } else {
-                planes(k, from, run, scores, wanted)
-            }?;
-            Ok(())
-        },
-    )?;
+    with_slice!(preds.data(), data => each_run("TopKAccuracy", data, preds, target, |from, run, scores, wanted| {
+        hits += if scores.stride == 1 {
+            rows(k, from, run, scores, wanted)
+        } else {
+            planes(k, from, run, scores, wanted)
+        }?;
+        Ok(())
+    }))?;
     Ok(hits)
 }
-
-/// The hits of a run, or the place in it where the class does not exist.
-type Counted = std::result::Result<u64, usize>;
 
 /// Counts hits where the scores of a position lie side by side.
 fn rows<T: Element>(k: usize, from: &[T], run: Run, scores: Scores, wanted: &[i64]) -> Counted {
@@ -174,7 +92,8 @@ fn beats<K: Copy + PartialOrd>(x: K, score: K, before: bool) -> bool {
 #[allow(clippy::float_cmp)]
 mod tests {
     use super::super::testing::{number, plain, strides_of, tensor};
-    use super::*;
+    use super::super::{Accuracy, Metric};
+    use crate::error::Error;
     use proptest::prelude::*;
 
     #[test]
@@ -183,7 +102,7 @@ mod tests {
             plain("float32", &[1, 3], &[0.0; 3]),
             plain("int64", &[1], &[0.0]),
         );
-        let mut metric = TopKAccuracy::new(4);
+        let mut metric = Accuracy::top(4);
         let error = metric.update(&preds.view(), &target.view()).unwrap_err();
         assert!(matches!(error, Error::Shape(_)));
         let error = error.to_string();
@@ -191,15 +110,15 @@ mod tests {
             error.contains("k=4) needs scores of at least 4 classes, got 3"),
             "{error}"
         );
-        let mut metric = TopKAccuracy::new(3);
+        let mut metric = Accuracy::top(3);
         metric.update(&preds.view(), &target.view()).unwrap();
         assert_eq!(number(metric.compute()), 1.0);
     }
 
     #[test]
     fn only_metrics_of_one_k_merge() {
-        let error = TopKAccuracy::new(2)
-            .merge(&TopKAccuracy::new(3))
+        let error = Accuracy::top(2)
+            .merge(&Accuracy::top(3))
             .unwrap_err()
             .to_string();
         assert!(
@@ -236,7 +155,7 @@ mod tests {
             }
             let shape = [n, classes, inner].map(|size| i64::try_from(size).unwrap());
             let target: Vec<f64> = target.iter().map(|&class| class as f64).collect();
-            let mut metric = TopKAccuracy::new(k);
+            let mut metric = Accuracy::top(k);
             let preds = tensor("float16", &shape, &strides_of(&shape, &order, 1), &scores);
             let target = plain("int16", &[shape[0], shape[2]], &target);
             metric.update(&preds.view(), &target.view()).unwrap();

@@ -78,7 +78,7 @@ impl Data<'_> {
         }
     }
 
-    /// Whether the dtype is a floating-point one.
+    /// True if the dtype is a floating-point one.
     #[must_use]
     pub fn is_float(&self) -> bool {
         matches!(
@@ -92,7 +92,7 @@ impl Data<'_> {
     }
 }
 
-/// What the metrics ask of a number in a tensor.
+/// A number in a tensor, as the metrics ask it.
 pub(crate) trait Element: Copy + std::fmt::Display {
     /// A type of the same order that the processor compares by itself.
     type Key: Copy + Default + PartialOrd;
@@ -235,7 +235,7 @@ impl<'a> View<'a> {
         self.numel
     }
 
-    /// Whether the elements lie one after another in memory, in logical order.
+    /// True if the elements lie one after another in memory, in logical order.
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
         let mut expected = 1;

@@ -129,12 +129,12 @@ impl Bins {
         &self.cells
     }
 
-    /// Whether negatives lie below all thresholds, beyond the end of the curve.
+    /// True if negatives lie below all thresholds, beyond the end of the curve.
     pub fn any_below(&self) -> bool {
         self.cells.first().is_some_and(|&negatives| negatives > 0)
     }
 
-    /// Whether a score is NaN, which is neither above a threshold nor below it.
+    /// True if a score is NaN, which is neither above a threshold nor below it.
     pub fn any_nan(&self) -> bool {
         matches!(self.cells[..], [.., negatives, positives] if negatives + positives > 0)
     }

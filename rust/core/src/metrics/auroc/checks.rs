@@ -1,4 +1,4 @@
-//! What preds and targets have to be, and what to say where they are not.
+//! The checks of preds and targets, and the words for those that fail.
 
 use super::super::view::{Reader, tuple};
 use super::super::{BLOCK, Batch, Form, View, classes, room};
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 const ONE_SCORE: &str = "use BinaryAUROC where there is one score for each target";
 
-/// Whether preds score classes, 2 or more and as many as in the batches before.
+/// Checks that preds score classes, 2 or more and as many as in the batches before.
 pub(super) fn shapes(name: &str, known: usize, preds: &Form, target: &Form) -> Result<Batch> {
     let batch = classes::check_alike(name, preds, target, known, ONE_SCORE)?;
     if batch.width == 1 {
@@ -36,14 +36,4 @@ pub(super) fn read(name: &str, count: usize, preds: &View, target: &View) -> Res
         }
     }
     Ok(wanted)
-}
-
-#[cold]
-pub(super) fn no_label(index: usize, target: &View) -> Error {
-    Error::Target(format!(
-        "BinaryAUROC needs targets that are 0 or 1, got {} at index {index} of the flattened target \
-         of dtype {}; pass (target > 0.5).long(), or use MulticlassAUROC where there are more classes",
-        target.text(index),
-        target.data().dtype()
-    ))
 }

@@ -3,7 +3,7 @@
 use super::bins::{Bins, Thresholds, cells_of};
 use super::ranks::Ranks;
 
-/// What is known of the scores of one class. Kept exactly they take 4 bytes each, or 8 where the
+/// All that is known of the scores of one class. Kept exactly they take 4 bytes each, or 8 where the
 /// dtype has numbers that a `float32` has not: which group a score is in says its label.
 #[derive(Clone, Debug)]
 pub(super) enum Curve {
@@ -72,7 +72,7 @@ impl Curve {
         }
     }
 
-    /// Whether a score is NaN.
+    /// True if a score is NaN.
     pub fn any_nan(&self) -> bool {
         match self {
             Self::Narrow(ranks) => ranks.any_nan(),

@@ -7,11 +7,10 @@ mod ranks;
 #[cfg(test)]
 mod tests;
 
+use super::binary::no_class;
 use super::form::pair;
 use super::view::Reader;
-use super::{
-    Average, BLOCK, Batch, Data, Fit, Form, Metric, Options, View, room, unmergeable, whole,
-};
+use super::{Average, BLOCK, Batch, Data, Form, Metric, Options, View, room, unmergeable, whole};
 use crate::error::{Error, Result};
 use crate::records::Value;
 pub use bins::MOST_THRESHOLDS;
@@ -83,7 +82,7 @@ impl Auroc {
         Ok(metric)
     }
 
-    /// What is to be said of the value: that there is none, or not of every class, or that the
+    /// A remark on the value: that there is none, or not of every class, or that the
     /// thresholds end before the scores do. `None` where there is nothing to say.
     #[must_use]
     pub fn caveat(&self) -> Option<String> {
@@ -165,7 +164,7 @@ impl Auroc {
             let classes = &mut classes[..BLOCK.min(target.numel() - from)];
             targets.floats(classes);
             if let Some(at) = classes.iter().position(|x| ![0.0, 1.0].contains(x)) {
-                return Err(checks::no_label(from + at, target));
+                return Err(no_class(self.name(), "MulticlassAUROC", from + at, target));
             }
         }
         let wide = is_wide(preds);
@@ -259,7 +258,7 @@ impl Auroc {
         counts.sum::<usize>() / self.classes.max(1)
     }
 
-    /// What it is, for a message about two that differ.
+    /// A description, for a message about two that differ.
     fn described(&self) -> String {
         let average = match self.task {
             Task::Binary => String::new(),
@@ -301,13 +300,11 @@ impl Metric for Auroc {
         self.classes
     }
 
-    fn update(&mut self, preds: &View, target: &View) -> Result<Fit> {
-        let batch = self.check(&preds.form(), &target.form(), self.width())?;
+    fn feed(&mut self, width: usize, preds: &View, target: &View) -> Result<()> {
         match self.task {
             Task::Binary => self.update_binary(preds, target),
-            Task::Multiclass(_) => self.update_multiclass(batch.width, preds, target),
-        }?;
-        Ok(batch.fit)
+            Task::Multiclass(_) => self.update_multiclass(width, preds, target),
+        }
     }
 
     fn retract(&mut self) {
@@ -418,7 +415,7 @@ impl PartialEq for Auroc {
     }
 }
 
-/// Whether the dtype has numbers that a `float32` has not.
+/// True if the dtype has numbers that a `float32` has not.
 fn is_wide(preds: &View) -> bool {
     matches!(
         preds.data(),

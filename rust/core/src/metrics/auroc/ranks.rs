@@ -67,7 +67,7 @@ impl<K: Key> Group<K> {
             .map(|(from, &to)| &self.keys[from..to])
     }
 
-    /// What came in since the runs were made, without the last batch.
+    /// All that came in since the runs were made, without the last batch.
     fn fresh(&self) -> &[K] {
         &self.keys[self.settled()..self.last]
     }
@@ -196,7 +196,7 @@ impl<K: Key> Ranks<K> {
         won as f64 / (2 * positives * negatives) as f64
     }
 
-    /// Whether a score is NaN: the first key of a sorted run of positives then, the last of negatives.
+    /// True if a score is NaN: the first key of a sorted run of positives then, the last of negatives.
     pub fn any_nan(&self) -> bool {
         let is_nan = |key: Option<&K>| key.is_some_and(|key| key.score().is_nan());
         self.positives.runs().any(|run| is_nan(run.first()))

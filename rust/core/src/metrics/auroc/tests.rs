@@ -1,5 +1,6 @@
 #![allow(clippy::float_cmp)]
 
+use super::super::Fit;
 use super::super::testing::{DTYPES, plain};
 use super::super::{Options, Setting};
 use super::ranks::tests::{by_pairs, scores};
