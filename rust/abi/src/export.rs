@@ -352,10 +352,7 @@ unsafe extern "C" fn save<T: Callback>(state: *mut c_void, store: *const Store) 
     let state = unsafe { &*state.cast::<Mutex<State<T>>>() };
     enter(state, tell, |callback| {
         let saved = callback.save()?;
-        let (form, bytes) = match &saved {
-            Saved::Bytes(bytes) => (form::BYTES, bytes.as_slice()),
-            Saved::Json(text) => (form::JSON, text.as_bytes()),
-        };
+        let (form, bytes) = saved.parts();
         // SAFETY: as above; `write` copies the bytes.
         unsafe { ((*store).write)(store, form, bytes.as_ptr(), bytes.len()) };
         Ok(())

@@ -15,8 +15,8 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
 
 use crate::error::{exception, raise};
 use crate::foreign::Extension;
-use crate::frame::PyHost;
 use crate::lumbre::Class;
+use crate::run::frame::PyHost;
 
 /// The part of a callback that is written in Rust; its class in Python says what it does.
 #[pyclass(module = "lumbre._core", frozen)]

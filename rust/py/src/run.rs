@@ -2,6 +2,7 @@
 
 mod attributes;
 pub mod flow;
+pub mod frame;
 mod records;
 mod resume;
 
@@ -26,23 +27,14 @@ use crate::meter::Meter;
 use crate::names::Names;
 use crate::now::{Field, Now};
 
-/// The compiled plan, as the run calls it.
-pub trait Plan: Send + Sync {
-    /// Call everybody who is due at a breakpoint, in order.
-    fn fire(&self, hook: HookId, ctx: &Bound<'_, Run>) -> Result<(), Failed>;
-    /// The name of the callback under way.
-    fn current(&self) -> Option<&str>;
-    /// The names of metrics that callbacks in Rust log.
-    fn logs(&self) -> Vec<String>;
-    /// The callbacks and breakpoints whose `once` has been used up.
-    fn used_once(&self) -> Vec<(String, String)>;
-    /// Use up the `once` of a callback at a breakpoint.
-    fn use_once(&self, name: &str, hook: &str);
-}
+use frame::{Frame, PyHost};
+
+/// The compiled plan.
+pub type Plan = lumbre_core::schedule::Schedule<PyHost>;
 
 /// What a run is given once, when it starts.
 pub struct Binding {
-    pub plan: Arc<dyn Plan>,
+    pub plan: Arc<Plan>,
     /// What holds the plan, for the garbage collector.
     pub schedule: Py<PyAny>,
     pub meters: [Py<Meter>; 2],
@@ -56,8 +48,21 @@ pub struct Binding {
 
 impl Binding {
     /// The loss and metrics of a set.
-    pub fn meter(&self, set: Set) -> &Py<Meter> {
-        &self.meters[set as usize]
+    pub fn meter(&self, set: Set) -> &Meter {
+        self.meters[set as usize].get()
+    }
+
+    /// Call everybody who is due at a breakpoint, in order.
+    fn fire(&self, hook: HookId, ctx: &Bound<'_, Run>) -> Result<(), Failed> {
+        let fired = self.plan.fire(hook, &ctx.get().state, &Frame { run: ctx });
+        fired.map_err(|error| {
+            let hook = self.plan.hook_name(hook);
+            let who = self.plan.failed().map(|name| format!("{name}.{hook}"));
+            Failed {
+                error: raise(error),
+                who: who.or_else(|| Some(hook.to_owned())),
+            }
+        })
     }
 }
 
@@ -105,12 +110,6 @@ impl Run {
     /// What the run was given; `None` before it starts and after it ends.
     pub fn bound(&self) -> Option<Arc<Binding>> {
         lock(&self.binding).clone()
-    }
-
-    /// The names of metrics that callbacks in Rust log.
-    pub fn logs(&self) -> Vec<String> {
-        let bound = self.bound();
-        bound.map_or_else(Vec::new, |bound| bound.plan.logs())
     }
 
     /// The batch under way is to be counted when its `_end` is over, if nobody skips it by then.
@@ -165,7 +164,7 @@ impl Run {
         let (py, now) = (ctx.py(), &bound.now);
         let batch = now.get(py, Field::Batch);
         let target = batch::target(ctx, &batch)?;
-        let meter = bound.meter(set).bind(py).get();
+        let meter = bound.meter(set);
         let counted = meter.update(&self.state, now, &batch, target.as_ref());
         if self.noted(py, counted)? {
             ctx.call_method0(Context::first_batch(py))?;
@@ -196,11 +195,9 @@ impl Run {
     fn fire(&self, ctx: &Bound<'_, Self>, bound: &Binding, hook: HookId) -> PyResult<()> {
         let has_grad = hook.hook().is_some_and(Hook::has_grad);
         if has_grad || !bound.python.contains(hook) {
-            return self.noted(ctx.py(), bound.plan.fire(hook, ctx));
+            return self.noted(ctx.py(), bound.fire(hook, ctx));
         }
-        without_grad(ctx.py(), || {
-            self.noted(ctx.py(), bound.plan.fire(hook, ctx))
-        })
+        without_grad(ctx.py(), || self.noted(ctx.py(), bound.fire(hook, ctx)))
     }
 
     /// Give the run its plan and its meters; once.
@@ -284,8 +281,7 @@ impl Run {
             if !skipped {
                 this.count_due(slf, &bound, set)?;
             } else if this.counted.load(Relaxed) {
-                let meter = bound.meter(set).bind(slf.py()).get();
-                this.noted(slf.py(), meter.retract(slf.py()))?;
+                this.noted(slf.py(), bound.meter(set).retract(slf.py()))?;
             }
             this.due.store(false, Relaxed);
         }
