@@ -16,6 +16,7 @@ from torch.optim import lr_scheduler
 from lumbre._core import HOOKS, Monitor
 from lumbre.arguments import monitor_of, optimizer_name, optimizers_of
 from lumbre.callbacks.gradient_accumulation import GradientAccumulation
+from lumbre.data.loaders import length_of
 from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning, MonitorError
 from lumbre.hooks.callback import Callback
 from lumbre.text import did_you_mean, name_of
@@ -261,10 +262,8 @@ class LRScheduler(Callback):
 
         A plan that is merely longer than the run, or was rounded, may be meant.
         """
-        total, batches = (
-            getattr(self.schedulers[name], "total_steps", None),
-            _length(ctx.train_data),
-        )
+        total = getattr(self.schedulers[name], "total_steps", None)
+        batches = length_of(ctx.train_data)
         if not isinstance(total, int) or batches is None:
             return
         epochs = ctx.max_epochs
@@ -409,13 +408,6 @@ def _gathered(ctx: Context, name: str) -> int:
 
 def _has_step(ctx: Context) -> bool:
     return hasattr(ctx.accelerator.unwrap(ctx.model), "step")
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except Exception:  # a length of somebody else's, who may raise what they like
-        return None
 
 
 def _listed(kinds: Mapping[str, str]) -> str:

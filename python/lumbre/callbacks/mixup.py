@@ -91,11 +91,10 @@ class Mixup(Callback):
 
     def on_train_batch_end(self, ctx: Context) -> None:
         """Let metrics see the first target."""
-        _put_back(ctx)
+        if isinstance(ctx.target, MixedTarget):
+            ctx.target = ctx.target.first
 
-    def on_valid_batch_end(self, ctx: Context) -> None:
-        """Let metrics see the first target."""
-        _put_back(ctx)
+    on_valid_batch_end = on_train_batch_end
 
     def _see_to_loss(self, ctx: Context) -> None:
         if isinstance(ctx.loss_fn, MixupLoss):
@@ -128,9 +127,3 @@ class Mixup(Callback):
         larger = Gamma(alpha, torch.ones_like(alpha), validate_args=False).sample()
         logs = larger.log() - torch.empty_like(alpha).exponential_() / self.alpha
         return (logs[0] - logs[1]).abs().sigmoid()
-
-
-def _put_back(ctx: Context) -> None:
-    target = ctx.target
-    if isinstance(target, MixedTarget):
-        ctx.target = target.first

@@ -14,12 +14,7 @@ from torch import Tensor
 
 from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.arguments import check_optimizer_name, flag, number, whole
-from lumbre.data.draws import (
-    generator_states,
-    rng_state,
-    set_generator_states,
-    set_rng_state,
-)
+from lumbre.data.draws import generator_states, rng_state, set_generator_states, set_rng_state
 from lumbre.data.loaders import empty, train_loader
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard

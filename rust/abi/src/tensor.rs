@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::error::Result;
-use crate::layout;
+use crate::layout::{self, slice};
 
 macro_rules! dtypes {
     ($($variant:ident = $code:literal, $bits:literal, $name:literal;)+) => {
@@ -429,19 +429,6 @@ impl<'a, T: Element> View<'a, T> {
     }
 }
 
-/// A slice that may be empty, for which there may be no address.
-///
-/// # Safety
-/// There must be `length` elements at `start`, unchanged for `'a`.
-unsafe fn slice<'a, T>(start: *const T, length: usize) -> &'a [T] {
-    if length == 0 {
-        &[]
-    } else {
-        // SAFETY: the caller says so.
-        unsafe { std::slice::from_raw_parts(start, length) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -515,28 +502,18 @@ mod tests {
             bits: 32,
             lanes: 1,
         };
-        let bad = [
-            layout::Tensor {
-                data: std::ptr::null(),
-                ..good
-            },
-            layout::Tensor {
-                data: std::ptr::without_provenance(2),
-                ..good
-            },
-            layout::Tensor {
-                shape: [-1_i64].as_ptr(),
-                ..good
-            },
-            layout::Tensor {
-                strides: [-1_i64].as_ptr(),
-                ..good
-            },
-            layout::Tensor { lanes: 4, ..good },
-            layout::Tensor { code: 5, ..good },
-            layout::Tensor { bits: 7, ..good },
+        let bad: [fn(&mut layout::Tensor); 7] = [
+            |tensor| tensor.data = std::ptr::null(),
+            |tensor| tensor.data = std::ptr::without_provenance(2),
+            |tensor| tensor.shape = [-1_i64].as_ptr(),
+            |tensor| tensor.strides = [-1_i64].as_ptr(),
+            |tensor| tensor.lanes = 4,
+            |tensor| tensor.code = 5,
+            |tensor| tensor.bits = 7,
         ];
-        for tensor in bad {
+        for change in bad {
+            let mut tensor = good;
+            change(&mut tensor);
             // SAFETY: shape and strides are there; no element is read.
             assert!(unsafe { Tensor::lent(&tensor) }.is_err(), "{tensor:?}");
         }

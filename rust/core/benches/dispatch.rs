@@ -64,19 +64,12 @@ fn entries(count: usize, filter: Option<Filter>) -> Vec<Entry<Bare>> {
         .collect()
 }
 
-fn names() -> Vec<String> {
-    Hook::ALL
-        .iter()
-        .map(|hook| hook.name().to_owned())
-        .collect()
-}
-
 fn fire(c: &mut Criterion) {
     let never = Filter::every(u64::MAX).unwrap();
     for (title, filter) in [("fire", None), ("fire, filtered out", Some(never))] {
         let mut group = c.benchmark_group(title);
         for count in COUNTS {
-            let schedule = Schedule::compile(entries(count, filter), names()).unwrap();
+            let schedule = Schedule::compile(entries(count, filter), Hook::names()).unwrap();
             let run = Run::new(1);
             run.state().next_epoch();
             run.state().enter(Hook::TrainBegin);
@@ -110,7 +103,7 @@ fn compile(c: &mut Criterion) {
     for count in COUNTS {
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter_batched(
-                || (entries(count, None), names()),
+                || (entries(count, None), Hook::names()),
                 |(entries, names)| Schedule::compile(entries, names),
                 criterion::BatchSize::SmallInput,
             );

@@ -63,10 +63,7 @@ impl Slot {
             .and_then(|name| name.extract::<String>())
             .unwrap_or_else(|_| {
                 let held = metric.getattr(lumbre::TorchMetric::held(py));
-                let kind = held.as_ref().unwrap_or(metric).get_type();
-                let kind = kind
-                    .name()
-                    .map_or_else(|_| self.name.to_string(), |name| name.to_string());
+                let kind = value::class_name(held.as_ref().unwrap_or(metric));
                 format!("{kind}.{method}")
             });
         Failed {

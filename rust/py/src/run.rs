@@ -68,6 +68,7 @@ impl Binding {
 
 /// The part of `ctx` that lives in Rust: counters, wishes, open scopes, records, the schedule.
 #[pyclass(module = "lumbre._core", subclass, frozen)]
+#[derive(Default)]
 pub struct Run {
     pub state: State,
     pub records: Mutex<Records>,
@@ -93,6 +94,11 @@ impl Run {
     pub fn next_batch(&self) -> bool {
         self.noted.store(0, Relaxed);
         self.state.next_batch()
+    }
+
+    fn hook_named(&self, name: &Bound<'_, PyAny>) -> PyResult<HookId> {
+        let found = self.names.get().and_then(|names| names.find(name));
+        found.ok_or_else(|| unknown_hook(self, name))
     }
 
     /// Let the step see at a glance whether the batch is to be left.
@@ -225,16 +231,7 @@ impl Run {
     fn new(_args: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
             state: State::new(0),
-            records: Mutex::default(),
-            used: AtomicU64::new(0),
-            names: OnceLock::new(),
-            binding: Mutex::default(),
-            used_once: Mutex::default(),
-            counted: AtomicBool::new(false),
-            due: AtomicBool::new(false),
-            draw: AtomicBool::new(false),
-            noted: AtomicUsize::new(0),
-            own_loop: AtomicBool::new(false),
+            ..Self::default()
         }
     }
 
@@ -256,9 +253,7 @@ impl Run {
     #[inline]
     fn call_callbacks(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
         let this = slf.get();
-        let Some(id) = this.names.get().and_then(|names| names.find(name)) else {
-            return Err(unknown_hook(this, name));
-        };
+        let id = this.hook_named(name)?;
         if let Some(hook) = id.hook() {
             this.state.enter(hook);
             if begins_batch(hook) {
@@ -292,9 +287,7 @@ impl Run {
     /// True if anybody is called at a breakpoint.
     #[pyo3(name = "_is_used")]
     fn is_used(&self, name: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let Some(id) = self.names.get().and_then(|names| names.find(name)) else {
-            return Err(unknown_hook(self, name));
-        };
+        let id = self.hook_named(name)?;
         Ok(self.used.load(Relaxed) >> id.index() & 1 == 1)
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use lumbre_core::callback::Callback;
 use lumbre_core::hook::HookSet;
 use lumbre_core::lock::lock;
 use lumbre_core::order::Item;
@@ -57,11 +56,7 @@ impl Schedule {
     /// The breakpoints at which Python is called.
     fn python_hooks(&self) -> HookSet {
         let targets = lock(&self.targets);
-        HookSet(
-            targets
-                .iter()
-                .fold(0, |bits, target| bits | target.hooks().0),
-        )
+        targets.iter().map(|target| target.hook).collect()
     }
 
     /// The compiled plan; `None` only after the garbage collector has cut a cycle here.

@@ -155,16 +155,11 @@ impl Run {
         };
         let at = epoch.unwrap_or(this.this_epoch());
         let logged = this.lock_records().entry(set, at).cloned();
-        let running = entry
-            .iter()
-            .map(|(name, _)| Arc::clone(name))
-            .collect::<Vec<_>>();
-        entry.extend(
-            logged
-                .unwrap_or_default()
-                .into_iter()
-                .filter(|(name, _)| !running.contains(name)),
-        );
+        for (name, value) in logged.unwrap_or_default() {
+            if !entry.iter().any(|(known, _)| *known == name) {
+                entry.push((name, value));
+            }
+        }
         entry_to_python(slf.py(), &entry)
     }
 
