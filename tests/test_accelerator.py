@@ -84,14 +84,24 @@ def test_cpu_and_another_device_contradict_each_other():
         Accelerator("meta", cpu=True)
 
 
-@pytest.mark.parametrize(
-    ("given", "nearest"), [("fp32", "fp16"), ("bfloat16", "bf16"), ("float16", "fp16")]
-)
+@pytest.mark.parametrize(("given", "nearest"), [("bf6", "bf16"), ("float61", "float16")])
 def test_an_unknown_precision_names_the_nearest(given, nearest):
-    with pytest.raises(ArgumentError, match=f"{given}.*Did you mean '{nearest}'"):
+    with pytest.raises(ArgumentError, match=f'{given}.*Did you mean "{nearest}"'):
         Accelerator(mixed_precision=given)
-    with pytest.raises(ArgumentError, match="expected None, 'no', 'bf16' or 'fp16'"):
-        Accelerator(mixed_precision=torch.bfloat16)
+    for other in (torch.float32, "fp8", 16, ["bf16"]):
+        with pytest.raises(ArgumentError, match="expected None, 'no', 'bf16' or 'fp16'"):
+            Accelerator(mixed_precision=other)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "others"),
+    [("bf16", torch.bfloat16, ["bfloat16"]), ("fp16", torch.float16, ["float16"])],
+)
+def test_a_precision_goes_by_torchs_names_too_as_in_mixed_precision(name, dtype, others):
+    for given in (name, dtype, *others):
+        assert Accelerator(cpu=True, mixed_precision=given).mixed_precision == name
+        assert Accelerator(cpu=True).in_precision(given).mixed_precision == name
+        assert lb.callbacks.MixedPrecision(given).dtype is dtype
 
 
 def test_an_accelerator_is_read_only_and_can_be_copied():
@@ -258,8 +268,8 @@ def test_another_precision_makes_another_accelerator():
     half = plain.in_precision("bf16")
     assert (half.mixed_precision, half.autocasts, half.device_placement) == ("bf16", True, False)
     assert (plain.mixed_precision, plain.autocasts) == ("no", False)
-    with pytest.raises(lb.errors.ArgumentError, match="Did you mean 'bf16'"):
-        plain.in_precision("bf61")
+    with pytest.raises(lb.errors.ArgumentError, match='Did you mean "bf16"'):
+        plain.in_precision("bf6")
 
 
 def test_a_backward_of_a_subclass_is_asked_for_each_loss():

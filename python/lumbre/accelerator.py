@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -18,9 +17,16 @@ from torch import Tensor, nn
 from lumbre.arguments import flag
 from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.nested import parts_of, rebuilt
+from lumbre.text import did_you_mean
 
 _T = TypeVar("_T")
-_DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# The half precisions by their names; the first of each is what an accelerator calls it.
+_HALVES = {
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+    "fp16": torch.float16,
+    "float16": torch.float16,
+}
 
 
 class Accelerator:
@@ -32,11 +38,12 @@ class Accelerator:
         device_placement: Whether model and batches are moved to the device. Without it they stay
             where they are, such as a model that is spread over several devices.
         mixed_precision: `"bf16"` or `"fp16"` to run forward and loss under autocast, with a
-            gradient scaler for `"fp16"`; None or `"no"` for full precision.
+            gradient scaler for `"fp16"`; torch's names and dtypes for these, such as
+            `torch.bfloat16`, will do too. None or `"no"` for full precision.
 
     Attributes:
         device: The `torch.device` that the run is on.
-        mixed_precision: As given, `"no"` for None.
+        mixed_precision: `"bf16"`, `"fp16"` or `"no"`.
         places: Whether `place` has anything to do; the loop leaves the call out where it has not.
         autocasts: Whether `autocast` has anything to do.
         is_main, rank, world_size: The place of this process among all: True, 0 and 1.
@@ -65,12 +72,11 @@ class Accelerator:
         device: torch.device | str | int | None = None,
         cpu: bool = False,
         device_placement: bool = True,
-        mixed_precision: str | None = None,
+        mixed_precision: torch.dtype | str | None = None,
     ) -> None:
         cpu = flag(self, "cpu", cpu)
         device_placement = flag(self, "device_placement", device_placement)
-        precision = "no" if mixed_precision is None else mixed_precision
-        _check_precision(precision)
+        precision = _precision(mixed_precision)
         where = _device(device, cpu)
         vars(self).update(
             device=where,
@@ -120,7 +126,7 @@ class Accelerator:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Give the context for forward and loss."""
-        dtype = _DTYPES[self.mixed_precision]
+        dtype = half_of(self.mixed_precision)
         if dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=dtype)
@@ -131,11 +137,11 @@ class Accelerator:
             return None
         return torch.amp.GradScaler(self.device.type)
 
-    def in_precision(self, mixed_precision: str) -> Accelerator:
+    def in_precision(self, mixed_precision: torch.dtype | str) -> Accelerator:
         """Give an accelerator like this one in another precision."""
-        _check_precision(mixed_precision)
+        precision = _precision(mixed_precision)
         other = copy.copy(self)
-        vars(other).update(mixed_precision=mixed_precision, autocasts=mixed_precision != "no")
+        vars(other).update(mixed_precision=precision, autocasts=precision != "no")
         return other
 
     def backward(self, loss: Tensor, inputs: Sequence[Tensor] | None = None) -> None:
@@ -187,14 +193,20 @@ def as_accelerator(value: Any) -> Accelerator:
     raise ArgumentTypeError(f"accelerator is {got}; expected an lb.Accelerator: {mend}")
 
 
-def _check_precision(precision: Any) -> None:
-    if isinstance(precision, str) and precision in _DTYPES:
-        return
-    near = difflib.get_close_matches(str(precision), _DTYPES, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ArgumentError(
-        f"mixed_precision={precision!r} is not known; expected None, 'no', 'bf16' or 'fp16'.{hint}"
-    )
+def half_of(precision: Any) -> torch.dtype | None:
+    """Return the dtype of a half precision, by its name or itself; None of all others."""
+    found = _HALVES.get(precision) if isinstance(precision, str) else precision
+    return found if isinstance(found, torch.dtype) and found in _HALVES.values() else None
+
+
+def _precision(given: Any) -> str:
+    if given is None or (isinstance(given, str) and given == "no"):
+        return "no"
+    if (half := half_of(given)) is not None:
+        return next(name for name, dtype in _HALVES.items() if dtype == half)
+    known = "expected None, 'no', 'bf16' or 'fp16'."
+    hint = did_you_mean(given, ["no", *_HALVES])
+    raise ArgumentError(f"mixed_precision={given!r} is not known; {known} {hint}".rstrip())
 
 
 def _device(device: torch.device | str | int | None, cpu: bool) -> torch.device:

@@ -9,8 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from lumbre._core import Monitor, nearest
+from lumbre._core import Monitor
 from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.text import did_you_mean
+
+
+def by(owner: object) -> str:
+    """Return how a message begins: `EMA: `, by whose argument it is of, and not at all for None."""
+    if owner is None:
+        return ""
+    return f"{owner if isinstance(owner, str) else type(owner).__name__}: "
+
+
+def is_number(value: Any) -> bool:
+    """True if it is a real number, which a bool is not meant to be."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """True if it is a whole number, which a bool is not meant to be."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def number(
@@ -27,15 +45,15 @@ def number(
     Raises:
         ArgumentError: when it is none, is NaN, or lies outside of them.
     """
-    found = math.nan if isinstance(value, bool) else value
     bounds = [("from", least), ("above", above), ("below", below)]
-    if isinstance(found, numbers.Real) and not math.isnan(found):
-        real = float(found)
+    if is_number(value) and not math.isnan(value):
+        real = float(value)
         low = (least is None or real >= least) and (above is None or real > above)
         if low and (below is None or real < below):
             return real
-    wanted = ["a number", *(f"{word} {bound:g}" for word, bound in bounds if bound is not None)]
-    raise ArgumentError(f"{type(owner).__name__}: {name} is {' '.join(wanted)}; got {value!r}.")
+    words = (f"{word} {bound:g}" for word, bound in bounds if bound not in (None, math.inf))
+    wanted = ["a number", *words]
+    raise ArgumentError(f"{by(owner)}{name} is {' '.join(wanted)}; got {value!r}.")
 
 
 def whole(owner: object, name: str, value: Any, *, least: int) -> int:
@@ -44,29 +62,20 @@ def whole(owner: object, name: str, value: Any, *, least: int) -> int:
     Raises:
         ArgumentError: when it is none.
     """
-    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if is_whole and int(value) >= least:
+    if is_whole(value) and int(value) >= least:
         return int(value)
-    kind = owner if isinstance(owner, str) else type(owner).__name__
-    raise ArgumentError(f"{kind}: {name} is a whole number from {least}; got {value!r}.")
+    raise ArgumentError(f"{by(owner)}{name} is a whole number from {least}; got {value!r}.")
 
 
 def flag(owner: object, name: str, value: Any) -> bool:
     """Return True or False, and take nothing that only counts as one of them, such as "no".
-
-    Args:
-        owner: Whose argument it is, by its class or by name; None where the name says enough.
-        name: The argument.
-        value: What was given.
 
     Raises:
         ArgumentTypeError: when it is neither.
     """
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    kind = owner if isinstance(owner, str) else type(owner).__name__
-    where = "" if owner is None else f"{kind}: "
-    raise ArgumentTypeError(f"{where}{name} is True or False; got {value!r}.")
+    raise ArgumentTypeError(f"{by(owner)}{name} is True or False; got {value!r}.")
 
 
 def optimizer_name(owner: object, value: Any) -> str | None:
@@ -78,8 +87,7 @@ def optimizer_name(owner: object, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise ArgumentTypeError(
-        f"{type(owner).__name__}: opt_name is the name of an optimizer, or None for all of them; "
-        f"got {value!r}."
+        f"{by(owner)}opt_name is the name of an optimizer, or None for all of them; got {value!r}."
     )
 
 
@@ -106,11 +114,17 @@ def optimizers_of(owner: Any, optimizers: Mapping[str, Any]) -> list[str]:
     """
     if owner.opt_name is None:
         return list(optimizers)
-    if owner.opt_name not in optimizers:
-        near = nearest(str(owner.opt_name), list(optimizers))
-        hint = f' Did you mean "{near}"?' if near else ""
-        raise ArgumentError(
-            f"{type(owner).__name__}: there is no optimizer {owner.opt_name!r}; "
-            f"there are {', '.join(map(repr, optimizers))}.{hint}"
-        )
+    check_optimizer_name(owner, owner.opt_name, optimizers)
     return [owner.opt_name]
+
+
+def check_optimizer_name(owner: object, name: Any, optimizers: Mapping[str, Any]) -> None:
+    """Refuse the name of an optimizer that is not there.
+
+    Raises:
+        ArgumentError: with the names that there are.
+    """
+    if name not in optimizers:
+        there = ", ".join(map(repr, optimizers))
+        text = f"{by(owner)}there is no optimizer {name!r}; there are {there}."
+        raise ArgumentError(f"{text} {did_you_mean(name, optimizers)}".rstrip())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from lumbre.arguments import is_number
 from lumbre.errors import ArgumentError, ArgumentTypeError, ShapeError
+from lumbre.text import name_of
 
 __all__ = ["MixedTarget", "MixupLoss", "mixup"]
 
@@ -67,7 +68,7 @@ def mixup(x: Any, y: Any, weight: float | Tensor) -> tuple[Any, MixedTarget]:
             "mixup needs tensors whose first dimension is the batch, the same for all; "
             f"got the shapes {shapes}."
         )
-    if not isinstance(weight, Tensor) and not (_is_number(weight) and 0 <= weight <= 1):
+    if not isinstance(weight, Tensor) and not (is_number(weight) and 0 <= weight <= 1):
         raise ArgumentError(
             f"mixup: weight is a number from 0 to 1, or a tensor of them; got {weight!r}."
         )
@@ -167,7 +168,7 @@ class MixupLoss(nn.Module):
         reduction, loss = self.reduction, self.loss
         if reduction not in (None, "mean", "sum", "none", "batchmean"):
             raise ArgumentError(
-                f'MixupLoss: the reduction of {_name(loss)} is "mean", "sum", "none" or '
+                f'MixupLoss: the reduction of {name_of(loss)} is "mean", "sum", "none" or '
                 f'"batchmean"; got {reduction!r}.'
             )
         if reduction is None:
@@ -186,14 +187,10 @@ class MixupLoss(nn.Module):
             return values
         got = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else values
         raise ShapeError(
-            f"MixupLoss: with a weight for each of {count} samples, {_name(loss)} has to give a "
-            f"value for each; it gave {got}. Let it take `reduction`, as torch's losses do, or mix "
-            "with one weight for the batch."
+            f"MixupLoss: with a weight for each of {count} samples, {name_of(loss)} has to give "
+            f"a value for each; it gave {got}. Let it take `reduction`, as torch's losses do, or "
+            "mix with one weight for the batch."
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _lerp(target: MixedTarget, of: Callable[[Any], Any]) -> Any:
@@ -240,11 +237,6 @@ def _default_reduction(loss: Callable[..., Any]) -> str | None:
         return None
     default = None if parameter is None else parameter.default
     return default if isinstance(default, str) else None
-
-
-def _name(loss: Any) -> str:
-    loss = loss.func if isinstance(loss, functools.partial) else loss
-    return getattr(loss, "__qualname__", None) or type(loss).__name__
 
 
 def _tensors(tree: Any, name: str) -> Iterator[tuple[str, Tensor]]:

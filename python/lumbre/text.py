@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
+
+from lumbre._core import nearest
 
 
 def format_value(value: Any) -> str:
@@ -21,9 +25,17 @@ def format_value(value: Any) -> str:
     return f"[{' '.join(shown if len(shown) <= 6 else [*shown[:3], '...', *shown[-2:]])}]"
 
 
-def name_of(function: Any) -> str:
-    """A function's name as its owner would say it."""
-    return getattr(function, "__qualname__", None) or type(function).__name__
+def name_of(value: Any) -> str:
+    """Return the name of a function or class as its owner would say it, else that of its class."""
+    value = value.func if isinstance(value, functools.partial) else value
+    name = getattr(value, "__qualname__", None) or type(value).__name__
+    return str(name).rpartition("<locals>.")[2]
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str = "") -> str:
+    """Return the question for the name that was meant; where none is near, what else to say."""
+    near = nearest(str(name), list(known))
+    return f'Did you mean "{near}"?' if near else otherwise
 
 
 def shape_of(batch: Any) -> str:

@@ -444,7 +444,7 @@ def test_a_loader_is_itself_and_takes_no_options(xy, make):
 
 def test_an_unknown_option_names_the_nearest():
     for value in (torch.zeros(3), Squares(), Stream()):
-        with pytest.raises(ArgumentError, match=r"'batchsize'\. Did you mean 'batch_size'"):
+        with pytest.raises(ArgumentError, match=r"'batchsize'\. Did you mean \"batch_size\""):
             as_dataloader(value, batchsize=3)
     with pytest.raises(ArgumentError, match=r"'dataset'.*those of torch.utils.data.DataLoader"):
         as_dataloader(torch.zeros(3), dataset=3)

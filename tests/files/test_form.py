@@ -140,7 +140,7 @@ def test_the_file_is_on_the_disk_before_its_name_and_the_name_before_the_end(
         fsync(opened)
 
     def renamed(source: Any, target: Any) -> None:
-        form.verify(source)
+        form.read(source)
         events.append("rename")
         replace(source, target)
 
@@ -266,7 +266,7 @@ def test_a_process_killed_while_saving_leaves_the_old_file_or_the_new(tmp_path: 
     subprocess.run([sys.executable, "-c", KILLED, str(path)], check=True, timeout=300)
     # Kills that left half a file somewhere did hit a save.
     assert len(list(tmp_path.iterdir())) > 5
-    form.verify(path)
+    form.read(path)
 
 
 # --- what is found when a file is read ----------------------------------------------------------
@@ -281,7 +281,7 @@ def test_every_flipped_byte_is_found(path: Path) -> None:
             with pytest.raises(FileError, match=r"net\.lumbre "):
                 form.read(path)
     path.write_bytes(whole)
-    form.verify(path)
+    form.read(path)
 
 
 def test_a_file_cut_off_anywhere_is_refused_without_its_checksum_too(path: Path) -> None:
@@ -300,7 +300,7 @@ def test_two_parts_of_a_tensor_that_changed_places_are_found(path: Path) -> None
     whole = path.read_bytes()
     path.write_bytes(whole[:-8] + whole[-4:] + whole[-8:-4])
     with pytest.raises(FileError, match="its checksum is not that of its contents"):
-        form.verify(path)
+        form.read(path)
     assert form.read_meta(path).tree["epoch"] == 3
 
 
@@ -324,7 +324,7 @@ def test_a_flipped_byte_in_a_large_file_is_found(tmp_path: Path, at: int) -> Non
     whole[at] ^= 1
     path.write_bytes(whole)
     with pytest.raises(FileError, match="its checksum is not that of its contents"):
-        form.verify(path)
+        form.read(path)
 
 
 @given(data=st.binary(max_size=300), more=st.binary(max_size=300))
@@ -485,7 +485,7 @@ def test_a_header_may_be_as_long_as_a_pickle_begins(tmp_path: Path) -> None:
     length = int.from_bytes(path.read_bytes()[:8], "little")
     form.write(path, {"x": "x" * (0x280 - length)}, "fitted")
     assert path.read_bytes()[:2] == b"\x80\2"
-    form.verify(path)
+    form.read(path)
 
 
 def test_a_file_that_is_replaced_while_it_is_opened_is_opened_again(

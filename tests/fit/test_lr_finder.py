@@ -418,7 +418,7 @@ def test_what_cannot_be_copied_says_what_to_pass() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"steps": 1}, "steps is how many rates are tried, a whole number from 2; got 1"),
+        ({"steps": 1}, "steps is a whole number from 2; got 1"),
         ({"steps": 2.5}, "got 2.5"),
         ({"steps": True}, "got True"),
         ({"start_lr": 0}, "start_lr is a number above 0; got 0"),
@@ -426,7 +426,7 @@ def test_what_cannot_be_copied_says_what_to_pass() -> None:
         ({"end_lr": math.inf}, "end_lr is a number above 0; got inf"),
         ({"end_lr": "1"}, "end_lr is a number above 0; got '1'"),
         ({"start_lr": 0.1, "end_lr": 0.1}, "the rates rise from start_lr to end_lr; got"),
-        ({"opt_name": "adam"}, "there is no optimizer 'adam'; there is opt."),
+        ({"opt_name": "adam"}, "there is no optimizer 'adam'; there are 'opt'."),
         ({"opt_name": "op"}, 'Did you mean "opt"?'),
         ({"opt_name": 3}, "there is no optimizer 3"),
     ],

@@ -21,9 +21,7 @@ class Profile(Callback):
     Acts at the begin and end of fit, epoch, training and validation, at weight 0. Written in Rust.
     """
 
-    @property
-    def _native(self) -> NativeCallback:
-        return NativeCallback.profile()
+    _native = property(lambda self: NativeCallback.profile())
 
 
 class TrainValid(Callback):
@@ -107,9 +105,7 @@ class Metrics(Callback):
     `on_train_end` or `on_valid_end`, the values of the pass are in the records. Written in Rust.
     """
 
-    @property
-    def _native(self) -> NativeCallback:
-        return NativeCallback.metrics()
+    _native = property(lambda self: NativeCallback.metrics())
 
 
 class Interrupt(Callback):

@@ -13,11 +13,13 @@ import numpy as np
 from torch import Tensor
 from torch.optim import lr_scheduler
 
-from lumbre._core import HOOKS, Monitor, nearest
+from lumbre._core import HOOKS, Monitor
 from lumbre.arguments import monitor_of, optimizer_name, optimizers_of
 from lumbre.callbacks.gradient_accumulation import GradientAccumulation
+from lumbre.data.loaders import length_of
 from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning, MonitorError
 from lumbre.hooks.callback import Callback
+from lumbre.text import did_you_mean, name_of
 from lumbre.warn import warn
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ class LRScheduler(Callback):
             made = self.scheduler(ctx.optimizers[name], **self.scheduler_options)
             if not callable(getattr(made, "step", None)):
                 raise ArgumentTypeError(
-                    f"LRScheduler: {_name(self.scheduler)} has to give a scheduler, which has a "
+                    f"LRScheduler: {name_of(self.scheduler)} has to give a scheduler, which has a "
                     f"method step; it gave {made!r}."
                 )
             self.schedulers[name], self._wants[name] = made, _wanted(made, self.call_on)
@@ -239,8 +241,7 @@ class LRScheduler(Callback):
     def _check_breakpoint(self, call_on: str) -> None:
         known = [*HOOKS, *self.breakpoints]
         if call_on not in known:
-            near = nearest(call_on, known) if isinstance(call_on, str) else None
-            hint = f'Did you mean "{near}"?' if near else "They are the keys of lumbre.HOOKS."
+            hint = did_you_mean(call_on, known, "They are the keys of lumbre.HOOKS.")
             raise ArgumentError(f"LRScheduler: call_on={call_on!r} is no breakpoint. {hint}")
 
     def _names(self, ctx: Context) -> list[str]:
@@ -261,10 +262,8 @@ class LRScheduler(Callback):
 
         A plan that is merely longer than the run, or was rounded, may be meant.
         """
-        total, batches = (
-            getattr(self.schedulers[name], "total_steps", None),
-            _length(ctx.train_data),
-        )
+        total = getattr(self.schedulers[name], "total_steps", None)
+        batches = length_of(ctx.train_data)
         if not isinstance(total, int) or batches is None:
             return
         epochs = ctx.max_epochs
@@ -297,7 +296,7 @@ class LRScheduler(Callback):
         of_valid = self.monitor.startswith("valid_")
         if self.call_on in _TOO_EARLY or (of_valid and self.call_on.startswith("on_train_")):
             raise ArgumentError(
-                f"LRScheduler: {_name(self.scheduler)} needs {self.monitor}, which has no value "
+                f"LRScheduler: {name_of(self.scheduler)} needs {self.monitor}, which has no value "
                 f'yet at {self.call_on}. Use call_on="on_epoch_end".'
             )
 
@@ -306,7 +305,7 @@ class LRScheduler(Callback):
         default = inspect.signature(LRScheduler).parameters
         shown = {k: v for k, v in given.items() if v != default[k].default}
         options = "".join(f", {k}={v!r}" for k, v in {**shown, **self.scheduler_options}.items())
-        return f"LRScheduler({_name(self.scheduler)}{options})"
+        return f"LRScheduler({name_of(self.scheduler)}{options})"
 
 
 def _check_scheduler(scheduler: Any, options: dict[str, Any]) -> None:
@@ -330,8 +329,8 @@ def _check_scheduler(scheduler: Any, options: dict[str, Any]) -> None:
     except TypeError as error:
         shown = "".join(f", {name}=..." for name in options)
         raise ArgumentTypeError(
-            f"LRScheduler: {_name(scheduler)}(optimizer{shown}) cannot be called: {error}. It "
-            f"takes {_name(scheduler)}{signature}."
+            f"LRScheduler: {name_of(scheduler)}(optimizer{shown}) cannot be called: {error}. It "
+            f"takes {name_of(scheduler)}{signature}."
         ) from None
 
 
@@ -411,19 +410,8 @@ def _has_step(ctx: Context) -> bool:
     return hasattr(ctx.accelerator.unwrap(ctx.model), "step")
 
 
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except Exception:  # a length of somebody else's, who may raise what they like
-        return None
-
-
 def _listed(kinds: Mapping[str, str]) -> str:
     return ", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no scheduler"
-
-
-def _name(scheduler: Any) -> str:
-    return getattr(scheduler, "__name__", None) or type(scheduler).__name__
 
 
 _ADDED = (

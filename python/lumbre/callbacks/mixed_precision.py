@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lumbre.accelerator import half_of
 from lumbre.engine.parts import step_of
 from lumbre.errors import ArgumentError
 from lumbre.hooks.callback import Callback
@@ -14,14 +15,6 @@ from lumbre.hooks.callback import Callback
 if TYPE_CHECKING:
     from lumbre.accelerator import Accelerator
     from lumbre.engine.context import Context
-
-_NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
-_DTYPES = {
-    "fp16": torch.float16,
-    "float16": torch.float16,
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
-}
 
 
 class MixedPrecision(Callback):
@@ -64,7 +57,7 @@ class MixedPrecision(Callback):
                 f"mixed_precision={accelerator.mixed_precision!r}; use one of the two."
             )
         dtype = self.dtype or _best(accelerator.device)
-        ctx.accelerator = self._accelerator = accelerator.in_precision(_NAMES[dtype])
+        ctx.accelerator = self._accelerator = accelerator.in_precision(dtype)
         step_of(ctx).set_precision(ctx.accelerator, ctx.optimizers)
 
     def on_valid_begin(self, ctx: Context) -> None:
@@ -78,8 +71,8 @@ class MixedPrecision(Callback):
 
 
 def _dtype(value: Any) -> torch.dtype | None:
-    found = _DTYPES.get(value, value) if isinstance(value, str) else value
-    if found is not None and (not isinstance(found, torch.dtype) or found not in _NAMES):
+    found = half_of(value)
+    if found is None and value is not None:
         raise ArgumentError(
             'MixedPrecision: dtype is torch.bfloat16 or "bf16", torch.float16 or "fp16", or None '
             f"for the best of them; got {value!r}."

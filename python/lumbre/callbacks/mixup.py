@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from lumbre.engine.parts import step_of
 from lumbre.errors import ArgumentError, DataError
 from lumbre.hooks.callback import Callback
 from lumbre.nn import MixedTarget, MixupLoss, mixup
+from lumbre.text import name_of
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context
@@ -90,11 +91,10 @@ class Mixup(Callback):
 
     def on_train_batch_end(self, ctx: Context) -> None:
         """Let metrics see the first target."""
-        _put_back(ctx)
+        if isinstance(ctx.target, MixedTarget):
+            ctx.target = ctx.target.first
 
-    def on_valid_batch_end(self, ctx: Context) -> None:
-        """Let metrics see the first target."""
-        _put_back(ctx)
+    on_valid_batch_end = on_train_batch_end
 
     def _see_to_loss(self, ctx: Context) -> None:
         if isinstance(ctx.loss_fn, MixupLoss):
@@ -103,8 +103,8 @@ class Mixup(Callback):
             ctx.loss_fn = MixupLoss(ctx.loss_fn)
         elif not step_of(ctx).is_own:
             raise ArgumentError(
-                f"Mixup: the loss is to take mixed targets, and {_name(ctx.loss_fn)} does not. Let "
-                "it be wrapped, Mixup(auto_loss=True), or wrap it: "
+                f"Mixup: the loss is to take mixed targets, and {name_of(ctx.loss_fn)} does not. "
+                "Let it be wrapped, Mixup(auto_loss=True), or wrap it: "
                 "lb.setup(..., loss=lb.nn.MixupLoss(loss))."
             )
 
@@ -127,13 +127,3 @@ class Mixup(Callback):
         larger = Gamma(alpha, torch.ones_like(alpha), validate_args=False).sample()
         logs = larger.log() - torch.empty_like(alpha).exponential_() / self.alpha
         return (logs[0] - logs[1]).abs().sigmoid()
-
-
-def _put_back(ctx: Context) -> None:
-    target = ctx.target
-    if isinstance(target, MixedTarget):
-        ctx.target = target.first
-
-
-def _name(loss: Any) -> str:
-    return getattr(loss, "__qualname__", None) or type(loss).__name__

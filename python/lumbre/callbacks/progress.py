@@ -30,9 +30,7 @@ class Progress(Callback):
         self._is_drawn = False
         self._streams: list[tuple[str, Any, Any]] = []
 
-    @property
-    def _native(self) -> NativeCallback:
-        return NativeCallback.progress()
+    _native = property(lambda self: NativeCallback.progress())
 
     def on_train_begin(self, ctx: Context) -> None:
         """A new bar."""
@@ -50,21 +48,7 @@ class Progress(Callback):
         """The bar goes."""
         self._close()
 
-    def on_valid_end(self, ctx: Context) -> None:
-        """The bar goes."""
-        self._close()
-
-    def on_predict_end(self, ctx: Context) -> None:
-        """The bar goes."""
-        self._close()
-
-    def on_interrupt(self, ctx: Context) -> None:
-        """The bar goes."""
-        self._close()
-
-    def on_exception(self, ctx: Context) -> None:
-        """The bar goes."""
-        self._close()
+    on_valid_end = on_predict_end = on_interrupt = on_exception = on_train_end
 
     def on_epoch_end(self, ctx: Context) -> None:
         """One line with the values of the epoch."""

@@ -26,6 +26,4 @@ class TerminateOnNaN(Callback):
 
     weight = math.inf
 
-    @property
-    def _native(self) -> NativeCallback:
-        return NativeCallback.terminate_on_nan()
+    _native = property(lambda self: NativeCallback.terminate_on_nan())

@@ -26,9 +26,10 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from lumbre._core import nearest
+from lumbre.arguments import is_whole
 from lumbre.data.samples import BATCH_SIZE, Part, Samples, TensorLoader, is_frame, type_name
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
+from lumbre.text import did_you_mean
 from lumbre.warn import warn
 
 # What decides which samples come when; it is meant for training alone.
@@ -418,19 +419,18 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     checked = dict(options)
     for name, value in options.items():
         if name not in known:
-            near = nearest(str(name), list(known))
-            hint = f" Did you mean {near!r}?" if near else ""
-            raise ArgumentError(
-                f"unknown dataloader option {name!r}.{hint} The options are those of "
-                f"torch.utils.data.DataLoader: {', '.join(known)}."
+            options_are = (
+                f"The options are those of torch.utils.data.DataLoader: {', '.join(known)}."
             )
+            hint = did_you_mean(name, known, options_are)
+            raise ArgumentError(f"unknown dataloader option {name!r}. {hint}")
         is_flag = name == "shuffle" or isinstance(known[name], bool)
         if is_flag and not isinstance(value, bool | np.bool_ | None):
             raise ArgumentTypeError(f"{name} is True or False; got {value!r}: pass {name}=True")
         if isinstance(value, np.bool_ | np.integer):
             checked[name] = value.item()
     size = checked.get("batch_size")
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+    if size is not None and (not is_whole(size) or size < 1):
         raise ArgumentError(f"batch_size={size!r} is no number of samples: pass a whole number > 0")
     _refuse_pairs(checked)
     return checked

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lumbre._core import nearest
 from lumbre.data.draws import restore_loader
 from lumbre.engine import loop
 from lumbre.engine.parts import Parts, parts_of, step_of
@@ -16,6 +15,7 @@ from lumbre.engine.resume import restore, state_of
 from lumbre.errors import ContextError
 from lumbre.state.run_state import RunState
 from lumbre.step.checks import check_first_batch
+from lumbre.text import did_you_mean
 
 
 class Context(RunState):
@@ -197,10 +197,7 @@ def _names() -> list[str]:
 
 def unknown(name: str) -> ContextError:
     """Make the error for reading an attribute that is not there."""
-    near = nearest(name, _names())
-    hint = (
-        f'Did you mean "{near}"?' if near else f"What callbacks keep is in ctx.buffers[{name!r}]."
-    )
+    hint = did_you_mean(name, _names(), f"What callbacks keep is in ctx.buffers[{name!r}].")
     return ContextError(f"ctx has no attribute {name!r}. {hint}")
 
 
@@ -208,9 +205,6 @@ def unsettable(name: str) -> ContextError:
     """Make the error for setting an attribute that is not there or is the run's to count."""
     if name in _names():
         return ContextError(f"ctx.{name} is kept by the run and cannot be set.")
-    near = nearest(name, _names())
-    hint = f'Did you mean "{near}"? ' if near else ""
-    return ContextError(
-        f"ctx has no attribute {name!r}. {hint}"
-        f"To share a value with other callbacks: ctx.buffers[{name!r}] = value."
-    )
+    share = f"To share a value with other callbacks: ctx.buffers[{name!r}] = value."
+    hint = did_you_mean(name, _names())
+    return ContextError(f"ctx has no attribute {name!r}. {f'{hint} {share}' if hint else share}")

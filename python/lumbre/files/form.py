@@ -138,17 +138,6 @@ def read(path: Pathlike, kind: Kinds = None, *, parts: Collection[str] | None = 
         return _tree(it, tensor, parts)
 
 
-def verify(path: Pathlike, kind: Kinds = None) -> None:
-    """Read all of a file for its checksum, and none of it into tensors.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        FileError: as `read` does.
-    """
-    with opened(as_path(path), kind) as it:
-        container.verify(it)
-
-
 def read_meta(path: Pathlike, kind: Kinds = None) -> Meta:
     """Read what a file holds besides tensors: fast, and without looking at the checksum.
 

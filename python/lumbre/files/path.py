@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any
 
+from lumbre.arguments import by
 from lumbre.errors import ArgumentError, ArgumentTypeError
 
 # A path object has made one slash of the two.
@@ -28,7 +29,7 @@ def path_of(owner: object | None, name: str, value: Any) -> str:
         ArgumentError: when it is empty, which the system would take for the working folder, has a
             NUL in it, or is a URL.
     """
-    what = _argument(owner, name)
+    what = by(owner) + name
     if not isinstance(value, str | bytes | os.PathLike):
         raise ArgumentTypeError(
             f"{what} is of type {type(value).__qualname__}; expected a string or a pathlib.Path, "
@@ -59,7 +60,7 @@ def file_of(owner: object, name: str, value: Any, example: str) -> str:
     path = path_of(owner, name, value)
     if is_folder_name(path) or os.path.isdir(os.path.expanduser(path)):
         raise ArgumentError(
-            f"{_argument(owner, name)} is one file; got the folder {path!r}. Use one in it: "
+            f"{by(owner)}{name} is one file; got the folder {path!r}. Use one in it: "
             f"{os.path.join(path, example)!r}."
         )
     return path
@@ -103,7 +104,3 @@ def is_there(path: str) -> bool:
 def safe_name(text: str) -> str:
     """Return a text that is a part of one file name on every system; what cannot be is `_`."""
     return _UNSAFE.sub("_", text)
-
-
-def _argument(owner: object | None, name: str) -> str:
-    return name if owner is None else f"{type(owner).__name__}: {name}"

@@ -6,22 +6,15 @@ import contextlib
 import copy
 import dataclasses
 import math
-import numbers
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lumbre._core import nearest
 from lumbre.accelerator import Accelerator, as_accelerator
-from lumbre.arguments import flag
-from lumbre.data.draws import (
-    generator_states,
-    rng_state,
-    set_generator_states,
-    set_rng_state,
-)
+from lumbre.arguments import check_optimizer_name, flag, number, whole
+from lumbre.data.draws import generator_states, rng_state, set_generator_states, set_rng_state
 from lumbre.data.loaders import empty, train_loader
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard
@@ -171,20 +164,15 @@ class _Again:
 
 
 def _rates(steps: int, start: float, end: float, log_spaced: bool) -> list[float]:
-    if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 2:
-        raise ArgumentError(
-            f"lr_finder: steps is how many rates are tried, a whole number from 2; got {steps!r}."
-        )
+    steps = whole("lr_finder", "steps", steps, least=2)
     for name, rate in (("start_lr", start), ("end_lr", end)):
-        is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
-        if not is_number or not 0 < rate < math.inf:
-            raise ArgumentError(f"lr_finder: {name} is a number above 0; got {rate!r}.")
+        number("lr_finder", name, rate, above=0, below=math.inf)
     if not start < end:
         raise ArgumentError(
             f"lr_finder: the rates rise from start_lr to end_lr; got start_lr={start!r} and "
             f"end_lr={end!r}."
         )
-    shares = [i / (int(steps) - 1) for i in range(int(steps) - 1)]
+    shares = [i / (steps - 1) for i in range(steps - 1)]
     if log_spaced:
         return [*(start * (end / start) ** share for share in shares), float(end)]
     return [*(start + (end - start) * share for share in shares), float(end)]
@@ -197,18 +185,16 @@ def _choose(optimizers: Mapping[str, Any], name: str | None) -> str:
             "knows. Let it define set_optimizers(self, **opt_hparams), which gives one or a dict "
             "of them."
         )
-    there = ", ".join(optimizers)
     if name is None and len(optimizers) > 1:
         first = next(iter(optimizers))
         raise ArgumentError(
-            f"lr_finder: there are the optimizers {there}; say whose rate is meant, such as "
-            f'opt_name="{first}". The others keep theirs.'
+            f"lr_finder: there are the optimizers {', '.join(optimizers)}; say whose rate is "
+            f'meant, such as opt_name="{first}". The others keep theirs.'
         )
-    if name is not None and name not in optimizers:
-        near = nearest(name, list(optimizers)) if isinstance(name, str) else None
-        hint = f' Did you mean "{near}"?' if near else ""
-        raise ArgumentError(f"lr_finder: there is no optimizer {name!r}; there is {there}.{hint}")
-    return next(iter(optimizers)) if name is None else name
+    if name is None:
+        return next(iter(optimizers))
+    check_optimizer_name("lr_finder", name, optimizers)
+    return name
 
 
 def _copied(recipe: Recipe) -> Recipe:

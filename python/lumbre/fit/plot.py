@@ -146,12 +146,9 @@ def _draw_matrix(axis: Axes, name: str, sets: dict[str, list[tuple[int, Any]]]) 
 def _colors(number: int) -> Any:
     from matplotlib import colormaps
 
-    few = number <= LEGIBLE
-    return (
-        colormaps["tab10"](np.arange(number))
-        if few
-        else colormaps["viridis"](np.linspace(0, 1, number))
-    )
+    if number <= LEGIBLE:
+        return colormaps["tab10"](np.arange(number))
+    return colormaps["viridis"](np.linspace(0, 1, number))
 
 
 def _pyplot() -> Any:

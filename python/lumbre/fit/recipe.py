@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import inspect
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -17,6 +16,7 @@ from lumbre.accelerator import unwrapped
 from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning
 from lumbre.metrics.sets import MetricSet
 from lumbre.step.checks import method_of
+from lumbre.text import name_of
 from lumbre.warn import warn
 
 
@@ -162,13 +162,6 @@ def check_optimizer(optimizer: Optimizer, module: nn.Module, loss: Any = None) -
             f"{type(module).__name__}: it would learn nothing. Make it of the module's own: "
             f"{type(optimizer).__name__}(module.parameters(), ...)."
         )
-
-
-def name_of(value: Any) -> str:
-    """Return the name of a class or function, or that of the class of anything else."""
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return getattr(value, "__name__", repr(value))
-    return type(value).__name__
 
 
 @contextlib.contextmanager

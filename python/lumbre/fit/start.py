@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
@@ -11,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lumbre.accelerator import Accelerator, as_accelerator
+from lumbre.arguments import is_whole
 from lumbre.callbacks.default import default_callbacks
 from lumbre.callbacks.progress import Progress, shown
 from lumbre.engine.context import Context
@@ -160,8 +160,7 @@ def _missing_loss(pred: Any, target: Any) -> Any:
 def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
     """The least and the greatest number of epochs."""
     pair = epochs if isinstance(epochs, tuple | list) else (1, epochs)
-    whole = all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in pair)
-    if len(pair) != 2 or not whole:
+    if len(pair) != 2 or not all(map(is_whole, pair)):
         raise ArgumentError(f"epochs is a whole number or a pair (min, max); got {epochs!r}.")
     least, most = map(int, pair)
     if most < 1 or least < 0 or least > most:

@@ -18,9 +18,10 @@ from lumbre.fit.fitted import Fitted
 from lumbre.fit.keywords import explained
 from lumbre.fit.lr_finder import find_lr
 from lumbre.fit.lr_records import LRRecords
-from lumbre.fit.recipe import Recipe, name_of
+from lumbre.fit.recipe import Recipe
 from lumbre.fit.start import epochs_pair, start
 from lumbre.hooks.foreign import Callbacks
+from lumbre.text import name_of
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

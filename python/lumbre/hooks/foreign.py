@@ -38,7 +38,7 @@ class CapsuleCallback(Callback):
     def __init__(self, capsule: object) -> None:
         self._capsule = capsule
         native = NativeCallback.foreign(capsule)
-        self.name = native.name
+        self.name = native.about["name"]
 
     def __lumbre_callback__(self) -> object:
         """The capsule."""
@@ -111,7 +111,7 @@ class Given:
         # A library names its own class; one that Python has made of it has a name of its own.
         own = vars(kind).get("__lumbre_callback__")
         if not given and own is not None and not inspect.isfunction(own):
-            given = self.native and self.native.name
+            given = self.native and self.native.about.get("name")
         if given is not None and not isinstance(given, str):
             raise ArgumentTypeError(f"{kind.__name__}.name is a text; got {given!r}.")
         return given or kind.__name__
@@ -120,8 +120,7 @@ class Given:
         """An attribute of `Callback`: as the object has it, else the library, else the default."""
         if self.native is None or _has(self.callback, name):
             return getattr(self.callback, name)
-        said = getattr(self.native, name, None)
-        return vars(Callback)[name] if said is None else said
+        return self.native.about.get(name, vars(Callback)[name])
 
 
 def _has(callback: Any, name: str) -> bool:

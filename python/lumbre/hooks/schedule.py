@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import numbers
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from lumbre._core import HOOKS, Filter, NativeCallback, Schedule, nearest, unique_names
+from lumbre._core import HOOKS, Filter, NativeCallback, Schedule, unique_names
+from lumbre.arguments import is_number
 from lumbre.errors import ArgumentTypeError, HookError
 from lumbre.hooks.callback import Callback
 from lumbre.hooks.filters import filter_of
 from lumbre.hooks.foreign import Given
+from lumbre.text import did_you_mean
 
 
 class Spec(NamedTuple):
@@ -89,7 +90,7 @@ def _found(callback: Any) -> dict[str, Any]:
 
 def _weight(given: Given) -> float:
     weight = given.attribute("weight")
-    if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
+    if is_number(weight):
         with contextlib.suppress(OverflowError):
             return float(weight)
     raise ArgumentTypeError(f"{given.name}.weight is a number; got {weight!r}.")
@@ -125,11 +126,9 @@ def _custom_breakpoints(callbacks: list[Given]) -> list[str]:
 
 
 def _refuse(owner: str, attribute: str, known: set[str]) -> None:
-    near = nearest(attribute, sorted(known))
-    hint = (
-        f'Did you mean "{near}"?'
-        if near
-        else "The breakpoints are the keys of lumbre.HOOKS; a callback declares one of its own by "
+    declare = (
+        "The breakpoints are the keys of lumbre.HOOKS; a callback declares one of its own by "
         f'breakpoints = ("{attribute}",).'
     )
+    hint = did_you_mean(attribute, sorted(known), declare)
     raise HookError(f"{owner}.{attribute} is no breakpoint and would never be called. {hint}")

@@ -14,23 +14,6 @@ class Now:
     `ctx`, which has a hint for every name that is not there.
     """
 
-    __slots__ = (
-        "batch",
-        "left",
-        "loss_fn",
-        "loss_grad",
-        "loss_weight",
-        "losses",
-        "model",
-        "opt",
-        "opt_name",
-        "optimizers",
-        "pred",
-        "step",
-        "step_opt",
-        "stepped",
-    )
-
     batch: Any
     left: bool  # whether skip_batch was asked for; set and reset by the run
     loss_fn: Callable[..., Any]
@@ -45,6 +28,8 @@ class Now:
     step: Callable[[Any], Any]
     step_opt: Callable[[Any], Any]
     stepped: set[str] | None  # the optimizers that have stepped on a joint loss, if there was one
+
+    __slots__ = tuple(__annotations__)
 
     def __init__(self) -> None:
         for name in self.__slots__:

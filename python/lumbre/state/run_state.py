@@ -43,29 +43,6 @@ class RunState(Logbook):
     Counters, wishes, records and the compiled plan live in Rust, in the base class.
     """
 
-    __slots__ = (
-        "_epoch_handlers",
-        "_grad_outside",
-        "_handlers",
-        "_interrupt_fired",
-        "_now",
-        "_parts",
-        "_pass",
-        "_step",
-        "_waiting",
-        "accelerator",
-        "buffers",
-        "callbacks",
-        "data",
-        "device",
-        "exception",
-        "hparams",
-        "opt_hparams",
-        "train_data",
-        "valid_data",
-        "verbose",
-    )
-
     accelerator: Any
     buffers: dict[str, Any]
     callbacks: list[Any]
@@ -85,6 +62,10 @@ class RunState(Logbook):
     _grad_outside: bool  # whether gradients are on between the passes
     _interrupt_fired: bool
     _waiting: dict[str, Any]  # what loaders that are not there yet are to go on from
+    _handlers: Handlers
+    _epoch_handlers: Handlers
+
+    __slots__ = tuple(__annotations__)
 
     def __init__(self, step: Any, plan: tuple[Any, ...], **given: Any) -> None:
         """Begin with a step, what `_bind` takes, and the attributes of the run."""

@@ -85,16 +85,6 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn new(span: Span) -> Self {
-        Self {
-            span,
-            every: 1,
-            first: 1,
-            last: u64::MAX,
-            once: false,
-        }
-    }
-
     /// It, as the ABI has it.
     pub fn tokens(&self, hook: &Ident) -> Tokens {
         let (every, first, last) = (self.every, self.first, self.last);
@@ -115,18 +105,26 @@ impl Filter {
 pub fn take_filters(method: &mut ImplItemFn) -> Result<Vec<Filter>> {
     let mut filters = Vec::new();
     for attribute in take(method, &["every", "once", "epochs"]) {
-        let mut filter = Filter::new(attribute.span());
+        let mut filter = Filter {
+            span: attribute.span(),
+            every: 1,
+            first: 1,
+            last: u64::MAX,
+            once: false,
+        };
         if is(&attribute, "once") {
             attribute.meta.require_path_only()?;
             filter.once = true;
         } else if is(&attribute, "every") {
             let number = attribute.parse_args::<LitInt>().map_err(|error| {
-                Error::new(
-                    error.span(),
-                    "#[every(n)] takes a whole number: #[every(100)]",
-                )
+                let message = "#[every(n)] takes a whole number: #[every(100)]";
+                Error::new(error.span(), message)
             })?;
-            filter.every = from_one(&number, "every(0) would never run; every(1) runs each time")?;
+            filter.every = number.base10_parse()?;
+            if filter.every == 0 {
+                let message = "every(0) would never run; every(1) runs each time";
+                return Err(Error::new(number.span(), message));
+            }
         } else {
             let ends =
                 attribute.parse_args_with(Punctuated::<Expr, Token![,]>::parse_terminated)?;
@@ -167,13 +165,6 @@ fn epochs(attribute: &Attribute, ends: &Punctuated<Expr, Token![,]>) -> Result<(
         return Err(wrong());
     }
     Ok((first, last))
-}
-
-fn from_one(number: &LitInt, otherwise: &str) -> Result<u64> {
-    match number.base10_parse()? {
-        0 => Err(Error::new(number.span(), otherwise)),
-        number => Ok(number),
-    }
 }
 
 /// The defaults of the constructor's arguments.

@@ -224,18 +224,14 @@ fn cfg_of(method: &ImplItemFn) -> Vec<Attribute> {
 
 /// `fn traverse(&self, visit: PyVisit<'_>)`, and no other method of that name.
 fn takes_visit(method: &ImplItemFn) -> bool {
-    let last = match method.sig.inputs.last() {
-        Some(FnArg::Typed(argument)) => &*argument.ty,
-        _ => return false,
+    let Some(FnArg::Typed(argument)) = method.sig.inputs.last() else {
+        return false;
     };
-    match last {
-        Type::Path(path) => path
-            .path
-            .segments
-            .last()
-            .is_some_and(|segment| segment.ident == "PyVisit"),
-        _ => false,
-    }
+    let Type::Path(path) = &*argument.ty else {
+        return false;
+    };
+    let last = path.path.segments.last();
+    last.is_some_and(|segment| segment.ident == "PyVisit")
 }
 
 fn read_hook(method: &ImplItemFn, filters: Vec<Filter>) -> Result<HookMethod> {

@@ -33,11 +33,8 @@ pub const NAMES: &[&str] = &[
 /// The variant of `lumbre_abi::Hook` for a method, or what to say of a name that is none.
 pub fn variant(name: &str) -> Result<String, String> {
     if NAMES.contains(&name) {
-        return Ok(name
-            .trim_start_matches("on_")
-            .split('_')
-            .map(title)
-            .collect());
+        let words = name.trim_start_matches("on_").split('_');
+        return Ok(words.map(title).collect());
     }
     Err(match nearest(name) {
         Some(near) => {

@@ -10,7 +10,7 @@ use crate::ctx::Ctx;
 use crate::error::{Result, with_causes};
 use crate::hook::Hook;
 use crate::layout::{
-    Call, Filter, Filters, Handle, MAJOR, MINOR, Store, Table, Text, Texts, form, status,
+    Call, Filter, Filters, Handle, MAJOR, MINOR, Store, Table, Text, Texts, form, slice, status,
 };
 use crate::saved::Saved;
 
@@ -352,10 +352,7 @@ unsafe extern "C" fn save<T: Callback>(state: *mut c_void, store: *const Store) 
     let state = unsafe { &*state.cast::<Mutex<State<T>>>() };
     enter(state, tell, |callback| {
         let saved = callback.save()?;
-        let (form, bytes) = match &saved {
-            Saved::Bytes(bytes) => (form::BYTES, bytes.as_slice()),
-            Saved::Json(text) => (form::JSON, text.as_bytes()),
-        };
+        let (form, bytes) = saved.parts();
         // SAFETY: as above; `write` copies the bytes.
         unsafe { ((*store).write)(store, form, bytes.as_ptr(), bytes.len()) };
         Ok(())
@@ -374,12 +371,8 @@ unsafe extern "C" fn load<T: Callback>(
     let tell = |message: &str| unsafe { ((*store).fail)(store, Text::of(message)) };
     // SAFETY: as in `call`.
     let state = unsafe { &*state.cast::<Mutex<State<T>>>() };
-    let bytes = if length == 0 {
-        &[]
-    } else {
-        // SAFETY: the host lends that many bytes until this function returns.
-        unsafe { std::slice::from_raw_parts(start, length) }
-    };
+    // SAFETY: the host lends that many bytes until this function returns.
+    let bytes = unsafe { slice(start, length) };
     enter(state, tell, |callback| {
         let saved = match form {
             form::BYTES => Saved::Bytes(bytes.to_vec()),

@@ -267,10 +267,7 @@ impl Foreign {
             return Err(self.trouble("it keeps no state"));
         };
         let storing = Storing::default();
-        let (form, bytes) = match saved {
-            Saved::Bytes(bytes) => (form::BYTES, bytes.as_slice()),
-            Saved::Json(text) => (form::JSON, text.as_bytes()),
-        };
+        let (form, bytes) = saved.parts();
         let store = (&raw const storing).cast();
         // SAFETY: as in `save`; the bytes stay too.
         let load = |state| unsafe { load(state, store, form, bytes.as_ptr(), bytes.len()) };

@@ -48,6 +48,20 @@ impl Text {
     }
 }
 
+/// A slice that may be empty, for which there may be no address.
+///
+/// # Safety
+/// There must be `length` elements at `start`, unchanged for `'a`.
+#[must_use]
+pub unsafe fn slice<'a, T>(start: *const T, length: usize) -> &'a [T] {
+    if length == 0 {
+        &[]
+    } else {
+        // SAFETY: as the caller says.
+        unsafe { std::slice::from_raw_parts(start, length) }
+    }
+}
+
 /// Texts, one behind the other. Lent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! The state of a callback, as a checkpoint keeps it.
 
 use crate::error::{Error, Result};
+use crate::layout::form;
 
 /// A saved state.
 ///
@@ -45,6 +46,16 @@ pub enum Saved {
     /// JSON, which can be read in the checkpoint. Python may have read it and written it anew: numbers and
     /// spaces may look otherwise, and infinity and NaN are no JSON.
     Json(String),
+}
+
+impl Saved {
+    /// Its form and its bytes, as they cross the border.
+    pub(crate) fn parts(&self) -> (u32, &[u8]) {
+        match self {
+            Self::Bytes(bytes) => (form::BYTES, bytes),
+            Self::Json(text) => (form::JSON, text.as_bytes()),
+        }
+    }
 }
 
 /// What a method `save` may give: `Vec<u8>` for bytes, `String` for JSON, or a `Result` of these.

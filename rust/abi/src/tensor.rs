@@ -4,106 +4,59 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::error::Result;
-use crate::layout;
+use crate::layout::{self, slice};
 
-/// The type of a tensor's elements.
-///
-/// ```
-/// use lumbre_abi::DType;
-///
-/// assert_eq!(DType::Bf16.name(), "bfloat16");
-/// assert_eq!(DType::F32.to_string(), "float32");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DType {
-    /// `torch.bool`: bytes of 0 or 1.
-    Bool,
-    /// `torch.uint8`
-    U8,
-    /// `torch.uint16`
-    U16,
-    /// `torch.uint32`
-    U32,
-    /// `torch.uint64`
-    U64,
-    /// `torch.int8`
-    I8,
-    /// `torch.int16`
-    I16,
-    /// `torch.int32`
-    I32,
-    /// `torch.int64`
-    I64,
-    /// `torch.float16`
-    F16,
-    /// `torch.bfloat16`
-    Bf16,
-    /// `torch.float32`
-    F32,
-    /// `torch.float64`
-    F64,
+macro_rules! dtypes {
+    ($($variant:ident = $code:literal, $bits:literal, $name:literal;)+) => {
+        /// The type of a tensor's elements. Those of `Bool` are bytes of 0 or 1.
+        ///
+        /// ```
+        /// use lumbre_abi::DType;
+        ///
+        /// assert_eq!(DType::Bf16.name(), "bfloat16");
+        /// assert_eq!(DType::F32.to_string(), "float32");
+        /// ```
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum DType { $(#[doc = concat!("`torch.", $name, "`")] $variant),+ }
+
+        impl DType {
+            fn of(code: u8, bits: u8) -> Option<Self> {
+                match (code, bits) {
+                    $(($code, $bits) => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            /// `DLPack`'s numbers for it: the code of the type, and its bits.
+            #[must_use]
+            pub const fn code_and_bits(self) -> (u8, u8) {
+                match self { $(Self::$variant => ($code, $bits)),+ }
+            }
+
+            /// Its name in torch, such as `float32`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+        }
+    };
 }
 
-impl DType {
-    fn of(code: u8, bits: u8) -> Option<Self> {
-        Some(match (code, bits) {
-            (0, 8) => Self::I8,
-            (0, 16) => Self::I16,
-            (0, 32) => Self::I32,
-            (0, 64) => Self::I64,
-            (1, 8) => Self::U8,
-            (1, 16) => Self::U16,
-            (1, 32) => Self::U32,
-            (1, 64) => Self::U64,
-            (2, 16) => Self::F16,
-            (2, 32) => Self::F32,
-            (2, 64) => Self::F64,
-            (4, 16) => Self::Bf16,
-            (6, 8) => Self::Bool,
-            _ => return None,
-        })
-    }
-
-    /// `DLPack`'s numbers for it: the code of the type, and its bits.
-    #[must_use]
-    pub const fn code_and_bits(self) -> (u8, u8) {
-        match self {
-            Self::I8 => (0, 8),
-            Self::I16 => (0, 16),
-            Self::I32 => (0, 32),
-            Self::I64 => (0, 64),
-            Self::U8 => (1, 8),
-            Self::U16 => (1, 16),
-            Self::U32 => (1, 32),
-            Self::U64 => (1, 64),
-            Self::F16 => (2, 16),
-            Self::F32 => (2, 32),
-            Self::F64 => (2, 64),
-            Self::Bf16 => (4, 16),
-            Self::Bool => (6, 8),
-        }
-    }
-
-    /// Its name in torch, such as `float32`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bool => "bool",
-            Self::U8 => "uint8",
-            Self::U16 => "uint16",
-            Self::U32 => "uint32",
-            Self::U64 => "uint64",
-            Self::I8 => "int8",
-            Self::I16 => "int16",
-            Self::I32 => "int32",
-            Self::I64 => "int64",
-            Self::F16 => "float16",
-            Self::Bf16 => "bfloat16",
-            Self::F32 => "float32",
-            Self::F64 => "float64",
-        }
-    }
+dtypes! {
+    Bool = 6, 8, "bool";
+    U8 = 1, 8, "uint8";
+    U16 = 1, 16, "uint16";
+    U32 = 1, 32, "uint32";
+    U64 = 1, 64, "uint64";
+    I8 = 0, 8, "int8";
+    I16 = 0, 16, "int16";
+    I32 = 0, 32, "int32";
+    I64 = 0, 64, "int64";
+    F16 = 2, 16, "float16";
+    Bf16 = 4, 16, "bfloat16";
+    F32 = 2, 32, "float32";
+    F64 = 2, 64, "float64";
 }
 
 impl fmt::Display for DType {
@@ -476,19 +429,6 @@ impl<'a, T: Element> View<'a, T> {
     }
 }
 
-/// A slice that may be empty, for which there may be no address.
-///
-/// # Safety
-/// There must be `length` elements at `start`, unchanged for `'a`.
-unsafe fn slice<'a, T>(start: *const T, length: usize) -> &'a [T] {
-    if length == 0 {
-        &[]
-    } else {
-        // SAFETY: the caller says so.
-        unsafe { std::slice::from_raw_parts(start, length) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -562,28 +502,18 @@ mod tests {
             bits: 32,
             lanes: 1,
         };
-        let bad = [
-            layout::Tensor {
-                data: std::ptr::null(),
-                ..good
-            },
-            layout::Tensor {
-                data: std::ptr::without_provenance(2),
-                ..good
-            },
-            layout::Tensor {
-                shape: [-1_i64].as_ptr(),
-                ..good
-            },
-            layout::Tensor {
-                strides: [-1_i64].as_ptr(),
-                ..good
-            },
-            layout::Tensor { lanes: 4, ..good },
-            layout::Tensor { code: 5, ..good },
-            layout::Tensor { bits: 7, ..good },
+        let bad: [fn(&mut layout::Tensor); 7] = [
+            |tensor| tensor.data = std::ptr::null(),
+            |tensor| tensor.data = std::ptr::without_provenance(2),
+            |tensor| tensor.shape = [-1_i64].as_ptr(),
+            |tensor| tensor.strides = [-1_i64].as_ptr(),
+            |tensor| tensor.lanes = 4,
+            |tensor| tensor.code = 5,
+            |tensor| tensor.bits = 7,
         ];
-        for tensor in bad {
+        for change in bad {
+            let mut tensor = good;
+            change(&mut tensor);
             // SAFETY: shape and strides are there; no element is read.
             assert!(unsafe { Tensor::lent(&tensor) }.is_err(), "{tensor:?}");
         }

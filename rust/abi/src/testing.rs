@@ -293,17 +293,6 @@ impl Run {
             }),
         }
     }
-
-    /// As lumbre: the pass under way, and training outside of one.
-    fn set(number: u32, hook: u32) -> &'static str {
-        let name = Hook::from_number(hook).map_or("", Hook::name);
-        match number {
-            set::TRAIN => "train",
-            set::VALID => "valid",
-            _ if name.starts_with("on_valid_") => "valid",
-            _ => "train",
-        }
-    }
 }
 
 /// A call, and what its functions work on.
@@ -346,6 +335,22 @@ unsafe extern "C" fn loss(call: *const Call, value: *mut f64) -> u32 {
     unsafe { give(lent(call).run.borrow().loss, value) }
 }
 
+/// As lumbre: of the pass under way, and of training outside of one.
+///
+/// # Safety
+/// As of `lent`; and the name must be there.
+unsafe fn record_name(call: *const Call, set: u32, name: Text) -> String {
+    // SAFETY: as the caller says.
+    let (hook, name) = unsafe { (Hook::from_number((*call).hook), lossy(name)) };
+    let set = match (set, hook.map_or("", Hook::name)) {
+        (set::TRAIN, _) => "train",
+        (set::VALID, _) => "valid",
+        (_, hook) if hook.starts_with("on_valid_") => "valid",
+        _ => "train",
+    };
+    format!("{set}_{name}")
+}
+
 unsafe extern "C" fn metric(
     call: *const Call,
     set: u32,
@@ -356,7 +361,7 @@ unsafe extern "C" fn metric(
     // SAFETY: as in `batch_size`; the name is there until we return.
     unsafe {
         let run = lent(call).run.borrow();
-        let name = format!("{}_{}", Run::set(set, (*call).hook), lossy(name));
+        let name = record_name(call, set, name);
         let is_now = epoch == 0 || epoch == run.epoch;
         give(run.metrics.get(&name).copied().filter(|_| is_now), value)
     }
@@ -379,7 +384,7 @@ unsafe extern "C" fn log(call: *const Call, set: u32, name: Text, value: f64) ->
     // SAFETY: as in `metric`.
     unsafe {
         let mut run = lent(call).run.borrow_mut();
-        let name = format!("{}_{}", Run::set(set, (*call).hook), lossy(name));
+        let name = record_name(call, set, name);
         run.logged.push((name, value));
     }
     answer::GIVEN

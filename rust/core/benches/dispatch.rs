@@ -4,68 +4,24 @@
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use lumbre_core::Result;
-use lumbre_core::callback::{Announced, Callback, Context, Host, Warning};
+use lumbre_core::callback::{Callback, Context};
 use lumbre_core::filter::Filter;
 use lumbre_core::flow::{Flow, State};
 use lumbre_core::hook::{Hook, HookId, HookSet};
 use lumbre_core::order::{Item, order};
-use lumbre_core::records::{Records, Set, Value};
 use lumbre_core::schedule::{Entry, Part, Schedule};
+use lumbre_core::{Result, callback, error, flow, records};
 use std::hint::black_box;
+
+// The host of the core's own tests, which has no language around it: the core's own cost.
+#[allow(dead_code)]
+#[path = "../src/testing.rs"]
+mod testing;
+
+use testing::{Bare, Run};
 
 const COUNTS: [usize; 4] = [0, 1, 10, 100];
 const HOOK: Hook = Hook::TrainBatchEnd;
-
-/// A host without a language around it: the core's own cost.
-struct Bare;
-struct Run(State);
-
-impl Host for Bare {
-    type Context<'a> = Run;
-}
-
-impl Context for Run {
-    fn state(&self) -> &State {
-        &self.0
-    }
-    fn records<T>(&self, with: impl FnOnce(&mut Records) -> T) -> T {
-        with(&mut Records::default())
-    }
-    fn reset_metrics(&self, _: Set) -> Result<()> {
-        Ok(())
-    }
-    fn update_metrics(&self, _: Set) -> Result<()> {
-        Ok(())
-    }
-    fn log_metrics(&self, _: Set) -> Result<()> {
-        Ok(())
-    }
-    fn draw(&self) -> Result<()> {
-        Ok(())
-    }
-    fn loss(&self) -> Result<Option<f64>> {
-        Ok(None)
-    }
-    fn losses(&self) -> Result<Vec<(String, f64)>> {
-        Ok(vec![])
-    }
-    fn metric(&self, _: Set, _: &str, _: Option<u64>) -> Result<Option<Value>> {
-        Ok(None)
-    }
-    fn metric_names(&self, _: Set) -> Result<Vec<String>> {
-        Ok(vec![])
-    }
-    fn announced(&self) -> Result<Announced> {
-        Ok(Announced::default())
-    }
-    fn warn(&self, _: Warning, _: &str) -> Result<()> {
-        Ok(())
-    }
-    fn say(&self, _: &str) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// Looks at the run and asks for nothing.
 struct Idle;
@@ -75,7 +31,7 @@ impl Callback<Bare> for Idle {
         HookSet::of(&[HOOK])
     }
     fn on(&self, _: HookId, run: &Run) -> Result<Flow> {
-        black_box(run.0.step_count());
+        black_box(run.state().step_count());
         Ok(Flow::Continue)
     }
 }
@@ -108,25 +64,18 @@ fn entries(count: usize, filter: Option<Filter>) -> Vec<Entry<Bare>> {
         .collect()
 }
 
-fn names() -> Vec<String> {
-    Hook::ALL
-        .iter()
-        .map(|hook| hook.name().to_owned())
-        .collect()
-}
-
 fn fire(c: &mut Criterion) {
     let never = Filter::every(u64::MAX).unwrap();
     for (title, filter) in [("fire", None), ("fire, filtered out", Some(never))] {
         let mut group = c.benchmark_group(title);
         for count in COUNTS {
-            let schedule = Schedule::compile(entries(count, filter), names()).unwrap();
-            let run = Run(State::new(1));
-            run.0.next_epoch();
-            run.0.enter(Hook::TrainBegin);
-            run.0.next_batch();
+            let schedule = Schedule::compile(entries(count, filter), Hook::names()).unwrap();
+            let run = Run::new(1);
+            run.state().next_epoch();
+            run.state().enter(Hook::TrainBegin);
+            run.state().next_batch();
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
-                b.iter(|| schedule.fire(black_box(HOOK.into()), &run.0, &run));
+                b.iter(|| schedule.fire(black_box(HOOK.into()), run.state(), &run));
             });
         }
     }
@@ -154,7 +103,7 @@ fn compile(c: &mut Criterion) {
     for count in COUNTS {
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter_batched(
-                || (entries(count, None), names()),
+                || (entries(count, None), Hook::names()),
                 |(entries, names)| Schedule::compile(entries, names),
                 criterion::BatchSize::SmallInput,
             );

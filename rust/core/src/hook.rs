@@ -156,6 +156,15 @@ impl Hook {
         )
     }
 
+    /// The names of all, in their order.
+    #[must_use]
+    pub fn names() -> Vec<String> {
+        Self::ALL
+            .iter()
+            .map(|hook| hook.name().to_owned())
+            .collect()
+    }
+
     /// The breakpoint of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -213,7 +222,7 @@ impl HookSet {
     /// The set of these.
     #[must_use]
     pub fn of(hooks: &[Hook]) -> Self {
-        Self(hooks.iter().fold(0, |bits, &hook| bits | 1 << hook as u8))
+        hooks.iter().map(|&hook| hook.into()).collect()
     }
 
     /// This set and one more.
@@ -226,6 +235,12 @@ impl HookSet {
     #[must_use]
     pub const fn contains(self, hook: HookId) -> bool {
         self.0 & 1 << hook.0 != 0
+    }
+}
+
+impl FromIterator<HookId> for HookSet {
+    fn from_iter<I: IntoIterator<Item = HookId>>(hooks: I) -> Self {
+        hooks.into_iter().fold(Self::default(), Self::with)
     }
 }
 
@@ -250,10 +265,8 @@ mod tests {
     fn every_scope_has_one_begin_and_one_end() {
         for scope in Scope::ALL {
             for edge in [Edge::Begin(scope), Edge::End(scope)] {
-                assert_eq!(
-                    Hook::ALL.iter().filter(|hook| hook.edge() == edge).count(),
-                    1
-                );
+                let found = Hook::ALL.iter().filter(|hook| hook.edge() == edge);
+                assert_eq!(found.count(), 1);
             }
             assert!(Hook::end_of(scope).is_some());
         }

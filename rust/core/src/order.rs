@@ -18,30 +18,6 @@ pub struct Item {
     pub before: Vec<String>,
 }
 
-/// A weight that compares as a number should: -0.0 equals 0.0, and NaN has been refused.
-struct Weight(f64);
-
-impl PartialEq for Weight {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Weight {}
-
-impl PartialOrd for Weight {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Weight {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        // Adding zero turns -0.0 into 0.0, which total_cmp would tell apart.
-        (self.0 + 0.0).total_cmp(&(other.0 + 0.0))
-    }
-}
-
 /// The positions of `items` in the order in which they run: the topological order that always
 /// takes the smallest (weight, position) that is free. Constraints on absent names are ignored.
 ///
@@ -54,6 +30,14 @@ pub fn order(items: &[Item]) -> Result<Vec<usize>> {
             item.name
         )));
     }
+    let mut by_weight: Vec<usize> = (0..items.len()).collect();
+    // A stable sort. Adding zero turns -0.0 into 0.0, which total_cmp would tell apart.
+    let weight = |i: usize| items[i].weight + 0.0;
+    by_weight.sort_by(|&a, &b| weight(a).total_cmp(&weight(b)));
+    let mut rank = vec![0; items.len()];
+    for (place, &i) in by_weight.iter().enumerate() {
+        rank[i] = place;
+    }
     let successors = successors(items);
     let mut blockers = vec![0_usize; items.len()];
     for &next in successors.iter().flatten() {
@@ -61,15 +45,16 @@ pub fn order(items: &[Item]) -> Result<Vec<usize>> {
     }
     let mut free: BinaryHeap<_> = (0..items.len())
         .filter(|&i| blockers[i] == 0)
-        .map(|i| Reverse((Weight(items[i].weight), i)))
+        .map(|i| Reverse(rank[i]))
         .collect();
     let mut sorted = Vec::with_capacity(items.len());
-    while let Some(Reverse((_, i))) = free.pop() {
+    while let Some(Reverse(first)) = free.pop() {
+        let i = by_weight[first];
         sorted.push(i);
         for &next in &successors[i] {
             blockers[next] -= 1;
             if blockers[next] == 0 {
-                free.push(Reverse((Weight(items[next].weight), next)));
+                free.push(Reverse(rank[next]));
             }
         }
     }

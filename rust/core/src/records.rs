@@ -245,12 +245,7 @@ mod tests {
         records.log_span(Span::Fit, 3.0);
         records.truncate(2);
         assert_eq!(records.entries(Set::Valid).len(), 2);
-        assert_eq!(
-            (
-                records.spans(Span::Epoch).len(),
-                records.spans(Span::Fit).len()
-            ),
-            (2, 1)
-        );
+        let count = |span| records.spans(span).len();
+        assert_eq!((count(Span::Epoch), count(Span::Fit)), (2, 1));
     }
 }

@@ -140,14 +140,9 @@ impl<H: Host> Schedule<H> {
 
     /// Use up the `once` of a callback at a breakpoint, as it was in the run that is resumed.
     pub fn use_once(&self, name: &str, hook: &str) {
-        for (slots, _) in self
-            .slots
-            .iter()
-            .zip(&self.hooks)
-            .filter(|(_, known)| *known == hook)
-        {
+        for (slots, known) in self.slots.iter().zip(&self.hooks) {
             for slot in slots {
-                if self.entries[slot.entry].item.name == name {
+                if known == hook && self.entries[slot.entry].item.name == name {
                     slot.done.store(true, Relaxed);
                 }
             }
@@ -158,11 +153,7 @@ impl<H: Host> Schedule<H> {
     #[must_use]
     pub fn used(&self) -> u64 {
         let bit = |(index, slots): (usize, &Vec<Slot<H>>)| u64::from(!slots.is_empty()) << index;
-        self.slots
-            .iter()
-            .enumerate()
-            .map(bit)
-            .fold(0, |bits, bit| bits | bit)
+        self.slots.iter().enumerate().map(bit).sum()
     }
 
     /// Call everybody who is due at a breakpoint, in order. All of them run, whatever they wish.
@@ -337,11 +328,12 @@ mod tests {
         }
     }
 
-    fn hooks() -> Vec<String> {
-        Hook::ALL
-            .iter()
-            .map(|hook| hook.name().to_owned())
-            .collect()
+    fn compile(entries: Vec<Entry<Bare>>) -> Schedule<Bare> {
+        Schedule::compile(entries, Hook::names()).unwrap()
+    }
+
+    fn fire(schedule: &Schedule<Bare>, hook: Hook, run: &Run) -> Result<()> {
+        schedule.fire(hook.into(), run.state(), run)
     }
 
     #[test]
@@ -351,14 +343,10 @@ mod tests {
             entry("Late", 1.0, &log, Flow::Continue),
             entry("Early", -1.0, &log, Flow::Stop("enough".into())),
         ];
-        let schedule = Schedule::compile(entries, hooks()).unwrap();
+        let schedule = compile(entries);
         let run = Run::new(1);
-        schedule
-            .fire(Hook::EpochEnd.into(), run.state(), &run)
-            .unwrap();
-        schedule
-            .fire(Hook::EpochBegin.into(), run.state(), &run)
-            .unwrap();
+        fire(&schedule, Hook::EpochEnd, &run).unwrap();
+        fire(&schedule, Hook::EpochBegin, &run).unwrap();
         assert_eq!(*log.lock().unwrap(), ["Early", "Late"]);
         assert_eq!(run.state().stop_reason().as_deref(), Some("Early: enough"));
         assert_eq!(schedule.used(), 1 << Hook::EpochEnd as u8);
@@ -371,13 +359,11 @@ mod tests {
         let mut spy = entry("Spy", 0.0, &log, Flow::Continue);
         let filter = Filter::every(2).unwrap().and(Filter::once()).unwrap();
         spy.parts[0].filters = vec![(Hook::EpochEnd.into(), filter)];
-        let schedule = Schedule::compile(vec![spy], hooks()).unwrap();
+        let schedule = compile(vec![spy]);
         let run = Run::new(9);
         let mut seen = vec![];
         while run.state().next_epoch() {
-            schedule
-                .fire(Hook::EpochEnd.into(), run.state(), &run)
-                .unwrap();
+            fire(&schedule, Hook::EpochEnd, &run).unwrap();
             seen.push(log.lock().unwrap().len());
         }
         assert_eq!(seen, [0, 1, 1, 1, 1, 1, 1, 1, 1]);
@@ -387,13 +373,9 @@ mod tests {
     fn an_error_leaves_the_name_of_who_raised_it() {
         let log = Log::default();
         let entries = vec![entry("Bad", 0.0, &log, Flow::Continue)];
-        let schedule = Schedule::compile(entries, hooks()).unwrap();
+        let schedule = compile(entries);
         let run = Run::new(1);
-        assert!(
-            schedule
-                .fire(Hook::EpochEnd.into(), run.state(), &run)
-                .is_err()
-        );
+        assert!(fire(&schedule, Hook::EpochEnd, &run).is_err());
         assert_eq!(schedule.failed(), Some("Bad"));
         assert_eq!(schedule.current(), None);
     }
@@ -404,7 +386,7 @@ mod tests {
         let mut spy = entry("Spy", f64::INFINITY, &log, Flow::Continue);
         spy.parts[0].filters = vec![(Hook::EpochEnd.into(), Filter::every(2).unwrap())];
         let entries = vec![spy, entry("A", 0.0, &log, Flow::Continue)];
-        let table = Schedule::compile(entries, hooks()).unwrap().to_string();
+        let table = compile(entries).to_string();
         assert_eq!(
             table,
             "on_epoch_end\n  A    Rust  weight 0\n  Spy  Rust  weight inf   every(2)"

@@ -12,15 +12,8 @@ pub fn input_and_target<'py>(
     ctx: &Bound<'py, PyAny>,
     batch: &Bound<'py, PyAny>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-    if let Ok(items) = batch.cast_exact::<PyTuple>()
-        && items.len() > 1
-    {
-        return Ok((items.get_item(0)?, items.get_item(1)?));
-    }
-    if let Ok(items) = batch.cast_exact::<PyList>()
-        && items.len() > 1
-    {
-        return Ok((items.get_item(0)?, items.get_item(1)?));
+    if let Some(Ok(target)) = second(batch) {
+        return Ok((batch.get_item(0)?, target));
     }
     let input = ctx.getattr(Context::input(ctx.py()))?;
     Ok((input, ctx.getattr(Context::target(ctx.py()))?))
@@ -31,20 +24,19 @@ pub fn target<'py>(
     ctx: &Bound<'py, PyAny>,
     batch: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let target = if let Ok(items) = batch.cast_exact::<PyList>() {
-        if items.len() < 2 {
-            return Ok(None);
-        }
-        items.get_item(1)?
-    } else if let Ok(items) = batch.cast_exact::<PyTuple>() {
-        if items.len() < 2 {
-            return Ok(None);
-        }
-        items.get_item(1)?
-    } else {
-        ctx.getattr(Context::target(ctx.py()))?
+    let target = match second(batch) {
+        Some(target) => target.ok(),
+        None => Some(ctx.getattr(Context::target(ctx.py()))?),
     };
-    Ok((!target.is_none()).then_some(target))
+    Ok(target.filter(|target| !target.is_none()))
+}
+
+/// The second item of a tuple or list, or the error of one that has none; `None` of other batches.
+fn second<'py>(batch: &Bound<'py, PyAny>) -> Option<PyResult<Bound<'py, PyAny>>> {
+    if let Ok(items) = batch.cast_exact::<PyTuple>() {
+        return Some(items.get_item(1));
+    }
+    Some(batch.cast_exact::<PyList>().ok()?.get_item(1))
 }
 
 /// How many samples a pair has, by a target that is a tensor; `None` where it takes a closer look.

@@ -60,7 +60,7 @@ impl Batches {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let run = self.ctx.bind(py).get();
+        let run = self.ctx.get();
         if !run.state.in_pass() {
             return Err(kept(py, &run.state.place()));
         }

@@ -18,8 +18,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyCapsuleMethods};
 
 use crate::error::{carry, exception};
-use crate::frame::{Frame, PyHost};
 use crate::lumbre::{self, Class};
+use crate::run::frame::{Frame, PyHost};
 
 /// A callback that came in a capsule.
 pub struct Extension {

@@ -11,7 +11,6 @@ mod checksum;
 mod error;
 mod filter;
 mod foreign;
-mod frame;
 mod grad;
 mod losses;
 mod lumbre;

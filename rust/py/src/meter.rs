@@ -33,12 +33,10 @@ impl Slot {
         let known = lock(&self.records).clone();
         known.unwrap_or_else(|| vec![Arc::clone(&self.name)])
     }
-}
 
-impl Slot {
     fn computed(&self, py: Python<'_>, whole: bool) -> Result<Vec<(Arc<str>, Value)>, Failed> {
         let metric = self.metric.bind(py);
-        let native = self.native.as_ref().map(|native| native.bind(py).get());
+        let native = self.native.as_ref().map(Py::get);
         let running = |is_running| {
             if let Some(native) = native {
                 native.set_running(is_running);
@@ -65,10 +63,7 @@ impl Slot {
             .and_then(|name| name.extract::<String>())
             .unwrap_or_else(|_| {
                 let held = metric.getattr(lumbre::TorchMetric::held(py));
-                let kind = held.as_ref().unwrap_or(metric).get_type();
-                let kind = kind
-                    .name()
-                    .map_or_else(|_| self.name.to_string(), |name| name.to_string());
+                let kind = value::class_name(held.as_ref().unwrap_or(metric));
                 format!("{kind}.{method}")
             });
         Failed {
@@ -181,10 +176,8 @@ impl Meter {
         let retract = lumbre::Native::retract(py);
         for slot in &self.slots {
             let metric = slot.metric.bind(py);
-            let done = slot
-                .native
-                .as_ref()
-                .is_some_and(|native| native.bind(py).get().retract());
+            let native = slot.native.as_ref().map(Py::get);
+            let done = native.is_some_and(NativeMetric::retract);
             if !done && metric.hasattr(retract)? {
                 metric
                     .call_method0(retract)
@@ -297,7 +290,7 @@ impl Meter {
                 size = target.shape().first().and_then(|&n| u64::try_from(n).ok());
                 for slot in &self.slots {
                     if let Some(native) = &slot.native {
-                        let fit = native.bind(py).get().count(&pred, &target);
+                        let fit = native.get().count(&pred, &target);
                         let fit = fit.map_err(|error| (slot, error))?;
                         if fit == Fit::Squeezed {
                             squeezed = squeezed.or(Some(native));
@@ -311,7 +304,7 @@ impl Meter {
                 match result {
                     Ok(None) => {}
                     // What one metric says of the shapes holds for the others too.
-                    Ok(Some(native)) => native.bind(py).get().tell(py, Fit::Squeezed)?,
+                    Ok(Some(native)) => native.get().tell(py, Fit::Squeezed)?,
                     Err((slot, error)) => {
                         return Err(slot.failed(py, "update", raise(error)));
                     }

@@ -4,8 +4,8 @@ use lumbre_core::monitor::Monitor as Core;
 use pyo3::prelude::*;
 
 use crate::error::raise;
-use crate::frame::Frame;
 use crate::run::Run;
+use crate::run::frame::Frame;
 
 /// The value of the records that a callback written in Python watches.
 #[pyclass(module = "lumbre._core", frozen)]

@@ -18,11 +18,7 @@ pub struct Names {
 impl Names {
     /// The built-in breakpoints, then the custom ones.
     pub fn new(py: Python<'_>, custom: &[String]) -> Self {
-        let names: Vec<String> = Hook::ALL
-            .iter()
-            .map(|hook| hook.name().to_owned())
-            .chain(custom.iter().cloned())
-            .collect();
+        let names = [Hook::names(), custom.to_vec()].concat();
         let interned: Vec<Py<PyString>> = names
             .iter()
             .map(|name| PyString::intern(py, name).unbind())

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use lumbre_abi::host::Foreign;
 use lumbre_core::builtin;
 use lumbre_core::callback::Callback;
 use lumbre_core::filter::Filter;
@@ -15,8 +14,8 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
 
 use crate::error::{exception, raise};
 use crate::foreign::Extension;
-use crate::frame::PyHost;
 use crate::lumbre::Class;
+use crate::run::frame::PyHost;
 
 /// The part of a callback that is written in Rust; its class in Python says what it does.
 #[pyclass(module = "lumbre._core", frozen)]
@@ -37,10 +36,6 @@ impl NativeCallback {
             extension: None,
             filters: Vec::new(),
         }
-    }
-
-    fn about<T>(&self, of: impl FnOnce(&Foreign) -> T) -> Option<T> {
-        self.extension.as_ref().map(|each| of(each.about()))
     }
 
     /// What the scheduler calls.
@@ -114,34 +109,19 @@ impl NativeCallback {
         })
     }
 
-    /// The name that a foreign library gives it; None for a built-in one, whose class has these.
+    /// What a foreign library says of it: name, weight, after, before, logs; nothing of a built-in one,
+    /// whose class has these.
     #[getter]
-    fn name(&self) -> Option<String> {
-        self.about(|about| about.name.clone())
-    }
-
-    /// The weight that a foreign library gives it.
-    #[getter]
-    fn weight(&self) -> Option<f64> {
-        self.about(|about| about.weight)
-    }
-
-    /// The callbacks that have to come earlier, as a foreign library says.
-    #[getter]
-    fn after(&self) -> Option<Vec<String>> {
-        self.about(|about| about.after.clone())
-    }
-
-    /// The callbacks that have to come later, as a foreign library says.
-    #[getter]
-    fn before(&self) -> Option<Vec<String>> {
-        self.about(|about| about.before.clone())
-    }
-
-    /// The metrics that it logs, as a foreign library says.
-    #[getter]
-    fn logs(&self) -> Option<Vec<String>> {
-        self.about(|about| about.logs.clone())
+    fn about<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let about = PyDict::new(py);
+        if let Some(foreign) = self.extension.as_ref().map(|each| each.about()) {
+            about.set_item("name", &foreign.name)?;
+            about.set_item("weight", foreign.weight)?;
+            about.set_item("after", &foreign.after)?;
+            about.set_item("before", &foreign.before)?;
+            about.set_item("logs", &foreign.logs)?;
+        }
+        Ok(about)
     }
 
     /// The place where the code lives: "Rust", or a crate with its version.

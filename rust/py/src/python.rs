@@ -12,7 +12,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use crate::error::carry;
-use crate::frame::{Frame, PyHost};
+use crate::run::frame::{Frame, PyHost};
 
 /// What is called at one breakpoint: a function that wants `self` first, or a callable that has it.
 pub struct Target {

@@ -2,6 +2,7 @@
 
 mod attributes;
 pub mod flow;
+pub mod frame;
 mod records;
 mod resume;
 
@@ -26,23 +27,14 @@ use crate::meter::Meter;
 use crate::names::Names;
 use crate::now::{Field, Now};
 
-/// The compiled plan, as the run calls it.
-pub trait Plan: Send + Sync {
-    /// Call everybody who is due at a breakpoint, in order.
-    fn fire(&self, hook: HookId, ctx: &Bound<'_, Run>) -> Result<(), Failed>;
-    /// The name of the callback under way.
-    fn current(&self) -> Option<&str>;
-    /// The names of metrics that callbacks in Rust log.
-    fn logs(&self) -> Vec<String>;
-    /// The callbacks and breakpoints whose `once` has been used up.
-    fn used_once(&self) -> Vec<(String, String)>;
-    /// Use up the `once` of a callback at a breakpoint.
-    fn use_once(&self, name: &str, hook: &str);
-}
+use frame::{Frame, PyHost};
+
+/// The compiled plan.
+pub type Plan = lumbre_core::schedule::Schedule<PyHost>;
 
 /// What a run is given once, when it starts.
 pub struct Binding {
-    pub plan: Arc<dyn Plan>,
+    pub plan: Arc<Plan>,
     /// What holds the plan, for the garbage collector.
     pub schedule: Py<PyAny>,
     pub meters: [Py<Meter>; 2],
@@ -56,13 +48,27 @@ pub struct Binding {
 
 impl Binding {
     /// The loss and metrics of a set.
-    pub fn meter(&self, set: Set) -> &Py<Meter> {
-        &self.meters[set as usize]
+    pub fn meter(&self, set: Set) -> &Meter {
+        self.meters[set as usize].get()
+    }
+
+    /// Call everybody who is due at a breakpoint, in order.
+    fn fire(&self, hook: HookId, ctx: &Bound<'_, Run>) -> Result<(), Failed> {
+        let fired = self.plan.fire(hook, &ctx.get().state, &Frame { run: ctx });
+        fired.map_err(|error| {
+            let hook = self.plan.hook_name(hook);
+            let who = self.plan.failed().map(|name| format!("{name}.{hook}"));
+            Failed {
+                error: raise(error),
+                who: who.or_else(|| Some(hook.to_owned())),
+            }
+        })
     }
 }
 
 /// The part of `ctx` that lives in Rust: counters, wishes, open scopes, records, the schedule.
 #[pyclass(module = "lumbre._core", subclass, frozen)]
+#[derive(Default)]
 pub struct Run {
     pub state: State,
     pub records: Mutex<Records>,
@@ -90,6 +96,11 @@ impl Run {
         self.state.next_batch()
     }
 
+    fn hook_named(&self, name: &Bound<'_, PyAny>) -> PyResult<HookId> {
+        let found = self.names.get().and_then(|names| names.find(name));
+        found.ok_or_else(|| unknown_hook(self, name))
+    }
+
     /// Let the step see at a glance whether the batch is to be left.
     fn show_left(&self, py: Python<'_>, left: bool) {
         if let Some(bound) = self.bound() {
@@ -105,12 +116,6 @@ impl Run {
     /// What the run was given; `None` before it starts and after it ends.
     pub fn bound(&self) -> Option<Arc<Binding>> {
         lock(&self.binding).clone()
-    }
-
-    /// The names of metrics that callbacks in Rust log.
-    pub fn logs(&self) -> Vec<String> {
-        let bound = self.bound();
-        bound.map_or_else(Vec::new, |bound| bound.plan.logs())
     }
 
     /// The batch under way is to be counted when its `_end` is over, if nobody skips it by then.
@@ -165,7 +170,7 @@ impl Run {
         let (py, now) = (ctx.py(), &bound.now);
         let batch = now.get(py, Field::Batch);
         let target = batch::target(ctx, &batch)?;
-        let meter = bound.meter(set).bind(py).get();
+        let meter = bound.meter(set);
         let counted = meter.update(&self.state, now, &batch, target.as_ref());
         if self.noted(py, counted)? {
             ctx.call_method0(Context::first_batch(py))?;
@@ -196,11 +201,9 @@ impl Run {
     fn fire(&self, ctx: &Bound<'_, Self>, bound: &Binding, hook: HookId) -> PyResult<()> {
         let has_grad = hook.hook().is_some_and(Hook::has_grad);
         if has_grad || !bound.python.contains(hook) {
-            return self.noted(ctx.py(), bound.plan.fire(hook, ctx));
+            return self.noted(ctx.py(), bound.fire(hook, ctx));
         }
-        without_grad(ctx.py(), || {
-            self.noted(ctx.py(), bound.plan.fire(hook, ctx))
-        })
+        without_grad(ctx.py(), || self.noted(ctx.py(), bound.fire(hook, ctx)))
     }
 
     /// Give the run its plan and its meters; once.
@@ -228,16 +231,7 @@ impl Run {
     fn new(_args: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
             state: State::new(0),
-            records: Mutex::default(),
-            used: AtomicU64::new(0),
-            names: OnceLock::new(),
-            binding: Mutex::default(),
-            used_once: Mutex::default(),
-            counted: AtomicBool::new(false),
-            due: AtomicBool::new(false),
-            draw: AtomicBool::new(false),
-            noted: AtomicUsize::new(0),
-            own_loop: AtomicBool::new(false),
+            ..Self::default()
         }
     }
 
@@ -259,9 +253,7 @@ impl Run {
     #[inline]
     fn call_callbacks(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
         let this = slf.get();
-        let Some(id) = this.names.get().and_then(|names| names.find(name)) else {
-            return Err(unknown_hook(this, name));
-        };
+        let id = this.hook_named(name)?;
         if let Some(hook) = id.hook() {
             this.state.enter(hook);
             if begins_batch(hook) {
@@ -284,8 +276,7 @@ impl Run {
             if !skipped {
                 this.count_due(slf, &bound, set)?;
             } else if this.counted.load(Relaxed) {
-                let meter = bound.meter(set).bind(slf.py()).get();
-                this.noted(slf.py(), meter.retract(slf.py()))?;
+                this.noted(slf.py(), bound.meter(set).retract(slf.py()))?;
             }
             this.due.store(false, Relaxed);
         }
@@ -296,9 +287,7 @@ impl Run {
     /// True if anybody is called at a breakpoint.
     #[pyo3(name = "_is_used")]
     fn is_used(&self, name: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let Some(id) = self.names.get().and_then(|names| names.find(name)) else {
-            return Err(unknown_hook(self, name));
-        };
+        let id = self.hook_named(name)?;
         Ok(self.used.load(Relaxed) >> id.index() & 1 == 1)
     }
 

@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use lumbre_core::callback::Callback;
-use lumbre_core::hook::{HookId, HookSet};
+use lumbre_core::hook::HookSet;
 use lumbre_core::lock::lock;
 use lumbre_core::order::Item;
 use lumbre_core::schedule::{self, Entry, Part};
@@ -13,9 +12,8 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::error::{Failed, raise};
+use crate::error::raise;
 use crate::filter::Filter;
-use crate::frame::{Frame, PyHost};
 use crate::meter::Meter;
 use crate::names::Names;
 use crate::native::NativeCallback;
@@ -50,7 +48,7 @@ pub struct Spec {
 #[pyclass(module = "lumbre._core", frozen)]
 pub struct Schedule {
     names: Arc<Names>,
-    core: Mutex<Option<Arc<schedule::Schedule<PyHost>>>>,
+    core: Mutex<Option<Arc<Plan>>>,
     targets: Mutex<Vec<Arc<Target>>>,
 }
 
@@ -58,50 +56,12 @@ impl Schedule {
     /// The breakpoints at which Python is called.
     fn python_hooks(&self) -> HookSet {
         let targets = lock(&self.targets);
-        HookSet(
-            targets
-                .iter()
-                .fold(0, |bits, target| bits | target.hooks().0),
-        )
+        targets.iter().map(|target| target.hook).collect()
     }
 
     /// The compiled plan; `None` only after the garbage collector has cut a cycle here.
-    fn core(&self) -> Option<Arc<schedule::Schedule<PyHost>>> {
+    fn core(&self) -> Option<Arc<Plan>> {
         lock(&self.core).clone()
-    }
-}
-
-impl Plan for schedule::Schedule<PyHost> {
-    fn fire(&self, hook: HookId, ctx: &Bound<'_, Run>) -> Result<(), Failed> {
-        let fired = self.fire(hook, &ctx.get().state, &Frame { run: ctx });
-        fired.map_err(|error| {
-            let hook = self.hook_name(hook);
-            let who = self
-                .failed()
-                .map_or_else(|| hook.to_owned(), |name| format!("{name}.{hook}"));
-            Failed {
-                error: raise(error),
-                who: Some(who),
-            }
-        })
-    }
-
-    fn current(&self) -> Option<&str> {
-        self.current()
-    }
-
-    fn logs(&self) -> Vec<String> {
-        self.logs().cloned().collect()
-    }
-
-    fn used_once(&self) -> Vec<(String, String)> {
-        let used = self.used_once().into_iter();
-        used.map(|(name, hook)| (name.to_owned(), hook.to_owned()))
-            .collect()
-    }
-
-    fn use_once(&self, name: &str, hook: &str) {
-        self.use_once(name, hook);
     }
 }
 
@@ -171,7 +131,7 @@ impl Schedule {
             };
             entries.push(Entry { item, parts });
         }
-        let core = schedule::Schedule::compile(entries, names.all().to_vec()).map_err(raise)?;
+        let core = Plan::compile(entries, names.all().to_vec()).map_err(raise)?;
         Ok(Self {
             names: Arc::new(names),
             core: Mutex::new(Some(Arc::new(core))),

@@ -4,12 +4,14 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use half::{bf16, f16};
-use lumbre_abi::layout;
+use lumbre_abi::layout::{self, slice};
 use lumbre_core::metrics::{Data, Reach, View};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyCapsule;
+
+use crate::value::class_name;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -212,10 +214,7 @@ fn is_readable(tensor: &DlTensor) -> bool {
 
 /// A description of an object, for messages.
 pub fn describe(object: &Bound<'_, PyAny>) -> String {
-    let kind = object.get_type();
-    let kind = kind
-        .name()
-        .map_or_else(|_| "?".into(), |name| name.to_string());
+    let kind = class_name(object);
     let is_exact = torch(object.py()).is_ok_and(|torch| torch.is_exact(object));
     if !is_exact {
         return format!("a {kind}");
@@ -340,17 +339,4 @@ unsafe fn dims(tensor: &DlTensor) -> (&[i64], &[i64]) {
     let ndim = usize::try_from(tensor.ndim).unwrap_or(0);
     // SAFETY: torch gives `ndim` numbers at both addresses.
     unsafe { (slice(tensor.shape, ndim), slice(tensor.strides, ndim)) }
-}
-
-/// A slice that may be empty, for which torch may give no address.
-///
-/// # Safety
-/// There must be `len` elements at `first`.
-unsafe fn slice<'a, T>(first: *const T, len: usize) -> &'a [T] {
-    if len == 0 {
-        &[]
-    } else {
-        // SAFETY: the caller says so, and the length is not 0.
-        unsafe { std::slice::from_raw_parts(first, len) }
-    }
 }

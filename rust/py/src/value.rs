@@ -108,14 +108,17 @@ pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyA
     }
 }
 
+/// The name of an object's class, for messages.
+pub fn class_name(value: &Bound<'_, PyAny>) -> String {
+    let name = value.get_type().name();
+    name.map_or_else(|_| "?".into(), |name| name.to_string())
+}
+
 fn not_recordable(value: &Bound<'_, PyAny>) -> PyErr {
-    let kind = value
-        .get_type()
-        .name()
-        .map_or_else(|_| "?".into(), |name| name.to_string());
     let message = format!(
-        "A recorded value is a number, or a tensor or array of numbers; got {kind}. \
-         Log what else there is with ctx.log(what, set, value)."
+        "A recorded value is a number, or a tensor or array of numbers; got {}. \
+         Log what else there is with ctx.log(what, set, value).",
+        class_name(value)
     );
     exception(value.py(), Class::ArgumentTypeError, message)
 }

@@ -90,12 +90,10 @@ class TensorBoard(Callback):
                 writer.flush()
 
     def on_fit_end(self, ctx: Context) -> None:
-        """Close the files."""
-        self._close()
-
-    def on_exception(self, ctx: Context) -> None:
         """Close the files; they are opened again if the fit goes on."""
         self._close()
+
+    on_exception = on_fit_end
 
     def _writer(self, set_: str, epoch: int) -> Any:
         if set_ not in self._writers:

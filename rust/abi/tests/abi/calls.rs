@@ -160,15 +160,11 @@ fn a_call_from_within_is_refused_and_not_waited_for() {
     WITHIN.set(None);
     let heard = mounted.with(|within| within.heard.clone());
     assert_eq!(heard.len(), 2);
+    let told = &heard[0];
+    assert!(told.starts_with("Within is being called already"), "{told}");
     assert!(
-        heard[0].starts_with("Within is being called already"),
-        "{}",
-        heard[0]
-    );
-    assert!(
-        heard[0].ends_with("Give each run a callback of its own."),
-        "{}",
-        heard[0]
+        told.ends_with("Give each run a callback of its own."),
+        "{told}"
     );
     assert_eq!(heard[1], "called");
 }

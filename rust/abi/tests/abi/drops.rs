@@ -19,14 +19,19 @@ impl Counted {
     }
 }
 
+fn counted() -> (Arc<()>, Counted) {
+    let count = Arc::new(());
+    (Arc::clone(&count), Counted(count))
+}
+
 fn alive(count: &Arc<()>) -> usize {
     Arc::strong_count(count) - 1
 }
 
 #[test]
 fn the_last_handle_ends_it() {
-    let count = Arc::new(());
-    let exported = Exported::new(Counted(Arc::clone(&count)));
+    let (count, counted) = counted();
+    let exported = Exported::new(counted);
     let (first, second) = (exported.handle(), exported.handle());
     drop(exported.clone());
     drop(exported);
@@ -38,8 +43,8 @@ fn the_last_handle_ends_it() {
 
 #[test]
 fn an_owner_in_rust_may_outlive_the_handles() {
-    let count = Arc::new(());
-    let exported = Exported::new(Counted(Arc::clone(&count)));
+    let (count, counted) = counted();
+    let exported = Exported::new(counted);
     drop(exported.handle());
     assert_eq!(exported.with(|counted| alive(&counted.0)), Some(1));
     drop(exported);
@@ -48,8 +53,8 @@ fn an_owner_in_rust_may_outlive_the_handles() {
 
 #[test]
 fn each_run_over_it_leaves_it_as_it_was() {
-    let count = Arc::new(());
-    let mounted = Mounted::new(Counted(Arc::clone(&count)));
+    let (count, counted) = counted();
+    let mounted = Mounted::new(counted);
     for _ in 0..3 {
         let trouble = Run::new().fire(&mounted, Hook::FitBegin).unwrap_err();
         assert_eq!(trouble.message.as_deref(), Some("1 alive"));
@@ -60,10 +65,8 @@ fn each_run_over_it_leaves_it_as_it_was() {
 
 #[test]
 fn a_handle_travels_through_c_and_ends_when_it_is_back() {
-    let count = Arc::new(());
-    let raw = Exported::new(Counted(Arc::clone(&count)))
-        .handle()
-        .into_raw();
+    let (count, counted) = counted();
+    let raw = Exported::new(counted).handle().into_raw();
     assert_eq!(alive(&count), 1);
     // SAFETY: it comes from `into_raw`, once.
     drop(unsafe { OwnedHandle::from_raw(raw) });
@@ -74,8 +77,8 @@ fn a_handle_travels_through_c_and_ends_when_it_is_back() {
 
 #[test]
 fn a_handle_that_was_ended_is_refused_and_can_be_ended_again() {
-    let count = Arc::new(());
-    let (foreign, handle) = hand_over(Counted(Arc::clone(&count)));
+    let (count, counted) = counted();
+    let (foreign, handle) = hand_over(counted);
     let raw = handle.as_ptr();
     // SAFETY: a handle of this library's; nobody is calling it.
     unsafe {
@@ -102,8 +105,8 @@ fn a_handle_that_was_ended_is_refused_and_can_be_ended_again() {
 
 #[test]
 fn it_may_end_in_another_thread() {
-    let count = Arc::new(());
-    let handle = Exported::new(Counted(Arc::clone(&count))).handle();
+    let (count, counted) = counted();
+    let handle = Exported::new(counted).handle();
     std::thread::spawn(move || drop(handle)).join().unwrap();
     assert_eq!(alive(&count), 0);
 }

@@ -126,13 +126,18 @@ struct Longer {
 }
 
 fn with_size(size: usize, test: impl FnOnce(Result<Foreign, Refused>)) {
+    with(|table| table.size = size, test);
+}
+
+fn with(change: impl FnOnce(&mut Table), test: impl FnOnce(Result<Foreign, Refused>)) {
     let handle = Exported::new(Today::default()).handle();
     // SAFETY: a handle of this library's, whose table is a constant.
     let (table, state) = unsafe { (*(*handle.as_ptr()).table, (*handle.as_ptr()).state) };
-    let longer = Longer {
-        table: Table { size, ..table },
+    let mut longer = Longer {
+        table,
         more: [usize::MAX; LARGEST / 8],
     };
+    change(&mut longer.table);
     let changed = Handle {
         table: (&raw const longer).cast(),
         state,
@@ -197,15 +202,10 @@ fn a_size_that_no_table_has_is_refused() {
         with_size(size, |opened| {
             let refused = opened.unwrap_err();
             assert_eq!(refused, Refused::Size(size));
-            let text = refused.to_string();
-            assert!(
-                text.starts_with(&format!("its table has {size} bytes")),
-                "{text}"
-            );
-            assert!(
-                text.ends_with("144 to 4096 in steps of 8 (here 176)"),
-                "{text}"
-            );
+            let (text, start) = (refused.to_string(), format!("its table has {size} bytes"));
+            assert!(text.starts_with(&start), "{text}");
+            let end = "144 to 4096 in steps of 8 (here 176)";
+            assert!(text.ends_with(end), "{text}");
         });
     }
 }
@@ -229,19 +229,6 @@ fn another_major_version_is_refused_before_anything_else_is_read() {
 
 #[test]
 fn a_later_minor_version_is_taken() {
-    let handle = Exported::new(Today::default()).handle();
-    // SAFETY: a handle of this library's, whose table is a constant.
-    let (table, state) = unsafe { (*(*handle.as_ptr()).table, (*handle.as_ptr()).state) };
-    let table = Table {
-        abi_minor: 99,
-        name: Text::of("Newer"),
-        ..table
-    };
-    let changed = Handle {
-        table: &raw const table,
-        state,
-    };
-    // SAFETY: a whole table; the handle it was taken from lives on.
-    let foreign = unsafe { Foreign::open(&raw const changed) }.unwrap();
-    assert_eq!(foreign.name, "Newer");
+    let newer = |table: &mut Table| (table.abi_minor, table.name) = (99, Text::of("Newer"));
+    with(newer, |opened| assert_eq!(opened.unwrap().name, "Newer"));
 }

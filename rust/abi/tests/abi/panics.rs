@@ -55,6 +55,9 @@ impl Panics {
     }
 }
 
+const REFUSED: &str =
+    "Panics panicked earlier, so that what it remembers cannot be relied on; make a new one";
+
 fn panicked<T: std::fmt::Debug>(outcome: Result<T, Trouble>) -> String {
     let trouble = outcome.unwrap_err();
     assert_eq!(trouble.status, status::PANICKED);
@@ -66,9 +69,7 @@ fn panicked<T: std::fmt::Debug>(outcome: Result<T, Trouble>) -> String {
 fn is_refused<T: std::fmt::Debug>(outcome: Result<T, Trouble>) {
     let trouble = outcome.unwrap_err();
     assert_eq!((trouble.status, &trouble.message), (status::BROKEN, &None));
-    let told =
-        "Panics panicked earlier, so that what it remembers cannot be relied on; make a new one";
-    assert_eq!(trouble.to_string(), told);
+    assert_eq!(trouble.to_string(), REFUSED);
 }
 
 #[test]
@@ -81,10 +82,8 @@ fn a_panic_is_told_in_its_words() {
             "called `Result::unwrap()` on an `Err` value: ParseIntError { kind: InvalidDigit }",
         ),
     ] {
-        assert_eq!(
-            panicked(Run::new().fire(&Mounted::new(Panics), hook)),
-            message
-        );
+        let told = panicked(Run::new().fire(&Mounted::new(Panics), hook));
+        assert_eq!(told, message);
     }
 }
 
@@ -115,11 +114,9 @@ fn its_own_side_refuses_too() {
     // SAFETY: a handle of this library's, which lives longer than what is opened.
     let foreign = unsafe { Foreign::open(handle.as_ptr()) }.unwrap();
     panicked(foreign.save());
-    let told =
-        "Panics panicked earlier, so that what it remembers cannot be relied on; make a new one";
-    assert_eq!(own.save().unwrap_err().to_string(), told);
+    assert_eq!(own.save().unwrap_err().to_string(), REFUSED);
     let good = Saved::Json("good".into());
-    assert_eq!(own.load(&good).unwrap_err().to_string(), told);
+    assert_eq!(own.load(&good).unwrap_err().to_string(), REFUSED);
 }
 
 #[test]
@@ -132,10 +129,8 @@ fn an_exception_is_a_breakpoint_like_others() {
 fn save_and_load_may_panic_too() {
     let panics = Mounted::new(Panics);
     assert_eq!(panics.load(&Saved::Json("good".into())), Ok(()));
-    assert_eq!(
-        panicked(panics.load(&Saved::Json("bad".into()))),
-        "in load of bad"
-    );
+    let told = panicked(panics.load(&Saved::Json("bad".into())));
+    assert_eq!(told, "in load of bad");
     is_refused(Run::new().fire(&panics, Hook::EpochEnd));
     assert_eq!(panicked(Mounted::new(Panics).save()), "in save");
 }

@@ -148,11 +148,20 @@ fn read(saved: &Saved) -> Option<Seen> {
         Field::Nothing => None,
         field => Some(field.number()?),
     };
+    let rest = ["best_epoch", "waited", "why"].map(|name| saved.field(name));
+    let [
+        Some(&Field::Count(best_epoch)),
+        Some(&Field::Count(waited)),
+        Some(Field::Text(why)),
+    ] = rest
+    else {
+        return None;
+    };
     Some(Seen {
         best,
-        best_epoch: saved.field("best_epoch")?.count()?,
-        waited: saved.field("waited")?.count()?,
-        why: saved.field("why")?.text()?.to_owned(),
+        best_epoch,
+        waited,
+        why: why.clone(),
     })
 }
 

@@ -34,10 +34,8 @@ impl Profile {
 
 impl<H: Host> Callback<H> for Profile {
     fn hooks(&self) -> HookSet {
-        Hook::ALL
-            .iter()
-            .filter(|&&hook| Self::span(hook).is_some())
-            .fold(HookSet::default(), |set, &hook| set.with(hook.into()))
+        let timed = Hook::ALL.iter().filter(|&&hook| Self::span(hook).is_some());
+        timed.map(|&hook| hook.into()).collect()
     }
 
     fn on(&self, hook: HookId, ctx: &H::Context<'_>) -> Result<Flow> {

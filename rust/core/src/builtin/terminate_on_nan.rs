@@ -106,12 +106,9 @@ mod tests {
             assert!(run.state().batch_is_skipped());
             let warnings = run.warnings();
             assert_eq!(warnings.len(), 1);
-            assert_eq!(warnings[0].0, Warning::NonFiniteLoss);
-            assert!(
-                warnings[0]
-                    .1
-                    .starts_with(&format!("The loss_b is {text} at epoch 1, it"))
-            );
+            let (kind, told) = &warnings[0];
+            assert_eq!(*kind, Warning::NonFiniteLoss);
+            assert!(told.starts_with(&format!("The loss_b is {text} at epoch 1, it")));
             assert_eq!(on(&callback, Hook::TrainBatchEnd, &run), Flow::Continue);
         }
     }

@@ -12,10 +12,10 @@ use pyo3::prelude::*;
 
 use crate::batch::input_and_target;
 use crate::error::carry;
-use crate::frame::Frame;
 use crate::grad::switch_on;
 use crate::lumbre;
 use crate::now::Field;
+use crate::run::frame::Frame;
 use crate::tensor;
 
 use super::answers::CALL;

@@ -34,9 +34,7 @@ impl Run {
             }),
         }
     }
-}
 
-impl Run {
     fn this_epoch(&self) -> u64 {
         self.state.epoch().max(1)
     }
@@ -69,8 +67,8 @@ impl Run {
         epoch: Option<u64>,
     ) -> PyResult<Option<Value>> {
         if let Some(bound) = self.running(ctx, set, epoch)? {
-            let meter = bound.meter(set).bind(ctx.py()).get();
-            let value = self.noted(ctx.py(), meter.value(ctx.py(), &self.state, name))?;
+            let value = bound.meter(set).value(ctx.py(), &self.state, name);
+            let value = self.noted(ctx.py(), value)?;
             if value.is_some() {
                 return Ok(value);
             }
@@ -82,7 +80,7 @@ impl Run {
     /// The names of the values that `get_metrics` gives of this epoch.
     pub fn metric_names(&self, ctx: &Bound<'_, Self>, set: Set) -> PyResult<Vec<String>> {
         let mut names = match self.running(ctx, set, None)? {
-            Some(bound) => bound.meter(set).bind(ctx.py()).get().names_so_far(),
+            Some(bound) => bound.meter(set).names_so_far(),
             None => Vec::new(),
         };
         let records = self.lock_records();
@@ -150,23 +148,18 @@ impl Run {
         let set = this.set_named(Some(set))?;
         let mut entry = match this.running(slf, set, epoch)? {
             Some(bound) => {
-                let meter = bound.meter(set).bind(slf.py()).get();
-                this.noted(slf.py(), meter.values(slf.py(), &this.state, false))?
+                let values = bound.meter(set).values(slf.py(), &this.state, false);
+                this.noted(slf.py(), values)?
             }
             None => Entry::new(),
         };
         let at = epoch.unwrap_or(this.this_epoch());
         let logged = this.lock_records().entry(set, at).cloned();
-        let running = entry
-            .iter()
-            .map(|(name, _)| Arc::clone(name))
-            .collect::<Vec<_>>();
-        entry.extend(
-            logged
-                .unwrap_or_default()
-                .into_iter()
-                .filter(|(name, _)| !running.contains(name)),
-        );
+        for (name, value) in logged.unwrap_or_default() {
+            if !entry.iter().any(|(known, _)| *known == name) {
+                entry.push((name, value));
+            }
+        }
         entry_to_python(slf.py(), &entry)
     }
 

@@ -30,7 +30,9 @@ impl Run {
         let Some(bound) = self.bound() else {
             return lock(&self.used_once).clone();
         };
-        bound.plan.used_once()
+        let used = bound.plan.used_once().into_iter();
+        used.map(|(name, hook)| (name.to_owned(), hook.to_owned()))
+            .collect()
     }
 
     /// Use up what `used_once` gave.

@@ -1,5 +1,34 @@
 use lumbre_abi::callback;
 
+struct Saves;
+
+#[callback]
+impl Saves {
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+struct Loads;
+
+#[callback]
+impl Loads {
+    fn load(&mut self, _: &str) {}
+}
+
+struct Two;
+
+#[callback]
+impl Two {
+    fn on_fit_begin(&mut self) {}
+
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn load(&mut self, _state: &str) {}
+}
+
 struct Files;
 
 #[callback]

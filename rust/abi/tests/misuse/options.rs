@@ -1,5 +1,10 @@
 use lumbre_abi::callback;
 
+struct Spike;
+
+#[callback(wieght = 10)]
+impl Spike {}
+
 struct Twice;
 
 #[callback(weight = 1, weight = 2)]

@@ -11,9 +11,10 @@ use pyo3::types::{PyDict, PyString};
 use crate::error::{carry, warn, warning_class};
 use crate::lumbre;
 use crate::now::Field;
-use crate::run::Run;
-use crate::run::flow::validates;
 use crate::tensor;
+
+use super::Run;
+use super::flow::validates;
 
 /// Python as the host of the core.
 pub struct PyHost;
@@ -41,12 +42,11 @@ impl Context for Frame<'_> {
     }
 
     fn reset_metrics(&self, set: Set) -> Result<()> {
-        let Some(bound) = self.run.get().bound() else {
+        let (run, py) = (self.run.get(), self.run.py());
+        let Some(bound) = run.bound() else {
             return Ok(());
         };
-        let (run, py) = (self.run.get(), self.run.py());
-        let reset = bound.meter(set).bind(py).get().reset(py);
-        run.noted(py, reset).map_err(carry)
+        run.noted(py, bound.meter(set).reset(py)).map_err(carry)
     }
 
     fn update_metrics(&self, _: Set) -> Result<()> {
@@ -59,8 +59,7 @@ impl Context for Frame<'_> {
         let Some(bound) = run.bound() else {
             return Ok(());
         };
-        let values = bound.meter(set).bind(py).get();
-        let values = values.values(py, &run.state, true);
+        let values = bound.meter(set).values(py, &run.state, true);
         let values = run.noted(py, values).map_err(carry)?;
         let epoch = self.state().epoch();
         self.records(|records| {
@@ -134,7 +133,7 @@ fn losses(ctx: &Bound<'_, Run>) -> PyResult<Vec<(String, f64)>> {
     let (py, Some(bound)) = (ctx.py(), ctx.get().bound()) else {
         return Ok(Vec::new());
     };
-    let meter = bound.meter(Set::Train).bind(py).get();
+    let meter = bound.meter(Set::Train);
     let mut losses = Vec::new();
     let by_name = ctx
         .getattr(lumbre::Context::loss(py))?
@@ -167,58 +166,38 @@ fn number(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
 }
 
 fn announced(ctx: &Bound<'_, Run>) -> PyResult<Announced> {
-    let names = |set| {
-        let bound = ctx.get().bound();
-        bound.map(|bound| bound.meter(set).bind(ctx.py()).get().names())
-    };
-    let mut logs = ctx.get().logs();
-    for callback in ctx
-        .getattr(lumbre::Context::callbacks(ctx.py()))?
-        .try_iter()?
-    {
-        let Some(names) = callback?.getattr_opt(lumbre::Callback::logs(ctx.py()))? else {
-            continue;
-        };
-        if names.is_instance_of::<PyString>() {
-            logs.push(names.extract()?);
-            continue;
-        }
-        for name in names.try_iter()? {
-            logs.push(name?.extract()?);
-        }
-    }
-    Ok(Announced {
-        better: better(ctx)?,
-        metrics: Set::ALL.map(|set| names(set).unwrap_or_default()),
-        may_have_others: Set::ALL.iter().any(|&set| {
-            let bound = ctx.get().bound();
-            bound.is_some_and(|bound| {
-                bound
-                    .meter(set)
-                    .bind(ctx.py())
-                    .get()
-                    .may_have_others(ctx.py())
-            })
-        }),
-        logs,
+    let py = ctx.py();
+    let mut announced = Announced {
         validates: validates(ctx)?,
-    })
-}
-
-/// Which value of each metric is the better one, where that is known.
-fn better(ctx: &Bound<'_, Run>) -> PyResult<Vec<(String, Mode)>> {
-    let Some(bound) = ctx.get().bound() else {
-        return Ok(Vec::new());
+        ..Announced::default()
     };
-    let mut better = Vec::new();
-    for set in Set::ALL {
-        for (name, direction) in bound.meter(set).bind(ctx.py()).get().directions(ctx.py())? {
-            if let Some(mode) = Mode::from_name(&direction) {
-                better.push((format!("{}_{name}", set.name()), mode));
+    if let Some(bound) = ctx.get().bound() {
+        announced.logs = bound.plan.logs().cloned().collect();
+        announced.metrics = Set::ALL.map(|set| bound.meter(set).names());
+        for set in Set::ALL {
+            let meter = bound.meter(set);
+            announced.may_have_others |= meter.may_have_others(py);
+            // Which value is the better one, where that is known.
+            for (name, direction) in meter.directions(py)? {
+                let mode = Mode::from_name(&direction);
+                let better = mode.map(|mode| (format!("{}_{name}", set.name()), mode));
+                announced.better.extend(better);
             }
         }
     }
-    Ok(better)
+    for callback in ctx.getattr(lumbre::Context::callbacks(py))?.try_iter()? {
+        let Some(names) = callback?.getattr_opt(lumbre::Callback::logs(py))? else {
+            continue;
+        };
+        if names.is_instance_of::<PyString>() {
+            announced.logs.push(names.extract()?);
+            continue;
+        }
+        for name in names.try_iter()? {
+            announced.logs.push(name?.extract()?);
+        }
+    }
+    Ok(announced)
 }
 
 fn say(ctx: &Bound<'_, Run>, line: &str) -> PyResult<()> {
