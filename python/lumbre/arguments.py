@@ -15,7 +15,7 @@ from lumbre.text import did_you_mean
 
 
 def by(owner: object) -> str:
-    """Return how a message begins: `EMA: `, by whose argument it is of, and not at all for None."""
+    """Return the start of a message, by whose argument it is about: "EMA: "; "" for None."""
     if owner is None:
         return ""
     return f"{owner if isinstance(owner, str) else type(owner).__name__}: "

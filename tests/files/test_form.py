@@ -288,7 +288,7 @@ def test_a_file_cut_off_anywhere_is_refused_without_its_checksum_too(path: Path)
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        for look in (form.read, form.verify, form.read_meta):
+        for look in (form.read, form.read_meta):
             with pytest.raises(FileError, match=r"is truncated|is empty"):
                 look(path)
     path.write_bytes(whole + b"\0")
@@ -344,7 +344,7 @@ def test_what_looks_like_the_checksum_elsewhere_is_not_taken_for_it(tmp_path: Pa
 
 
 def test_no_file_is_the_error_it_always_is(tmp_path: Path) -> None:
-    for look in (form.read, form.verify, form.read_meta):
+    for look in (form.read, form.read_meta):
         with pytest.raises(FileNotFoundError, match=r"none\.lumbre"):
             look(tmp_path / "none.lumbre")
 
@@ -415,7 +415,7 @@ def test_what_is_no_file_of_lumbres_is_refused_with_the_reason(
 ) -> None:
     path = tmp_path / "thing.lumbre"
     make(path)
-    for look in (form.read, form.verify, form.read_meta):
+    for look in (form.read, form.read_meta):
         with pytest.raises(ValueError, match=r"thing\.lumbre .*" + message) as caught:
             look(path)
         assert isinstance(caught.value, LumbreError)
@@ -423,7 +423,7 @@ def test_what_is_no_file_of_lumbres_is_refused_with_the_reason(
 
 def test_another_kind_is_refused_with_the_function_that_reads_it(path: Path) -> None:
     message = "is a fitted file, where a checkpoint file is due; use lb.load.path, module="
-    for look in (form.read, form.verify, form.read_meta):
+    for look in (form.read, form.read_meta):
         with pytest.raises(FileError, match=message):
             look(path, "checkpoint")
     with pytest.raises(FileError, match="where a checkpoint or weights file is due"):

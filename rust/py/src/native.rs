@@ -109,8 +109,8 @@ impl NativeCallback {
         })
     }
 
-    /// What a foreign library says of it: name, weight, after, before, logs; nothing of a built-in one,
-    /// whose class has these.
+    /// The words of a foreign library about it: name, weight, after, before, logs; none for a built-in
+    /// one, whose class has these.
     #[getter]
     fn about<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let about = PyDict::new(py);
