@@ -55,7 +55,7 @@ def test_a_fit_of_another_model_inside_of_a_run_leaves_it_ready_to_be_used() -> 
     assert not probe.training
 
 
-@pytest.mark.parametrize("make", [lambda: at("on_fit_end", print), lb.callbacks.TerminateOnNaN])
+@pytest.mark.parametrize("make", [lb.callbacks.GradientClip, lb.callbacks.TerminateOnNaN])
 def test_a_callback_is_in_one_run_at_a_time(make: Any) -> None:
     callback = make()
     seen: list[str] = []
@@ -92,7 +92,7 @@ def test_a_model_is_in_the_fits_of_one_thread_at_a_time() -> None:
 
 
 def test_a_refused_run_takes_nothing_with_it() -> None:
-    inside, outside = at("on_fit_end", print), at("on_epoch_end", print, nth=99)
+    inside, outside = lb.callbacks.GradientClip(), lb.callbacks.GradientClip()
 
     def again(ctx: Any) -> None:
         with pytest.raises(errors.ArgumentError):
@@ -153,3 +153,74 @@ def test_items_of_a_batch_that_nobody_uses_are_told() -> None:
     with pytest.warns(errors.DataWarning, match="A batch has 3 items"):
         fit(Scale, data=data, valid_data=None, loss=lambda pred, target: pred.mean())
     fit(Scale, data=data, valid_data=None)  # the module's own loss may look at self.ctx.batch
+
+
+def test_a_function_at_a_breakpoint_is_taken_in_a_run_inside_of_a_run() -> None:
+    seen: list[int] = []
+
+    @lb.on("on_fit_end")
+    def note(ctx: Any) -> None:
+        seen.append(ctx.epoch)
+
+    fit(Scale, note, at("on_fit_begin", lambda ctx: fit(Scale, note, epochs=1)))
+    assert seen == [1, 2]
+
+
+def elsewhere(act: Any) -> list[BaseException]:
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except errors.ArgumentError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return raised
+
+
+def test_a_model_that_is_trained_predicts_and_is_measured_in_its_own_thread_only() -> None:
+    model = Scale()
+    before = fit(model)
+    x = torch.ones(2, 1)
+    raised: list[BaseException] = []
+
+    def measure(ctx: Any) -> None:
+        raised.extend(elsewhere(lambda: before.predict(x, verbose=False)))
+        raised.extend(elsewhere(lambda: before.evaluate([x, x], verbose=False)))
+        before.predict(x, verbose=False)
+
+    fit(model, at("on_train_batch_end", measure))
+    assert len(raised) == 2
+
+
+def test_predictions_in_several_threads_leave_nothing_on_the_model() -> None:
+    fitted = fit(Scale)
+    x = torch.ones(4, 1)
+    threads = [
+        threading.Thread(target=lambda: [fitted.predict(x, verbose=False) for _ in range(20)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "ctx" not in vars(fitted.model)
+
+
+def test_a_run_that_ends_in_another_thread_lets_go_of_its_model() -> None:
+    model = nn.Linear(4, 1)
+    run = lb.run(model, torch.optim.SGD(model.parameters(), 0.1), accelerator=CPU, verbose=False)
+    run.__enter__()
+    assert elsewhere(lambda: run.__exit__(None, None, None)) == []
+    in_a_fit(model)
+
+
+def test_names_of_optimizers_stay_those_that_the_run_began_with() -> None:
+    def rename(ctx: Any) -> None:
+        ctx.optimizers = {"other": ctx.opt}
+
+    with pytest.raises(errors.ContextError, match=r"'opt'; got 'other'\. Put another optimizer in"):
+        fit(Scale, at("on_fit_begin", rename))

@@ -141,3 +141,36 @@ def test_an_optimizer_that_insists_on_a_closure_is_told_how_to_ask_for_one() -> 
     assert "ctx.step_optimizer(closure=...)" in caught.value.__notes__[1]
     setup = lb.setup(nn.Linear(3, 1), nn.MSELoss(), Asks).set_opt_hparams(lr=0.1)
     assert setup.fit([X, Y], epochs=1, accelerator=CPU, verbose=False).stop_reason is None
+
+
+def test_an_error_of_the_users_own_code_is_never_answered_for() -> None:
+    class Mine(RuntimeError):
+        pass
+
+    def raises(error: BaseException) -> Any:
+        def act(ctx: Any) -> None:
+            raise error
+
+        return act
+
+    class Typo(nn.Linear):
+        def forward(self, x: Any) -> Any:
+            return self.fc(x["x"])
+
+    own = [Mine("a dtype of mine"), IndexError("9 is out of bounds"), TypeError("must be Tensor")]
+    for error in own:
+        look = lb.on("on_train_batch_after_loss")(raises(error))
+        with pytest.raises(type(error)) as caught:
+            fit(nn.Linear(3, 1), [X, Y], callbacks=look)
+        assert caught.value is error
+    with pytest.raises(AttributeError, match="has no attribute 'fc'") as caught:
+        fit(Typo(3, 1), {"x": X})
+    assert not isinstance(caught.value, errors.LumbreError)
+
+
+def test_a_loss_of_ones_own_may_do_without_a_target() -> None:
+    class Contrast(nn.Module):
+        def forward(self, pred: Tensor, target: Any = None) -> Tensor:
+            return (pred @ pred.T).logsumexp(1).mean()
+
+    fit(nn.Linear(3, 2), X, Contrast())

@@ -363,7 +363,9 @@ def check_count(loader: Any, count: int, what: str) -> None:
     """
     if count == 0:
         raise empty(loader, what)
-    length = length_of(loader)
+    # What workers of a stream leave out at their ends is known to nobody.
+    is_stream = isinstance(getattr(loader, "dataset", None), IterableDataset)
+    length = None if is_stream and isinstance(loader, DataLoader) else length_of(loader)
     if length is not None and count < length:
         warn(
             f"{what} gave {count} batches, and the length of its {type(loader).__name__} "

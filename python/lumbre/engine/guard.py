@@ -11,9 +11,10 @@ from typing import Any, Literal, Self
 import torch
 
 from lumbre.engine import at_exit, ends
-from lumbre.engine.blame import part_of
+from lumbre.engine.blame import is_of_the_batch, part_of
 from lumbre.engine.parts import step_of
 from lumbre.errors import ArgumentError
+from lumbre.hooks.function import FunctionCallback
 from lumbre.output import say_at_once
 from lumbre.state.run_state import Handlers, RunState
 from lumbre.step.mends import CLOSURE, is_of_closure, mend_of
@@ -36,10 +37,12 @@ class RunGuard:
     def __init__(self, ctx: RunState, kind: Literal["fit", "run", "evaluate", "predict"]) -> None:
         self._ctx = ctx
         self._is_fit = kind in ("fit", "run")
+        self._measures = kind == "evaluate"
         self._keeps_grad = kind == "run"
         self._thread = threading.get_ident()
         self._grad = torch.is_grad_enabled()
         self._taken: list[int] = []
+        self._runs: list[RunGuard] = []
         self._modes: list[tuple[torch.nn.Module, bool]] = []
         self._bound: list[tuple[Any, object]] = []
         self._sigint: Any = None
@@ -58,14 +61,14 @@ class RunGuard:
         ctx._grad_outside = self._grad and self._keeps_grad
         set_grad(ctx._grad_outside)
         # A run inside of another one must not leave the model of that in another mode.
-        outer = _runs_here()
-        shared = {id(each) for run in outer for each in _modules_of(run._ctx)}
+        self._runs = _runs_here()
+        shared = {id(each) for run in self._runs for each in _modules_of(run._ctx)}
         self._modes = [
             (each, each.training)
             for each in _modules_of(ctx)
             if not self._is_fit or id(each) in shared
         ]
-        outer.append(self)
+        self._runs.append(self)
         model = ctx.accelerator.unwrap(ctx.model)
         owners = [
             *([] if _has_own_ctx(model) else [model]),
@@ -88,10 +91,14 @@ class RunGuard:
         """
         ctx = self._ctx
         model = ctx.accelerator.unwrap(ctx.model)
-        for each in (*ctx.callbacks, *([model] if self._is_fit else [])):
-            user = _in_use.setdefault(id(each), self)
+        # A function at a breakpoint has no state that two runs could change.
+        stateful = [each for each in ctx.callbacks if type(each) is not FunctionCallback]
+        for each in (*stateful, model):
+            # Predictions of one model may be made in several threads at once.
+            takes = each is not model or self._is_fit or self._measures
+            user = _in_use.setdefault(id(each), self) if takes else _in_use.get(id(each), self)
             if user is self:
-                self._taken.append(id(each))
+                self._taken += [id(each)] if takes else []
             elif each is not model or user._thread != self._thread:
                 raise ArgumentError(_IN_USE.format(type(each).__name__, _HOW[each is model]))
 
@@ -106,10 +113,8 @@ class RunGuard:
             if original is None:
                 return False
             ended = self._end(original)
-            if not ended and (mend := mend_of(self._ctx, original)) is not None:
-                for note in getattr(original, "__notes__", ()):
-                    mend.add_note(note)
-                raise mend from original
+            if not ended and is_of_the_batch(self._ctx, original):
+                _raise_mend(self._ctx, original)
             if not ended and original is not error:
                 context = original.__context__
                 try:
@@ -140,24 +145,29 @@ class RunGuard:
 
     def _put_back(self) -> None:
         ctx = self._ctx
-        if self._sigint is not None:
+        # Elsewhere Python lets nobody do so; ours hands on what comes after the run.
+        if self._sigint is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._sigint)
         set_grad(self._grad)
         for module, mode in self._modes:
             module.training = mode
         for each, before in self._bound:
-            _bind(each, before)
+            if vars(each).get("ctx") is ctx:
+                # The run that it was bound to before may be over, in another thread.
+                is_over = isinstance(before, RunState) and before._is_over
+                _bind(each, _ABSENT if is_over else before)
         # An exception holds the frames that hold ctx: without this, ctx would hold itself.
         ctx.exception = None
         # The parts of a step hold ctx, which would hold them.
         ctx.step = ctx._parts = ctx._pass = None
+        ctx._is_over = True
         step_of(ctx).windows.close()
         # Nor may ctx hold the callbacks in Rust: what these hold they show to the garbage collector
         # only when no run can call them any more.
         ctx._unbind()
         at_exit.forget(ctx)
-        if self in _runs_here():
-            _runs_here().remove(self)
+        if self in self._runs:  # where it began: it may end in another thread
+            self._runs.remove(self)
         while self._taken:
             del _in_use[self._taken.pop()]
         self._bound, self._modes = [], []
@@ -170,6 +180,9 @@ class RunGuard:
         ctx = self._ctx
 
         def on_sigint(number: int, frame: FrameType | None) -> None:
+            if ctx._is_over:
+                before(number, frame)
+                return
             if ctx.interrupted:
                 raise KeyboardInterrupt
             ctx._interrupt()
@@ -260,6 +273,18 @@ def _runs_here() -> list[RunGuard]:
     """Return the runs under way in this thread, from the outside in."""
     runs: list[RunGuard] = vars(_under_way).setdefault("runs", [])
     return runs
+
+
+def _raise_mend(ctx: RunState, error: BaseException) -> None:
+    """Raise the error that says how what torch has refused is mended, if there is one."""
+    mend = mend_of(ctx, error)
+    try:
+        if mend is not None:
+            for note in getattr(error, "__notes__", ()):
+                mend.add_note(note)
+            raise mend from error
+    finally:
+        del mend, error  # it holds this frame, which must not hold it
 
 
 def _modules_of(ctx: RunState) -> list[torch.nn.Module]:

@@ -61,6 +61,7 @@ class RunState(Logbook):
     _pass: object | None  # a mark of the pass under way: an old generator does not end a new one
     _grad_outside: bool  # whether gradients are on between the passes
     _interrupt_fired: bool
+    _is_over: bool
     _waiting: dict[str, Any]  # what loaders that are not there yet are to go on from
     _handlers: Handlers
     _epoch_handlers: Handlers
@@ -73,7 +74,7 @@ class RunState(Logbook):
         self._step, self._now = step, step.now
         self._parts = self._pass = None
         self._waiting = {}
-        self._grad_outside = self._interrupt_fired = False
+        self._grad_outside = self._interrupt_fired = self._is_over = False
         self.data = self.train_data = self.valid_data = self.exception = None
         self.buffers, self.handlers, self.epoch_handlers = {}, {}, {}
         for name, value in given.items():
@@ -85,7 +86,19 @@ class RunState(Logbook):
 
     model = _of_now("model", "The module under training, on its device.")
     loss_fn = _of_now("loss_fn", "Called as `loss_fn(pred, target)`; may be replaced.")
-    optimizers = _of_now("optimizers", "The optimizers by name; one may be put in another's place.")
+
+    @property
+    def optimizers(self) -> dict[str, Any]:
+        """The optimizers by name; one may be put in another's place."""
+        return self._now.optimizers
+
+    @optimizers.setter
+    def optimizers(self, optimizers: dict[str, Any]) -> None:
+        known = self._now.optimizers
+        if known is not None and set(optimizers) != set(known):
+            raise ContextError(_OTHER_NAMES.format(_listed(known), _listed(optimizers)))
+        self._now.optimizers = optimizers
+
     opt = _of_now("opt", "The optimizer under way.")
     step = _of_now("step", "The step of the pass under way, called as `step(ctx)`.")
     step_opt = _of_now("step_opt", "Called as `step_opt(optimizer)`; may be replaced.")
@@ -189,6 +202,10 @@ def _listed(names: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
+_OTHER_NAMES = (
+    "Losses are recorded by the names of the optimizers, which are those that the run began with: "
+    "{}; got {}. Put another optimizer in the place of one: ctx.optimizers[name] = optimizer."
+)
 _OF_NO_OPTIMIZER = (
     "ctx.loss is a scalar tensor, or a dict of them by the names of the optimizers: {1}; it was "
     'given {0}. Write ctx.loss = {{"{2}": loss}}, and log what else there is: '

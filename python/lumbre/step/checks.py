@@ -55,8 +55,9 @@ def check_scalar(loss: Any, loss_fn: Any) -> None:
 
 
 def takes_target(loss_fn: Any) -> bool:
-    """True if a loss surely compares with a target: one of torch's, or a module."""
-    return isinstance(loss_fn, nn.Module) or getattr(loss_fn, "__module__", "") == _FUNCTIONAL
+    """True if a loss surely compares with a target: it is one of torch's."""
+    homes = type(loss_fn).__module__, getattr(loss_fn, "__module__", "")
+    return any(home.startswith("torch.nn.") for home in homes)
 
 
 def check_target(loss_fn: Any, batch: Any) -> None:
@@ -80,12 +81,15 @@ def check_first_batch(run: RunState, *, is_own: bool) -> None:
         warn(_LOSS_UNSET.format(type(run.model).__name__), LumbreWarning)
     batch, pred, target, loss_fn = run.batch, run.pred, run.target, run.loss_fn
     is_the_models = getattr(loss_fn, "__self__", None) is not None
-    if type(batch) in (tuple, list) and len(batch) > 2 and not (is_own or is_the_models):
+    # A callback of the user's may be there for it, and what is no tensor is there for people.
+    homes = [type(each).__module__ for each in run.callbacks]
+    is_used = is_own or is_the_models or not all(h.startswith("lumbre.callbacks") for h in homes)
+    has_third = type(batch) in (tuple, list) and len(batch) > 2 and isinstance(batch[2], Tensor)
+    if has_third and not is_used:
         warn(_ITEMS_LEFT_OUT.format(len(batch)), DataWarning)
     if not all(isinstance(t, Tensor) and t.is_floating_point() for t in (pred, target)):
         return
-    homes = type(loss_fn).__module__, getattr(loss_fn, "__module__", "")
-    if not any(home.startswith("torch.nn") for home in homes):
+    if not takes_target(loss_fn):
         return  # a loss of the user's own knows what it does
     wide = [[n for n in t.shape if n != 1] for t in (pred, target)]
     if wide[0] and wide[0] == wide[1] and pred.dim() != target.dim():
@@ -95,11 +99,11 @@ def check_first_batch(run: RunState, *, is_own: bool) -> None:
 
 def check_first_step(optimizer: Any) -> None:
     """Warn of a step on no gradient at all."""
-    if not any(p.grad is not None for g in optimizer.param_groups for p in g["params"]):
+    parameters = [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
+    if parameters and all(p.grad is None for p in parameters):
         warn(_NO_GRADIENT.format(type(optimizer).__name__), LumbreWarning)
 
 
-_FUNCTIONAL = "torch.nn.functional"
 _SEVERAL = (
     "{} gave a {} where the loss, a scalar tensor, is due. Let it return the sum of its parts, and "
     "log them: ctx.log_metric(name, value)."

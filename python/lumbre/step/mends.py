@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import torch
 from torch import Tensor, dtype, nn
 
 from lumbre.data.batch import missing_target
@@ -28,9 +30,10 @@ def mend_of(run: RunState, error: BaseException) -> LumbreError | None:
 
     Args:
         run: The run that the error is leaving.
-        error: What torch has raised.
+        error: What the model, the loss or the backward pass has raised.
     """
-    if not isinstance(error, RuntimeError | TypeError | IndexError | AttributeError | ValueError):
+    # The others are Python's own words, too: they are torch's where torch has raised them.
+    if type(error) is not RuntimeError and not _is_of_torch(error):
         return None
     text = str(error)
     if "does not require grad" in text:
@@ -46,13 +49,22 @@ def mend_of(run: RunState, error: BaseException) -> LumbreError | None:
         return _of_dtypes(run, given, target, pred)
     if target is None and isinstance(pred, Tensor) and takes_target(run.loss_fn):
         return missing_target(run.batch, name_of(run.loss_fn))
-    is_odd = "must be Tensor" in text or "object has no attribute" in text
-    if is_odd and not isinstance(given, Tensor) and pred is None:
+    if _is_unlike(given, text) and pred is None:
         return DataError(_NO_TENSOR.format(type(run.model).__name__, shape_of(given)))
-    if is_odd and pred is not None and not isinstance(pred, Tensor):
+    if pred is not None and _is_unlike(pred, text):
         names = type(run.model).__name__, shape_of(pred), name_of(run.loss_fn)
         return ArgumentTypeError(_PREDICTION.format(*names))
     return None
+
+
+def _is_of_torch(error: BaseException) -> bool:
+    """True if it is a plain error that was raised in torch."""
+    traceback, folder = error.__traceback__, os.path.dirname(torch.__file__) + os.sep
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    is_plain = type(error) in (TypeError, IndexError, AttributeError, ValueError)
+    where = "" if traceback is None else traceback.tb_frame.f_code.co_filename
+    return is_plain and where.startswith(folder)
 
 
 def is_of_closure(error: BaseException) -> bool:
@@ -68,6 +80,8 @@ def _of_dtypes(run: RunState, given: Any, target: Any, pred: Any) -> LumbreError
         return None
     loss = name_of(run.loss_fn)
     if isinstance(run.loss_fn, _OF_CLASSES):
+        if target.dtype == torch.int64:
+            return None
         return DTypeError(_TARGET.format(target.dtype, loss, "class numbers, torch.int64", "long"))
     if not target.is_floating_point():
         wanted = f"numbers of the predictions' dtype, {pred.dtype}"
@@ -79,6 +93,12 @@ def _without_graph(run: RunState) -> LumbreError:
     if not any(p.requires_grad for p in run.model.parameters()):
         return ArgumentError(_FROZEN.format(type(run.model).__name__))
     return ArgumentError(_DETACHED.format(name_of(run.loss_fn)))
+
+
+def _is_unlike(value: Any, text: str) -> bool:
+    """True if torch has asked for a tensor, and this is none."""
+    asked = text.startswith(f"'{type(value).__name__}' object has no attribute")
+    return not isinstance(value, Tensor) and (asked or "must be Tensor" in text)
 
 
 def _floats(value: Any) -> bool:

@@ -1,6 +1,6 @@
 //! The share of samples whose highest score is that of their class.
 
-use super::classes::{ONE_SCORE, Scores, check, each_run};
+use super::classes::{Counted, ONE_SCORE, Scores, check, each_run};
 use super::view::{Element, Run, with_slice};
 use super::{BLOCK, Batch, Fit, Form, Hits, Kept, Metric, View, top_k, unmergeable};
 use crate::error::{Error, Result};
@@ -128,9 +128,6 @@ fn count_hits<T: Element>(data: &[T], preds: &View, target: &View) -> Result<u64
     )?;
     Ok(hits)
 }
-
-/// The hits of a run, or the place in it where the class does not exist.
-pub(super) type Counted = std::result::Result<u64, usize>;
 
 /// Counts hits where the scores of a position lie side by side.
 ///

@@ -4,6 +4,9 @@ use super::view::{Element, Reader, Run, Walk, tuple};
 use super::{BLOCK, Batch, Data, Fit, Form, View};
 use crate::error::{Error, Result};
 
+/// The hits of a run, or the place in it where the class does not exist.
+pub(super) type Counted = std::result::Result<u64, usize>;
+
 /// The mend for one score for each target, where no metric of two classes is at hand.
 pub(super) const TWO_SCORES: &str =
     "make one score p for each target two: torch.stack([1 - p, p], 1), or [-p, p] if p is a logit";

@@ -1,8 +1,7 @@
 //! The share of samples of whose class the score is among the k highest.
 
-use super::accuracy::Counted;
 use super::argmax::is_nan;
-use super::classes::{Scores, each_run, index};
+use super::classes::{Counted, Scores, each_run, index};
 use super::view::{Element, Run, with_slice};
 use super::{BLOCK, View};
 use crate::error::Result;
