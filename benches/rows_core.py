@@ -17,15 +17,18 @@ import lumbre as lb
 from lumbre._core import Meter
 from lumbre.engine.context import Context
 from lumbre.hooks.schedule import compile_schedule
+from lumbre.state.now import Now
+from lumbre.step.shortcuts import PUBLIC
+from lumbre.step.step import Step
 from measure import Row, clock, ratio, resident, slopes, statement, take_turns
 from rows_step import CPU, LOSS, SGD, linear
 
 
 def context(callbacks: list[lb.Callback]) -> Context:
     """A run with these callbacks and nothing else, to fire breakpoints of."""
-    ctx = Context()
-    ctx._bind(compile_schedule(callbacks), Meter([], []), Meter([], []), ctx._now)
-    return ctx
+    step = Step(Now(), {}, PUBLIC)
+    plan = compile_schedule(callbacks), Meter([], []), Meter([], []), step.now
+    return Context(step, plan)
 
 
 class Active(lb.Callback):

@@ -87,18 +87,17 @@ class RunState(Logbook):
     model = _of_now("model", "The module under training, on its device.")
     loss_fn = _of_now("loss_fn", "Called as `loss_fn(pred, target)`; may be replaced.")
 
-    @property
-    def optimizers(self) -> dict[str, Any]:
-        """The optimizers by name; one may be put in another's place."""
-        return self._now.optimizers
-
-    @optimizers.setter
-    def optimizers(self, optimizers: dict[str, Any]) -> None:
+    def _put_optimizers(self, optimizers: dict[str, Any]) -> None:
         known = self._now.optimizers
         if known is not None and set(optimizers) != set(known):
             raise ContextError(_OTHER_NAMES.format(_listed(known), _listed(optimizers)))
         self._now.optimizers = optimizers
 
+    optimizers: Any = property(
+        attrgetter("_now.optimizers"),
+        _put_optimizers,
+        doc="The optimizers by name; one may be put in another's place.",
+    )
     opt = _of_now("opt", "The optimizer under way.")
     step = _of_now("step", "The step of the pass under way, called as `step(ctx)`.")
     step_opt = _of_now("step_opt", "Called as `step_opt(optimizer)`; may be replaced.")
