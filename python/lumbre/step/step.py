@@ -52,6 +52,7 @@ class Step:
     __slots__ = (
         "_backward",
         "_has_forward",
+        "_kinds",
         "_precision",
         "calls",
         "closures",
@@ -77,6 +78,7 @@ class Step:
     ) -> None:
         self.now, self.calls, self.own = now, calls, own
         self.closures = _closures(optimizers)
+        self._kinds = {name: type(each) for name, each in optimizers.items()}
         self.is_own = own_loop or own is not None
         self.is_plain, self.is_direct, self.is_fresh = has_forward, False, True
         self.windows = Windows()
@@ -107,7 +109,9 @@ class Step:
 
     def see_optimizers(self, run: RunState) -> None:
         """Look at the optimizers, which callbacks may have replaced: how do losses reach them?"""
-        self.closures = _closures(run.optimizers)
+        kinds = {name: type(each) for name, each in run.optimizers.items()}
+        if kinds != self._kinds:
+            self._kinds, self.closures = kinds, _closures(run.optimizers)
         is_alone = len(run.optimizers) == 1 and self._backward is None
         self.is_direct = is_alone and not self.windows.in_use
 
