@@ -12,7 +12,7 @@ import lumbre as lb
 from lumbre._core import Batches, Run
 from lumbre.state.now import Now
 
-SLOTS = ["batch", "left", "loss_grad", "loss_weight", "losses", "opt_name", "pred"]
+SLOTS = ["batch", "loss_grad", "loss_weight", "losses", "opt_name", "pred", "skipped"]
 
 
 @pytest.mark.parametrize("name", SLOTS)

@@ -13,6 +13,19 @@ from lumbre.step.step import Step, set_grad
 Part = Callable[[], bool]
 TakeStep = Callable[[Any], None]
 
+# Who is called here may look into a step. Where nobody is, its breakpoints are left out, unless the
+# model has asked to skip the batch: Rust is to know then how far the step came.
+_INSIDE = [
+    "on_train_batch_after_pred",
+    "on_train_batch_after_loss",
+    "on_train_batch_before_backward",
+    "on_train_batch_before_step",
+    "on_train_batch_after_step",
+    "on_valid_batch_after_pred",
+    "on_valid_batch_after_loss",
+    "on_exception",
+]
+
 
 class Parts(NamedTuple):
     """The parts of the steps of a pass, each true to leave the batch, and the step they make."""
@@ -34,6 +47,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     now, fire = step.now, ctx.call_callbacks
     run_backward, take_step, zero_grad = step.calls
     is_public = step.calls is PUBLIC
+    is_watched = any(map(ctx._is_used, _INSIDE))
 
     def forward() -> bool:
         batch = now.batch
@@ -42,6 +56,8 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
             now.pred = now.model(batch[0])
         else:
             now.pred = step.predict(batch)
+        if not (is_watched or now.skipped):
+            return False
         if training:
             return fire("on_train_batch_after_pred")
         return fire("on_valid_batch_after_pred")
@@ -53,12 +69,14 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
             now.loss_grad = now.loss_fn(now.pred, batch[1])
         else:
             now.loss_grad = step.compute_loss(batch)
+        if not (is_watched or now.skipped):
+            return False
         if training:
             return fire("on_train_batch_after_loss")
         return fire("on_valid_batch_after_loss")
 
     def backward() -> bool:
-        if fire("on_train_batch_before_backward"):
+        if (is_watched or now.skipped) and fire("on_train_batch_before_backward"):
             return True
         loss = now.loss_grad
         try:
@@ -76,7 +94,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     def step_optimizer(closure: Callable[[], Any] | None = None) -> bool:
         if not (step.is_direct or step.prepare_step(ctx)):
             return False
-        if fire("on_train_batch_before_step"):
+        if (is_watched or now.skipped) and fire("on_train_batch_before_step"):
             return True
         optimizer, step_opt = now.opt, now.step_opt
         if step.is_fresh and closure is None:
@@ -97,7 +115,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
                 set_grad(True)
         if not step.is_direct:
             step.windows.finish(now.opt_name)
-        return fire("on_train_batch_after_step")
+        return (is_watched or now.skipped) and fire("on_train_batch_after_step")
 
     def evaluate_again() -> Any:
         zero_grad(now.opt)

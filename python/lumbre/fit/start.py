@@ -20,6 +20,7 @@ from lumbre.hooks.foreign import Callbacks, as_callbacks
 from lumbre.hooks.schedule import compile_schedule
 from lumbre.metrics.sets import MetricSet, meter
 from lumbre.state.now import Now
+from lumbre.state.run_state import Plan
 from lumbre.step.checks import method_of
 from lumbre.step.shortcuts import fast_calls
 from lumbre.step.step import Step
@@ -71,7 +72,7 @@ def start(
     step = _step(recipe, model, inner, optimizers, accelerator, own_loop)
     counted = (metrics or recipe.metrics).copies()
     names = list(optimizers) or ["opt"]
-    plan = (
+    plan = Plan(
         compile_schedule(all_),
         meter(names, counted["train"]),
         meter(names, counted["valid"]),
@@ -158,19 +159,19 @@ def _missing_loss(pred: Any, target: Any) -> Any:
 
 
 def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
-    """The least and the greatest number of epochs."""
+    """Return the least and the greatest number of epochs."""
     pair = epochs if isinstance(epochs, tuple | list) else (1, epochs)
     if len(pair) != 2 or not all(map(is_whole, pair)):
         raise ArgumentError(f"epochs is a whole number or a pair (min, max); got {epochs!r}.")
     least, most = map(int, pair)
     if most < 1 or least < 0 or least > most:
-        raise ArgumentError(
-            "epochs is at least 1, and of a pair (min, max) the min is not above the max; "
-            f"got {epochs!r}."
-        )
+        raise ArgumentError(_NO_EPOCHS.format(epochs))
     return least, most
 
 
+_NO_EPOCHS = (
+    "epochs is at least 1, and of a pair (min, max) the min is not above the max; got {!r}."
+)
 _NO_FUNCTION = (
     "{}.loss is {!r}, which is no function of pred and target. Pass the loss, "
     "lb.setup(..., loss=nn.MSELoss()), or give the attribute another name."

@@ -92,7 +92,7 @@ class _AUROC(Native):
             return
         # The last batch by itself, so that it can still be taken back; none of these where one that
         # Rust has read came after them.
-        is_last = self._native.left
+        is_last = self._native.is_elsewhere
         into = self._native if is_last else NativeMetric(self._kind, self._options)
         for scores, labels in parts:
             counted = into.update(scores, labels)

@@ -15,7 +15,7 @@ class Now:
     """
 
     batch: Any
-    left: bool  # whether skip_batch was asked for; set and reset by the run
+    skipped: bool  # whether skip_batch was asked for; set and reset by the run
     loss_fn: Callable[..., Any]
     loss_grad: Any
     loss_weight: float | None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lumbre._core import Meter, Schedule
 from lumbre.data.batch import input_and_target, with_input, with_target
 from lumbre.errors import ArgumentTypeError, ContextError
 from lumbre.state.logbook import Logbook
@@ -27,14 +28,22 @@ def _of_now(name: str, doc: str) -> Any:
 def _handlers_of(name: str, what: str) -> Any:
     def put(ctx: RunState, value: Any) -> None:
         if not isinstance(value, dict):
-            raise ArgumentTypeError(
-                f"ctx.{name} is a dict of exception classes and functions of (ctx, exception), "
-                f"such as {{OSError: lambda ctx, error: ...}}; got {value!r}."
-            )
+            raise ArgumentTypeError(_NO_HANDLERS.format(name, value))
         setattr(ctx, f"_{name}", value)
 
     doc = f"What ends {what} in order: functions of (ctx, exception) by class of exception."
     return property(attrgetter(f"_{name}"), put, doc=doc)
+
+
+class Plan(NamedTuple):
+    """What Rust calls and counts with in a run, in the order of the arguments of `_bind`."""
+
+    schedule: Schedule
+    train: Meter
+    valid: Meter
+    now: Now
+    draw: Callable[[Any], Any] | None  # draws the bar, if there is one
+    own_loop: bool  # whether the user writes the loop
 
 
 class RunState(Logbook):
@@ -68,8 +77,8 @@ class RunState(Logbook):
 
     __slots__ = tuple(__annotations__)
 
-    def __init__(self, step: Any, plan: tuple[Any, ...], **given: Any) -> None:
-        """Begin with a step, what `_bind` takes, and the attributes of the run."""
+    def __init__(self, step: Any, plan: Plan, **given: Any) -> None:
+        """Begin with a step, a plan and the attributes of the run."""
         super().__init__()
         self._step, self._now = step, step.now
         self._parts = self._pass = None
@@ -209,4 +218,8 @@ _OF_NO_OPTIMIZER = (
     "ctx.loss is a scalar tensor, or a dict of them by the names of the optimizers: {1}; it was "
     'given {0}. Write ctx.loss = {{"{2}": loss}}, and log what else there is: '
     "ctx.log_metric(name, value)."
+)
+_NO_HANDLERS = (
+    "ctx.{} is a dict of exception classes and functions of (ctx, exception), such as "
+    "{{OSError: lambda ctx, error: ...}}; got {!r}."
 )

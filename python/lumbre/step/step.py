@@ -245,7 +245,7 @@ class Step:
         With `whole`, also those that earlier batches have gathered.
         """
         for name, optimizer in run.optimizers.items():
-            if not self.windows.keeps(name, None if whole else run.step_count):
+            if not self.windows.keeps_earlier(name, None if whole else run.step_count):
                 self.calls.zero_grad(optimizer)
 
 

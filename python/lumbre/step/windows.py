@@ -164,7 +164,7 @@ class Windows:
             self._unscaled.discard(name)
             self.scalers[name].update()
 
-    def keeps(self, name: str, batch: int | None) -> bool:
+    def keeps_earlier(self, name: str, batch: int | None) -> bool:
         """True if what an optimizer has gathered is of earlier batches than this one, and stays.
 
         If it is not, or no batch is named, all of it goes and its window begins anew: the batch was

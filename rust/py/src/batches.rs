@@ -62,7 +62,7 @@ impl Batches {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let run = self.ctx.get();
         if !run.state.in_pass() {
-            return Err(kept(py, &run.state.place()));
+            return Err(pass_has_ended(py, &run.state.place()));
         }
         run.end_batch(py);
         if run.state.pass_is_over() {
@@ -85,13 +85,13 @@ impl Batches {
             return Ok(None);
         };
         let mut batch = batch?;
-        let left = run.next_batch();
+        let was_skipped = run.next_batch();
         if let Some(place) = &self.place {
             batch = place.bind(py).call1((batch,))?;
         }
         self.now.set(Field::Batch, batch.clone());
-        if left {
-            self.now.set_flag(py, Field::Left, false);
+        if was_skipped {
+            self.now.set_flag(py, Field::Skipped, false);
         }
         if self.forget {
             self.now.clear(py, Field::Pred);
@@ -122,7 +122,7 @@ impl Batches {
 }
 
 /// A loop of the user's own has kept the batches of a pass that has been closed since.
-fn kept(py: Python<'_>, place: &str) -> PyErr {
+fn pass_has_ended(py: Python<'_>, place: &str) -> PyErr {
     let message = format!(
         "The pass that these batches are of has ended ({place}): the loop around it has gone on. Begin \
          a new one in each epoch: `for batch in ctx.train(loader): ...`."

@@ -139,7 +139,7 @@ macro_rules! slots {
 
 slots! {
     Batch = "batch",
-    Left = "left",
+    Skipped = "skipped",
     LossGrad = "loss_grad",
     LossWeight = "loss_weight",
     Losses = "losses",

@@ -22,9 +22,9 @@ pub struct NativeMetric {
     state: Mutex<Native>,
     told: AtomicBool,
     /// True if the last batch was counted elsewhere, by torch ops.
-    left: AtomicBool,
+    is_elsewhere: AtomicBool,
     /// The width of the batches that are counted elsewhere, and what it was before the last one.
-    left_width: Mutex<[usize; 2]>,
+    width_elsewhere: Mutex<[usize; 2]>,
     /// True if its value is read in the middle of a pass, of which nothing is to be warned about.
     running: AtomicBool,
 }
@@ -35,14 +35,14 @@ impl NativeMetric {
         lock(&self.state)
     }
 
-    fn lock_left_width(&self) -> MutexGuard<'_, [usize; 2]> {
-        lock(&self.left_width)
+    fn lock_width_elsewhere(&self) -> MutexGuard<'_, [usize; 2]> {
+        lock(&self.width_elsewhere)
     }
 
     /// Count a batch that is plain CPU memory.
     pub fn count(&self, preds: &View<'_>, target: &View<'_>) -> Result<Fit> {
         let fit = self.lock().update(preds, target)?;
-        self.left.store(false, Relaxed);
+        self.is_elsewhere.store(false, Relaxed);
         Ok(fit)
     }
 
@@ -113,8 +113,8 @@ impl NativeMetric {
             options,
             state: Mutex::new(native),
             told: AtomicBool::new(false),
-            left: AtomicBool::new(false),
-            left_width: Mutex::new([width; 2]),
+            is_elsewhere: AtomicBool::new(false),
+            width_elsewhere: Mutex::new([width; 2]),
             running: AtomicBool::new(false),
         })
     }
@@ -136,7 +136,7 @@ impl NativeMetric {
         let preds_form = Form::new(name, "preds", &p.0, &p.1).map_err(raise)?;
         let target_form = Form::new(name, "target", &t.0, &t.1).map_err(raise)?;
         let batch = {
-            let (mut width, state) = (self.lock_left_width(), self.lock());
+            let (mut width, state) = (self.lock_width_elsewhere(), self.lock());
             let known = if width[0] > 0 {
                 width[0]
             } else {
@@ -148,29 +148,29 @@ impl NativeMetric {
             *width = [known.max(batch.width), width[0]];
             batch
         };
-        self.left.store(true, Relaxed);
+        self.is_elsewhere.store(true, Relaxed);
         self.tell(preds.py(), batch.fit)
     }
 
     /// How many classes or outputs each batch has so far; 0 where that is of no concern.
     #[getter]
     fn width(&self) -> usize {
-        self.lock_left_width()[0].max(self.lock().width())
+        self.lock_width_elsewhere()[0].max(self.lock().width())
     }
 
     /// True if the last batch was counted elsewhere.
     #[getter]
-    fn left(&self) -> bool {
-        self.left.load(Relaxed)
+    fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere.load(Relaxed)
     }
 
     /// Take the last batch back out, once; False when it was counted elsewhere.
     pub fn retract(&self) -> bool {
-        let here = !self.left.load(Relaxed);
+        let here = !self.is_elsewhere.load(Relaxed);
         if here {
             self.lock().retract();
         } else {
-            let mut width = self.lock_left_width();
+            let mut width = self.lock_width_elsewhere();
             *width = [width[1]; 2];
         }
         here
@@ -191,7 +191,7 @@ impl NativeMetric {
     /// Forget every batch.
     fn reset(&self) {
         self.lock().reset();
-        *self.lock_left_width() = Default::default();
+        *self.lock_width_elsewhere() = Default::default();
     }
 
     /// Take in what another metric of the same kind has seen.
@@ -237,7 +237,7 @@ impl NativeMetric {
                 Setting::Numbers(numbers) => options.set_item(name, numbers)?,
             }
         }
-        let width = this.lock_left_width()[0];
+        let width = this.lock_width_elsewhere()[0];
         let made_with = (this.name.clone(), options, this.state(py), width);
         Ok((slf.get_type().into_any(), made_with))
     }

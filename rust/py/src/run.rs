@@ -101,10 +101,10 @@ impl Run {
         found.ok_or_else(|| unknown_hook(self, name))
     }
 
-    /// Let the step see at a glance whether the batch is to be left.
-    fn show_left(&self, py: Python<'_>, left: bool) {
+    /// Let the step see at a glance whether the batch is to be left out.
+    fn show_skipped(&self, py: Python<'_>, skipped: bool) {
         if let Some(bound) = self.bound() {
-            bound.now.set_flag(py, Field::Left, left);
+            bound.now.set_flag(py, Field::Skipped, skipped);
         }
     }
 

@@ -26,7 +26,7 @@ impl Run {
         this.noted.store(0, Relaxed);
         let begins = this.state.next_epoch();
         if begins {
-            this.show_left(slf.py(), false);
+            this.show_skipped(slf.py(), false);
             let validates = validates(slf)?;
             let mut records = this.lock_records();
             records.reach(Set::Train, this.state.epoch());
@@ -67,14 +67,14 @@ impl Run {
     /// Leave the batch under way: no step, no metric.
     pub fn skip_batch(&self, py: Python<'_>) {
         self.state.wish(Flow::SkipBatch, None);
-        self.show_left(py, true);
+        self.show_skipped(py, true);
     }
 
     /// Be done with the batch: whether it was left holds for nothing that comes after.
     #[pyo3(name = "_end_batch")]
     pub fn end_batch(&self, py: Python<'_>) {
         if self.state.end_batch() {
-            self.show_left(py, false);
+            self.show_skipped(py, false);
         }
     }
 
