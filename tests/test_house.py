@@ -5,7 +5,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -70,6 +70,31 @@ def test_a_batch_walks_through_five_files_at_most(
     walked = sorted(str(path.relative_to(PACKAGE)) for path in loader.files - own)
     assert {"engine/loop.py", "engine/parts.py"} <= set(walked)
     assert len(walked) <= 5, walked
+
+
+def texts_in(function: ast.AST) -> Iterator[ast.expr]:
+    """The strings in a function, those that describe it left aside."""
+    for node in ast.walk(function):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text or isinstance(node, ast.JoinedStr):
+            yield cast(ast.expr, node)
+
+
+def is_docstring(node: ast.expr, tree: ast.AST) -> bool:
+    bodies = (each.body for each in ast.walk(tree) if isinstance(each, ast.FunctionDef))
+    return any(isinstance(body[0], ast.Expr) and body[0].value is node for body in bodies)
+
+
+def test_no_text_of_more_than_two_lines_stands_in_the_way_of_the_code() -> None:
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        for node in (text for function in functions for text in texts_in(function)):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > 2 and not is_docstring(node, tree):
+                found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert sorted(set(found)) == []
 
 
 def test_what_is_private_of_ctx_is_known_to_two_packages_at_most() -> None:

@@ -186,11 +186,7 @@ class MixupLoss(nn.Module):
         if isinstance(values, Tensor) and values.shape[:1] == (count,):
             return values
         got = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else values
-        raise ShapeError(
-            f"MixupLoss: with a weight for each of {count} samples, {name_of(loss)} has to give "
-            f"a value for each; it gave {got}. Let it take `reduction`, as torch's losses do, or "
-            "mix with one weight for the batch."
-        )
+        raise ShapeError(_NOT_OF_EACH.format(count, name_of(loss), got))
 
 
 def _lerp(target: MixedTarget, of: Callable[[Any], Any]) -> Any:
@@ -264,3 +260,9 @@ def _mapped(tree: Any, name: str, of: Callable[[Tensor, str], Tensor]) -> Any:
         return {key: _mapped(each, f"{name}[{key!r}]", of) for key, each in tree.items()}
     parts = [_mapped(each, f"{name}[{i}]", of) for i, each in enumerate(tree)]
     return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+
+
+_NOT_OF_EACH = (
+    "MixupLoss: with a weight for each of {} samples, {} has to give a value for each; it gave {}. "
+    "Let it take `reduction`, as torch's losses do, or mix with one weight for the batch."
+)

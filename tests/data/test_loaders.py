@@ -29,17 +29,15 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lumbre.data import loaders as data
+from lumbre.data.counts import check_count, empty, length_of
 from lumbre.data.loaders import (
     as_dataloader,
-    check_count,
     eval_loader,
-    length_of,
     loaders,
     split,
     train_loader,
 )
-from lumbre.data.samples import TensorLoader
+from lumbre.data.samples import Samples, TensorLoader
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
 
 
@@ -76,7 +74,7 @@ def registry(monkeypatch):
     fresh = functools.singledispatch(known.pop(object))
     for cls, function in known.items():
         fresh.register(cls, function)
-    monkeypatch.setattr(data, "as_dataloader", fresh)
+    monkeypatch.setattr("lumbre.data.loaders.as_dataloader", fresh)
     return fresh
 
 
@@ -167,7 +165,7 @@ def test_draws_come_at_the_same_moments_as_a_dataloaders(xy):
 def test_a_batch_has_the_form_of_the_data_as_collating_leaves_it(tree, shuffle):
     loader = as_dataloader(tree, batch_size=16, shuffle=shuffle)
     # The same data sample by sample, through DataLoader and its collating.
-    slow = DataLoader(data.Samples(tree), batch_size=16, shuffle=shuffle)
+    slow = DataLoader(Samples(tree), batch_size=16, shuffle=shuffle)
     assert type(loader) is TensorLoader
     torch.manual_seed(0)
     batches = list(loader)
@@ -512,7 +510,7 @@ def test_a_length_that_raises_is_not_known(error):
     loader = train_loader(Untold(error))
     assert length_of(loader) is None
     assert sum(1 for _ in loader) == 1
-    assert "spent by an earlier pass" in str(data.empty(loader, "data"))
+    assert "spent by an earlier pass" in str(empty(loader, "data"))
     check_count(loader, 1, "data")
 
 
@@ -824,9 +822,9 @@ def test_a_fraction_of_what_cannot_be_split_is_refused(xy, make):
 
 
 def test_an_empty_loader_says_why(xy):
-    error = data.empty(as_dataloader(xy, batch_size=64, drop_last=True), "data")
+    error = empty(as_dataloader(xy, batch_size=64, drop_last=True), "data")
     assert isinstance(error, DataError)
     assert str(error).startswith("data gave no batch: its 50 samples are fewer than the batch size")
-    assert "has no samples." in str(data.empty(DataLoader([]), "valid_data"))
-    assert "spent by an earlier pass" in str(data.empty(DataLoader(Stream()), "data"))
-    assert "spent by an earlier pass" in str(data.empty([], "data"))
+    assert "has no samples." in str(empty(DataLoader([]), "valid_data"))
+    assert "spent by an earlier pass" in str(empty(DataLoader(Stream()), "data"))
+    assert "spent by an earlier pass" in str(empty([], "data"))

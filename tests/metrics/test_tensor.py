@@ -132,12 +132,12 @@ def test_the_negative_bit_is_not_lost(dtype):
 
 def test_the_negative_bit_is_seen_of_a_view_that_lies_as_a_tensor_of_its_own_would():
     r = torch.tensor([2.0, 3.0, 4.0, 5.0])
-    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+    for mode in (torch.enable_grad, torch.no_grad):
         with mode():
             lazy = torch.complex(r, r).conj().imag.as_strided((4, 1), (1, 1), 0)
             assert lazy.is_contiguous()
             assert lazy.data_ptr() % 8 == 0
-            for view in (lazy, lazy.detach(), lazy[0, 0]):
+            for view in (lazy, lazy[0, 0], lazy.view(2, 2)):
                 assert view.is_neg()
                 assert not is_read(view)
                 assert total(view - view.resolve_neg()) == 0
@@ -145,6 +145,17 @@ def test_the_negative_bit_is_seen_of_a_view_that_lies_as_a_tensor_of_its_own_wou
                     metric = MAE()
                     metric.update(*pair)
                     assert metric.compute() == 0
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_the_negative_bit_is_seen_where_autograd_keeps_no_account_of_views(mode):
+    r = torch.tensor([2.0, 3.0, 4.0, 5.0])
+    with mode():
+        lazy = torch.complex(r, r).conj().imag
+        for view in (lazy.data, lazy.detach()[1:], lazy.data[2], lazy.reshape(2, 2).detach()):
+            assert view.is_neg()
+            assert not is_read(view)
+            assert total(view - view.resolve_neg()) == 0
 
 
 def test_torch_gives_no_integer_the_negative_bit():

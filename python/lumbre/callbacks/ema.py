@@ -122,12 +122,7 @@ class EMA(Callback):
         old = self.decay**ctx.step_count
         if ctx.step_count and old > 0.5:
             shorter = max(0.5, 1 - 5 / ctx.step_count)
-            warn(
-                f"EMA: after {ctx.step_count} batches the averaged weights, which the model has "
-                f"now, are to {old:.0%} those that the fit began with. Train longer, or average "
-                f"over less: EMA(decay={shorter:.2g}).",
-                LumbreWarning,
-            )
+            warn(_MOSTLY_OLD.format(ctx.step_count, old, shorter), LumbreWarning)
 
     def on_exception(self, ctx: Context) -> None:
         """Leave the model as if there had been no average."""
@@ -185,11 +180,7 @@ class EMA(Callback):
             if owner is None or not (parameter.requires_grad or name in self._averages):
                 continue
             if is_lazy(parameter):
-                raise ArgumentError(
-                    f"EMA: the parameter {name} has no values yet, from which an average could "
-                    "begin. Run a batch through the module in its __init__, or give the layer its "
-                    "sizes."
-                )
+                raise ArgumentError(_NO_VALUES.format(name))
             if not (parameter.is_floating_point() or parameter.is_complex()):
                 continue
             self._owners[name] = owner
@@ -259,3 +250,13 @@ class EMA(Callback):
 def _wide(dtype: torch.dtype) -> torch.dtype:
     is_half = dtype.is_floating_point and dtype.itemsize < 4
     return torch.float32 if is_half else dtype
+
+
+_MOSTLY_OLD = (
+    "EMA: after {} batches the averaged weights, which the model has now, are to {:.0%} those that "
+    "the fit began with. Train longer, or average over less: EMA(decay={:.2g})."
+)
+_NO_VALUES = (
+    "EMA: the parameter {} has no values yet, from which an average could begin. Run a batch "
+    "through the module in its __init__, or give the layer its sizes."
+)

@@ -69,11 +69,7 @@ class FileName:
         known = field in ("epoch", "monitor") or _RECORD.fullmatch(field)
         if not known or conversion:
             shown = f"{field}!{conversion}" if conversion else field
-            raise ArgumentError(
-                f"{self._owner}: path has the field {{{shown}}}; there are {{epoch}}, {{monitor}} "
-                "and the names of records, such as {valid_loss:.3f}. A brace of the path itself is "
-                "written twice: {{ or }}."
-            )
+            raise ArgumentError(_NO_FIELD.format(self._owner, "{" + shown + "}"))
         try:
             format(1 if field == "epoch" else 1.0, spec)
         except ValueError as error:
@@ -82,3 +78,9 @@ class FileName:
                 f"{self._owner}: path has the field {{{field}:{spec}}}, and {spec!r} is no format "
                 f"of a number ({error}). Use one such as {{{field}:{example}}}."
             ) from None
+
+
+_NO_FIELD = (
+    "{}: path has the field {}; there are {{epoch}}, {{monitor}} and the names of records, such as "
+    "{{valid_loss:.3f}}. A brace of the path itself is written twice: {{{{ or }}}}."
+)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 import math
 import weakref
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
 from torch.optim import lr_scheduler
 
 from lumbre._core import HOOKS, Monitor
 from lumbre.arguments import monitor_of, optimizer_name, optimizers_of
 from lumbre.callbacks.gradient_accumulation import GradientAccumulation
-from lumbre.data.loaders import length_of
+from lumbre.callbacks.scheduler_call import check_scheduler, is_epoch, wanted_by
+from lumbre.callbacks.scheduler_state import loaded_state, saved_state
+from lumbre.data.counts import length_of
 from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning, MonitorError
 from lumbre.hooks.callback import Callback
 from lumbre.text import did_you_mean, name_of
@@ -104,7 +103,7 @@ class LRScheduler(Callback):
         monitor: str = "valid_loss",
         **scheduler_options: Any,
     ) -> None:
-        _check_scheduler(scheduler, scheduler_options)
+        check_scheduler(scheduler, scheduler_options)
         self._check_breakpoint(call_on)
         self.scheduler = scheduler
         self.call_on = call_on
@@ -124,17 +123,14 @@ class LRScheduler(Callback):
         for name in self._names(ctx):
             made = self.scheduler(ctx.optimizers[name], **self.scheduler_options)
             if not callable(getattr(made, "step", None)):
-                raise ArgumentTypeError(
-                    f"LRScheduler: {name_of(self.scheduler)} has to give a scheduler, which has a "
-                    f"method step; it gave {made!r}."
-                )
-            self.schedulers[name], self._wants[name] = made, _wanted(made, self.call_on)
+                raise ArgumentTypeError(_NO_STEP.format(name_of(self.scheduler), made))
+            self.schedulers[name], self._wants[name] = made, wanted_by(made, self.call_on)
             self._groups[name] = len(ctx.optimizers[name].param_groups)
             self._check_rate(ctx, name)
         needs = [
             it for wants in self._wants.values() for it, is_needed in wants.items() if is_needed
         ]
-        if not all(map(_is_epoch, needs)):
+        if not all(map(is_epoch, needs)):
             self._check_monitor(ctx)
         if self.call_on == "on_fit_begin":
             self._advance(ctx)
@@ -177,21 +173,20 @@ class LRScheduler(Callback):
         scheduler, before = self.schedulers[name], self._groups[name]
         now = len(optimizer.param_groups)
         has_lost = now > before and type(scheduler).__module__.startswith("torch.")
-        text = _ADDED.format(name=name, kind=type(scheduler).__name__, now=now, before=before)
         if has_lost and not isinstance(scheduler, _SCALING):
-            raise ArgumentError(text)
+            raise _group_added(name, scheduler, now, before)
         try:
             scheduler.step(**arguments)
         except Exception as error:
             if has_lost:
-                raise ArgumentError(text) from error
+                raise _group_added(name, scheduler, now, before) from error
             raise
 
     def _arguments(self, ctx: Context, name: str) -> dict[str, Any] | None:
         """Return what the scheduler's step is called with; None where it is not to be called."""
         arguments: dict[str, Any] = {}
         for argument, is_needed in self._wants[name].items():
-            if _is_epoch(argument):
+            if is_epoch(argument):
                 arguments[argument] = ctx.epoch
                 continue
             try:
@@ -217,7 +212,7 @@ class LRScheduler(Callback):
         return {
             name: {
                 "scheduler": type(scheduler).__qualname__,
-                "state": _saved(scheduler.state_dict(), type(scheduler).__qualname__),
+                "state": saved_state(scheduler.state_dict(), type(scheduler).__qualname__),
             }
             for name, scheduler in self.schedulers.items()
         }
@@ -231,12 +226,9 @@ class LRScheduler(Callback):
         kinds = {name: type(each).__qualname__ for name, each in self.schedulers.items()}
         saved = {name: each["scheduler"] for name, each in state.items()}
         if kinds != saved:
-            raise ArgumentError(
-                f"LRScheduler: the state is that of {_listed(saved)}; this fit has "
-                f"{_listed(kinds)}. Pass the scheduler that the state was saved with."
-            )
+            raise ArgumentError(_OTHER_STATE.format(_listed(saved), _listed(kinds)))
         for name, scheduler in self.schedulers.items():
-            scheduler.load_state_dict(_loaded(scheduler, state[name]["state"]))
+            scheduler.load_state_dict(loaded_state(scheduler, state[name]["state"]))
 
     def _check_breakpoint(self, call_on: str) -> None:
         known = [*HOOKS, *self.breakpoints]
@@ -246,11 +238,7 @@ class LRScheduler(Callback):
 
     def _names(self, ctx: Context) -> list[str]:
         if not ctx.optimizers:
-            raise ArgumentError(
-                "LRScheduler: this fit has no optimizer whose rate could be changed. Let the "
-                "module define set_optimizers(self, **opt_hparams), which gives one or a dict of "
-                "them, also where it defines its own step."
-            )
+            raise ArgumentError(_NO_OPTIMIZER)
         return optimizers_of(self, ctx.optimizers)
 
     def _watched(self) -> Monitor:
@@ -280,12 +268,7 @@ class LRScheduler(Callback):
         meant = [hook for hook, number in counts.items() if abs(number - total) <= epochs]
         if meant and not total / 2 < count < 2 * total:
             kind = type(self.schedulers[name]).__name__
-            warn(
-                f"LRScheduler: {kind} is planned for {total} steps, and this run steps it {count} "
-                f"times, at {self.call_on}. Let it step where there are as many: "
-                f'LRScheduler({kind}, call_on="{meant[0]}", ...).',
-                LumbreWarning,
-            )
+            warn(_OTHER_PLAN.format(kind, total, count, self.call_on, meant[0]), LumbreWarning)
 
     def _check_monitor(self, ctx: Context) -> None:
         self._watched().check(ctx)
@@ -295,10 +278,8 @@ class LRScheduler(Callback):
                 monitor_of(self, self.monitor, mode, 0.0).check_mode(ctx)
         of_valid = self.monitor.startswith("valid_")
         if self.call_on in _TOO_EARLY or (of_valid and self.call_on.startswith("on_train_")):
-            raise ArgumentError(
-                f"LRScheduler: {name_of(self.scheduler)} needs {self.monitor}, which has no value "
-                f'yet at {self.call_on}. Use call_on="on_epoch_end".'
-            )
+            scheduler = name_of(self.scheduler)
+            raise ArgumentError(_NO_VALUE_YET.format(scheduler, self.monitor, self.call_on))
 
     def __repr__(self) -> str:
         given = {"call_on": self.call_on, "opt_name": self.opt_name, "monitor": self.monitor}
@@ -306,95 +287,6 @@ class LRScheduler(Callback):
         shown = {k: v for k, v in given.items() if v != default[k].default}
         options = "".join(f", {k}={v!r}" for k, v in {**shown, **self.scheduler_options}.items())
         return f"LRScheduler({name_of(self.scheduler)}{options})"
-
-
-def _check_scheduler(scheduler: Any, options: dict[str, Any]) -> None:
-    if isinstance(scheduler, lr_scheduler.LRScheduler):
-        kind = type(scheduler).__name__
-        raise ArgumentTypeError(
-            f"LRScheduler: scheduler is a {kind} that belongs to an optimizer already. Pass the "
-            f"class and its options, the optimizer is the fit's: LRScheduler({kind}, ...)."
-        )
-    if not callable(scheduler):
-        raise ArgumentTypeError(
-            "LRScheduler: scheduler is a class such as torch.optim.lr_scheduler.StepLR, or a "
-            f"function of the optimizer; got {scheduler!r}."
-        )
-    try:
-        signature = inspect.signature(scheduler)
-    except (TypeError, ValueError):
-        return  # it does not say what it takes
-    try:
-        signature.bind(None, **options)
-    except TypeError as error:
-        shown = "".join(f", {name}=..." for name in options)
-        raise ArgumentTypeError(
-            f"LRScheduler: {name_of(scheduler)}(optimizer{shown}) cannot be called: {error}. It "
-            f"takes {name_of(scheduler)}{signature}."
-        ) from None
-
-
-def _wanted(scheduler: Any, call_on: str) -> dict[str, bool]:
-    """Return the arguments that its `step` is called with, each with whether it needs them."""
-    try:
-        parameters = inspect.signature(scheduler.step).parameters.values()
-    except (TypeError, ValueError):
-        return {}  # it does not say what it takes
-    named = [
-        each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-    ]
-    wanted = {each.name: True for each in named if each.default is each.empty}
-    if not isinstance(scheduler, lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau):
-        # Within an epoch, a scheduler that can count counts the batches itself.
-        epochs = [each.name for each in named if _is_epoch(each.name) and "_batch_" not in call_on]
-        values = [each.name for each in named if each.name in ("metric", "metrics")]
-        wanted |= {name: name in wanted for name in epochs + values}
-    return wanted
-
-
-def _is_epoch(argument: str) -> bool:
-    return argument in ("epoch", "t")
-
-
-def _saved(state: Any, where: str) -> dict[str, Any]:
-    """Return the state of a scheduler without its functions; those that it holds, likewise."""
-    saved = {}
-    for key, value in state.items():
-        if key == "_schedulers":
-            saved[key] = [_saved(each, f"{where}.{key}[{i}]") for i, each in enumerate(value)]
-        elif not callable(value):
-            saved[key] = _plain(value, f"{where}.{key}")
-    return saved
-
-
-def _plain(value: Any, where: str) -> Any:
-    if isinstance(value, np.generic):  # some of which are floats, too
-        return value.item()
-    if value is None or isinstance(value, bool | int | float | str | bytes | Tensor | np.ndarray):
-        return value
-    if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
-        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-        return tuple(items) if isinstance(value, tuple) else items
-    raise ArgumentTypeError(
-        f"LRScheduler: {where} is {value!r}, which cannot be saved: a state is made of tensors, "
-        "numbers, strings, lists and dicts. Give the scheduler a state_dict() without it and a "
-        "load_state_dict(state)."
-    )
-
-
-def _loaded(scheduler: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state in the types that the scheduler itself has."""
-    loaded = dict(state)
-    for key, value in state.items():
-        own = getattr(scheduler, key, None)
-        if key == "_schedulers":
-            inner = zip(scheduler._schedulers, value, strict=True)
-            loaded[key] = [_loaded(each, its) for each, its in inner]
-        elif isinstance(own, Counter):
-            loaded[key] = Counter(value)
-    return loaded
 
 
 def _gathered(ctx: Context, name: str) -> int:
@@ -414,8 +306,29 @@ def _listed(kinds: Mapping[str, str]) -> str:
     return ", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no scheduler"
 
 
+def _group_added(name: str, scheduler: Any, now: int, before: int) -> ArgumentError:
+    return ArgumentError(_ADDED.format(name, now, before, type(scheduler).__name__))
+
+
 _ADDED = (
-    "LRScheduler: the optimizer {name!r} has {now} parameter groups, and had {before} when {kind} "
-    "was made: a group was added since, for which it knows no rate. Have all groups from the "
-    'start, frozen ones too: torch.optim.SGD([{{"params": head}}, {{"params": backbone}}], lr).'
+    "LRScheduler: the optimizer {!r} has {} parameter groups, and had {} when {} was made: a group "
+    "was added since, for which it knows no rate. Have all groups from the start, frozen ones too: "
+    'torch.optim.SGD([{{"params": head}}, {{"params": backbone}}], lr).'
+)
+_NO_STEP = "LRScheduler: {} has to give a scheduler, which has a method step; it gave {!r}."
+_OTHER_STATE = (
+    "LRScheduler: the state is that of {}; this fit has {}. Pass the scheduler that the state was "
+    "saved with."
+)
+_NO_OPTIMIZER = (
+    "LRScheduler: this fit has no optimizer whose rate could be changed. Let the module define "
+    "set_optimizers(self, **opt_hparams), which gives one or a dict of them, also where it defines "
+    "its own step."
+)
+_OTHER_PLAN = (
+    "LRScheduler: {0} is planned for {1} steps, and this run steps it {2} times, at {3}. Let it "
+    'step where there are as many: LRScheduler({0}, call_on="{4}", ...).'
+)
+_NO_VALUE_YET = (
+    'LRScheduler: {} needs {}, which has no value yet at {}. Use call_on="on_epoch_end".'
 )

@@ -102,11 +102,7 @@ class Mixup(Callback):
         if self.auto_loss:
             ctx.loss_fn = MixupLoss(ctx.loss_fn)
         elif not step_of(ctx).is_own:
-            raise ArgumentError(
-                f"Mixup: the loss is to take mixed targets, and {name_of(ctx.loss_fn)} does not. "
-                "Let it be wrapped, Mixup(auto_loss=True), or wrap it: "
-                "lb.setup(..., loss=lb.nn.MixupLoss(loss))."
-            )
+            raise ArgumentError(_NOT_WRAPPED.format(name_of(ctx.loss_fn)))
 
     def _mix(self, ctx: Context) -> None:
         x, y = input_and_target(ctx.batch)
@@ -127,3 +123,9 @@ class Mixup(Callback):
         larger = Gamma(alpha, torch.ones_like(alpha), validate_args=False).sample()
         logs = larger.log() - torch.empty_like(alpha).exponential_() / self.alpha
         return (logs[0] - logs[1]).abs().sigmoid()
+
+
+_NOT_WRAPPED = (
+    "Mixup: the loss is to take mixed targets, and {} does not. Let it be wrapped, "
+    "Mixup(auto_loss=True), or wrap it: lb.setup(..., loss=lb.nn.MixupLoss(loss))."
+)

@@ -100,11 +100,7 @@ class ModelCheckpoint(Callback):
         if (self.keep or 0) > 1 and not self._name.fields:
             start, end = os.path.splitext(self.path)
             name = f"{start}-{{epoch:02d}}{end}"
-            raise ArgumentError(
-                f"ModelCheckpoint: path {self.path!r} is one file, of which none but the newest "
-                f"is there; keep={self.keep} needs a name for each epoch. For a folder of them "
-                f'end it with a slash, "{self.path}/", or say where the epoch goes: "{name}".'
-            )
+            raise ArgumentError(_ONE_FILE.format(path=self.path, keep=self.keep, name=name))
 
     def _begin(self) -> None:
         self._name = self._file_name()
@@ -240,3 +236,10 @@ class ModelCheckpoint(Callback):
             monitor = safe_name(str(self.monitor)).replace("{", "{{").replace("}", "}}")
             path += f"epoch-{{epoch:02d}}-{monitor}-{{monitor:.3f}}{SUFFIX}"
         return FileName("ModelCheckpoint", path)
+
+
+_ONE_FILE = (
+    "ModelCheckpoint: path {path!r} is one file, of which none but the newest is there; "
+    "keep={keep} needs a name for each epoch. For a folder of them end it with a slash, "
+    '"{path}/", or say where the epoch goes: "{name}".'
+)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lumbre._core import NativeCallback
 from lumbre.arguments import flag
-from lumbre.data.loaders import length_of
+from lumbre.data.counts import length_of
 from lumbre.hooks.callback import Callback
 from lumbre.output import is_terminal, say, write
 

@@ -21,12 +21,14 @@ def check_watched(owner: Any, state: Any) -> None:
     own = watched(owner)
     was = {name: state.get(name, value) for name, value in own.items()}
     if was != own:
-        raise ArgumentError(
-            f"{type(owner).__name__}: the state is that of {_shown(was)}, and this one has "
-            f"{_shown(own)}; their values cannot be compared. Resume with "
-            f"{type(owner).__name__}({_shown(was)})."
-        )
+        raise ArgumentError(_OF_ANOTHER.format(type(owner).__name__, _shown(was), _shown(own)))
 
 
 def _shown(what: dict[str, str]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in what.items())
+
+
+_OF_ANOTHER = (
+    "{0}: the state is that of {1}, and this one has {2}; their values cannot be compared. Resume "
+    "with {0}({1})."
+)

@@ -45,11 +45,7 @@ def missing_target(batch: Any, loss: str) -> DataError:
     mend = "Pass data that gives (input, target), or a loss that takes pred and ignores the target."
     if isinstance(batch, Mapping) and batch:
         name = list(batch)[-1]
-        mend = (
-            "A mapping is all input. Pass data that gives (input, target), such as "
-            f"[data, data[{name!r}]], or name the target when a batch begins: lb.on("
-            f'"on_train_batch_begin")(lambda ctx: setattr(ctx, "target", ctx.batch[{name!r}])).'
-        )
+        mend = _ALL_INPUT.format(name)
     return DataError(
         f"{loss} needs a target, and the batch is no pair of input and target: it is "
         f"{shape_of(batch)}. {mend}"
@@ -67,12 +63,7 @@ def batch_size_of(batch: Any) -> int:
     if size is None:
         size = size_of(source)
     if size is None and not isinstance(source, Tensor | np.ndarray | np.generic | int | float):
-        warn(
-            f"The number of samples in a batch cannot be told of {shape_of(batch)}: it counts as "
-            "one, so that in means over samples a short batch weighs as much as the others. Say it "
-            "when a batch begins, in training and in validation: ctx.batch_size = ...",
-            DataWarning,
-        )
+        warn(_NO_SIZE.format(shape_of(batch)), DataWarning)
     return 1 if size is None else size
 
 
@@ -112,3 +103,15 @@ def _own_size(tree: Any) -> int | None:
         return len(tree) if isinstance(tree, Sized) else None
     except Exception:  # whatever a length of the user's own raises
         return None
+
+
+_ALL_INPUT = (
+    "A mapping is all input. Pass data that gives (input, target), such as [data, data[{0!r}]], or "
+    'name the target when a batch begins: lb.on("on_train_batch_begin")(lambda ctx: '
+    'setattr(ctx, "target", ctx.batch[{0!r}])).'
+)
+_NO_SIZE = (
+    "The number of samples in a batch cannot be told of {}: it counts as one, so that in means "
+    "over samples a short batch weighs as much as the others. Say it when a batch begins, in "
+    "training and in validation: ctx.batch_size = ..."
+)

@@ -93,12 +93,7 @@ def _restore_rows(loader: Any, kind: str, rows: Tensor | None) -> None:
         return
     if rows is None or own is None or len(rows) != len(own):
         saved_as, found = (("no split" if r is None else f"{len(r)} samples") for r in (rows, own))
-        warn(
-            f"The state is of a fit whose split of the data left {saved_as} for {kind}, and this "
-            f"one has {found}: it goes on with its own split. Pass the data and the valid_data "
-            "that were saved with it, or samples may be trained on and validated on.",
-            LumbreWarning,
-        )
+        warn(_OTHER_SPLIT.format(saved_as, kind, found), LumbreWarning)
         return
     _put_rows(loader, rows)
 
@@ -230,12 +225,7 @@ def _sampler_states(loader: Any) -> dict[str, Any]:
         if _has_state(part):
             states[place] = part.state_dict()
         elif place != "loader" and (carried := _carried(type(part))):
-            warn(
-                f"The {place} {type_name(part)} changes its {', '.join(carried)} from epoch to "
-                "epoch and has no state_dict(): a fit that resumes begins with it anew. Give it "
-                "state_dict(self), which returns plain values, and load_state_dict(self, state).",
-                LumbreWarning,
-            )
+            warn(_NO_STATE.format(place, type_name(part), ", ".join(carried)), LumbreWarning)
     return states
 
 
@@ -279,3 +269,15 @@ def _put_rows(loader: Any, rows: Tensor) -> None:
         loader.dataset.indices = rows.tolist()
     else:
         loader.dataset.rows = rows
+
+
+_OTHER_SPLIT = (
+    "The state is of a fit whose split of the data left {} for {}, and this one has {}: it goes on "
+    "with its own split. Pass the data and the valid_data that were saved with it, or samples may "
+    "be trained on and validated on."
+)
+_NO_STATE = (
+    "The {} {} changes its {} from epoch to epoch and has no state_dict(): a fit that resumes "
+    "begins with it anew. Give it state_dict(self), which returns plain values, and "
+    "load_state_dict(self, state)."
+)

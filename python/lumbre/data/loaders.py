@@ -15,31 +15,21 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    TensorDataset,
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from lumbre.data.counts import check_order, length_of
+from lumbre.data.options import (
+    CHOICE,
+    ORDER,
+    as_options,
+    asks,
+    checked_options,
+    is_default,
+    with_batch_size,
 )
-
-from lumbre.arguments import is_whole
-from lumbre.data.samples import BATCH_SIZE, Part, Samples, TensorLoader, is_frame, type_name
+from lumbre.data.samples import Part, Samples, TensorLoader, is_frame, type_name
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
-from lumbre.text import did_you_mean
 from lumbre.warn import warn
-
-# What decides which samples come when; it is meant for training alone.
-_CHOICE = ("shuffle", "sampler", "batch_sampler", "drop_last")
-_ORDER = frozenset({*_CHOICE, "generator"})
-# What torch takes one of, and what it refuses beside it.
-_BESIDE = {
-    "sampler": ("shuffle",),
-    "batch_sampler": ("batch_size", "shuffle", "sampler", "drop_last"),
-}
 
 
 class Loader(Protocol):
@@ -83,50 +73,35 @@ def as_dataloader(data: Any, **dataloader_options: Any) -> Loader:
         return _of_memory(data, **dataloader_options)
     if isinstance(data, type):
         raise ArgumentTypeError(f"data is the class {data.__name__}; pass an instance of it")
-    raise ArgumentTypeError(
-        f"data is of type {type_name(data)}, of which no batches can be made. Expected a "
-        "DataLoader, a Dataset, a tensor, array or frame, or a tuple or list of these. What can be "
-        "iterated over once only, such as a generator, goes into an IterableDataset; for another "
-        "type a function can be registered with @lb.as_dataloader.register."
-    )
+    raise ArgumentTypeError(_NO_DATA.format(type_name(data)))
 
 
 @as_dataloader.register(DataLoader)
 @as_dataloader.register(TensorLoader)
 def _of_loader(data: Loader, **dataloader_options: Any) -> Loader:
     if dataloader_options:
-        raise ArgumentError(
-            f"dataloader options ({', '.join(dataloader_options)}) do not apply to a "
-            f"{type(data).__name__}, which makes its batches itself. Give them to the loader, or "
-            "pass the data set instead."
-        )
+        names = ", ".join(dataloader_options)
+        raise ArgumentError(_MAKES_BATCHES_ITSELF.format(names, type(data).__name__))
     return data
 
 
 @as_dataloader.register(Dataset)
 def _of_dataset(data: Dataset[Any], **dataloader_options: Any) -> Loader:
-    options = _checked(dataloader_options)
+    options = checked_options(dataloader_options)
     if length_of(data) == 0:
         raise DataError(f"the data has no samples: {type_name(data)} has length 0")
     is_ordered = any(options.get(name) is not None for name in ("sampler", "batch_sampler"))
     if not hasattr(data, "__len__") and not is_ordered:
-        raise ArgumentTypeError(
-            f"{type_name(data)} is a Dataset without __len__, and the order of its samples is "
-            "drawn from their number. Give it one, def __len__(self): return n; what can only be "
-            "gone through is a torch.utils.data.IterableDataset."
-        )
-    return DataLoader(data, **_with_batch_size(options))
+        raise ArgumentTypeError(_NO_LENGTH.format(type_name(data)))
+    return DataLoader(data, **with_batch_size(options))
 
 
 @as_dataloader.register(IterableDataset)
 def _of_iterable(data: IterableDataset[Any], **dataloader_options: Any) -> Loader:
-    options = _checked(dataloader_options)
+    options = checked_options(dataloader_options)
     if options.get("shuffle"):
-        raise ArgumentError(
-            f"shuffle=True does not work with {type_name(data)}: an IterableDataset decides its "
-            "order itself. Leave shuffle out, and shuffle in its __iter__."
-        )
-    return DataLoader(data, **_with_batch_size(options))
+        raise ArgumentError(_NOT_SHUFFLED.format(type_name(data)))
+    return DataLoader(data, **with_batch_size(options))
 
 
 @as_dataloader.register(Samples)
@@ -136,9 +111,9 @@ def _of_iterable(data: IterableDataset[Any], **dataloader_options: Any) -> Loade
 @as_dataloader.register(tuple)
 @as_dataloader.register(Mapping)
 def _of_memory(data: Any, **dataloader_options: Any) -> Loader:
-    options = _with_batch_size(_checked(dataloader_options))
+    options = with_batch_size(checked_options(dataloader_options))
     samples = Samples.of(data)
-    asked = {name for name, value in options.items() if not _is_default(name, value)}
+    asked = {name for name, value in options.items() if not is_default(name, value)}
     own = set(inspect.signature(TensorLoader).parameters)
     plain = all(
         type(t) in (Tensor, torch.nn.Parameter) and t.layout == torch.strided and not t.is_nested
@@ -167,7 +142,7 @@ def train_loader(data: Any, options: Mapping[str, Any] | None = None) -> Loader:
     Raises:
         ArgumentError: when options are given and `data` is a loader already.
     """
-    options = _as_options(options)
+    options = as_options(options)
     ordered = any(options.get(name) is not None for name in ("sampler", "batch_sampler"))
     if not (
         is_loader(data)
@@ -193,57 +168,14 @@ def eval_loader(
     Raises:
         ArgumentError: when options are given and `data` is a loader already.
     """
-    options = _as_options(options)
+    options = as_options(options)
     if is_loader(data):
-        _see_to_order(data, in_order)
+        check_order(data, in_order)
         return _make(data, options)
-    asked = [name for name in _CHOICE if _asks(name, options.get(name, False))]
+    asked = [name for name in CHOICE if asks(name, options.get(name, False))]
     if asked:
-        warn(
-            f"{', '.join(asked)} in dataloader_options: evaluate and predict take all samples, in "
-            "the order of the data, so this has no effect. Leave it out.",
-            DataWarning,
-        )
-    return _make(data, {name: options[name] for name in options if name not in _CHOICE})
-
-
-def _see_to_order(loader: Any, in_order: bool) -> None:
-    """Warn where a user's own loader does not give each sample once, or not in order."""
-    batches = getattr(loader, "batch_sampler", None)
-    is_torchs = isinstance(batches, BatchSampler)
-    owner = batches if is_torchs else loader
-    sampler: Any = getattr(owner, "sampler", None)
-    count = length_of(loader.dataset)
-    taken = count if sampler is None else length_of(sampler)
-    size = getattr(owner, "batch_size", None)
-    is_random = isinstance(sampler, RandomSampler) and taken != count
-    if getattr(sampler, "replacement", False) or is_random:
-        fault, mend = (
-            f"draws {taken} of {count} samples at random, some left out or repeated",
-            "Leave its sampler out.",
-        )
-    elif taken and size and getattr(owner, "drop_last", False) and taken % size:
-        fault = f"drops the last {taken % size} of {taken} samples"
-        mend = "Make it with drop_last=False."
-    elif not in_order or isinstance(loader.dataset, IterableDataset):
-        return
-    elif getattr(loader, "shuffle", False) or isinstance(sampler, RandomSampler):
-        fault, mend = "shuffles", "Make it with shuffle=False."
-    elif isinstance(sampler, SubsetRandomSampler):
-        fault = "shuffles the samples of its SubsetRandomSampler"
-        mend = "Pass torch.utils.data.Subset(dataset, indices)."
-    elif (batches is not None and not is_torchs) or not _in_order(sampler):
-        chooser = sampler if is_torchs or batches is None else batches
-        fault = f"takes the samples that its {type_name(chooser)} names, which may be in any order"
-        mend = "Pass the data set, or torch.utils.data.Subset(dataset, indices)."
-    else:
-        return
-    what = "predict gives" if in_order else "evaluate measures"
-    warn(f"{what} what its {type(loader).__name__} does, which {fault}. {mend}", DataWarning)
-
-
-def _in_order(sampler: Any) -> bool:
-    return sampler is None or isinstance(sampler, SequentialSampler | range)
+        warn(_ALL_IN_ORDER.format(", ".join(asked)), DataWarning)
+    return _make(data, {name: options[name] for name in options if name not in CHOICE})
 
 
 def loaders(
@@ -261,23 +193,18 @@ def loaders(
     Returns:
         The loader of the training data, and that of the validation data or None.
     """
-    options = _as_options(options)
+    options = as_options(options)
     if isinstance(valid_data, numbers.Real):
         _refuse_samplers(options, valid_data)
         shuffle = options.get("shuffle")
         data, valid_data = split(data, valid_data, keeps_order=shuffle is not None and not shuffle)
-    valid_options = {name: options[name] for name in options if name not in _ORDER}
+    valid_options = {name: options[name] for name in options if name not in ORDER}
     # A loader takes no options; they are for the other one, if lumbre makes that.
     makes_valid = valid_data is not None and not is_loader(valid_data)
     train = train_loader(data, {} if is_loader(data) and makes_valid else options)
-    unused = [name for name in options if name in _ORDER]
+    unused = [name for name in options if name in ORDER]
     if unused and is_loader(data):
-        warn(
-            f"{', '.join(unused)} in dataloader_options: the training data is a "
-            f"{type(data).__name__}, which has its own order, and the validation data keeps its "
-            "order, so this has no effect. Give it to the loader.",
-            DataWarning,
-        )
+        warn(_OWN_ORDER.format(", ".join(unused), type(data).__name__), DataWarning)
     if not makes_valid:
         return train, valid_data
     try:
@@ -290,12 +217,7 @@ def loaders(
 def _refuse_samplers(options: Mapping[str, Any], fraction: numbers.Real) -> None:
     for name in ("sampler", "batch_sampler"):
         if options.get(name) is not None:
-            raise ArgumentError(
-                f"{name} names rows of all the data, and valid_data={fraction!r} holds some of "
-                "them back, so that the numbers are no longer those of the same rows. Split the "
-                "data first, torch.utils.data.random_split(dataset, [0.8, 0.2]), make the "
-                f"{name} of the first part, and pass the second as valid_data."
-            )
+            raise ArgumentError(_NAMES_ROWS.format(name, fraction))
 
 
 def split(data: Any, fraction: numbers.Real, keeps_order: bool = False) -> tuple[Any, Any]:
@@ -314,27 +236,17 @@ def split(data: Any, fraction: numbers.Real, keeps_order: bool = False) -> tuple
         DataError: when one of the parts would be empty.
     """
     if isinstance(fraction, bool) or not 0 < float(fraction) < 1:
-        raise ArgumentError(
-            f"valid_data={fraction!r} is no fraction of the data: pass a number between 0 and 1, "
-            "such as 0.2, or the validation data itself"
-        )
+        raise ArgumentError(_NO_FRACTION.format(fraction))
     form = as_dataloader.dispatch(type(data))
     by_rows = form is _of_memory or is_frame(data) or type(data) is TensorDataset
     if not by_rows and (form not in (_of_dataset, _of_tensor_dataset) or length_of(data) is None):
-        raise ArgumentError(
-            f"valid_data={fraction!r} cannot be taken from {type_name(data)}, whose samples "
-            "cannot be picked here. Pass the validation data itself, such as a second loader; a "
-            "data set is split by torch.utils.data.random_split(dataset, "
-            f"[{1 - float(fraction):.3g}, {float(fraction):.3g}])."
-        )
+        share = float(fraction)
+        raise ArgumentError(_NOT_PICKED.format(fraction, type_name(data), 1 - share, share))
     source = Samples.of(data) if by_rows else data
     count = len(source)
     held = round(count * float(fraction))
     if not 0 < held < count:
-        raise DataError(
-            f"valid_data={fraction!r} of {count} samples leaves {count - held} to train on and "
-            f"{held} to validate on; each part needs one at least"
-        )
+        raise DataError(_NONE_LEFT.format(fraction, count, count - held, held))
     order = torch.randperm(count, device="cpu")
     parts = order[: count - held], order[count - held :]
     if keeps_order:
@@ -347,125 +259,11 @@ def split(data: Any, fraction: numbers.Real, keeps_order: bool = False) -> tuple
     return Samples(source.tree, parts[0]), Samples(source.tree, parts[1])
 
 
-def length_of(data: Any) -> int | None:
-    """Return how many batches or samples there are; None where the data does not say."""
-    try:
-        return len(data)
-    except Exception:  # of a stream, whatever its author has chosen to raise
-        return None
-
-
-def check_count(loader: Any, count: int, what: str) -> None:
-    """Refuse a whole pass without a batch, warn of fewer than the length of the loader says.
-
-    Raises:
-        DataError: when there was none.
-    """
-    if count == 0:
-        raise empty(loader, what)
-    # What workers of a stream leave out at their ends is known to nobody.
-    is_stream = isinstance(getattr(loader, "dataset", None), IterableDataset)
-    length = None if is_stream and isinstance(loader, DataLoader) else length_of(loader)
-    if length is not None and count < length:
-        warn(
-            f"{what} gave {count} batches, and the length of its {type(loader).__name__} "
-            f"is {length}. Windows of batches and schedules go by the length. Let "
-            "__len__ return the number of batches, or raise TypeError where that is not known.",
-            DataWarning,
-        )
-
-
-def empty(loader: Any, what: str) -> DataError:
-    """Say why a pass over `loader` had no batch; `what` is the argument that it came from."""
-    dataset: Any = getattr(loader, "dataset", None)
-    count = length_of(dataset)
-    size = getattr(loader, "batch_size", None)
-    dropped = getattr(loader, "drop_last", False)
-    if count and size and count < size and dropped:
-        why = (
-            f"its {count} samples are fewer than the batch size of {size}, and drop_last=True "
-            "leaves the short batch out. Use drop_last=False or a smaller batch_size."
-        )
-    elif count == 0:
-        why = f"its {type_name(dataset)} has no samples."
-    else:
-        why = "it has no samples, or is an iterator that was spent by an earlier pass."
-    return DataError(f"{what} gave no batch: {why}")
-
-
 def _make(data: Any, options: dict[str, Any]) -> Loader:
     loader = as_dataloader(data, **options)
     if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
-        raise ArgumentTypeError(
-            f"the function registered for {type_name(data)} with lb.as_dataloader returned "
-            f"{type_name(loader)}; expected an object whose __iter__ begins anew for each epoch"
-        )
+        raise ArgumentTypeError(_NO_LOADER.format(type_name(data), type_name(loader)))
     return loader
-
-
-@functools.cache
-def _loader_options() -> dict[str, Any]:
-    parameters = list(inspect.signature(DataLoader).parameters.values())[1:]
-    return {parameter.name: parameter.default for parameter in parameters}
-
-
-def _is_default(name: str, value: Any) -> bool:
-    default = _loader_options()[name]
-    # Asked of plain values alone: == of an array given as sampler is no bool.
-    return value is default or (isinstance(value, bool | int | float | str) and value == default)
-
-
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options that can work, with Python's own numbers in the place of numpy's."""
-    known = _loader_options()
-    checked = dict(options)
-    for name, value in options.items():
-        if name not in known:
-            options_are = (
-                f"The options are those of torch.utils.data.DataLoader: {', '.join(known)}."
-            )
-            hint = did_you_mean(name, known, options_are)
-            raise ArgumentError(f"unknown dataloader option {name!r}. {hint}")
-        is_flag = name == "shuffle" or isinstance(known[name], bool)
-        if is_flag and not isinstance(value, bool | np.bool_ | None):
-            raise ArgumentTypeError(f"{name} is True or False; got {value!r}: pass {name}=True")
-        if isinstance(value, np.bool_ | np.integer):
-            checked[name] = value.item()
-    size = checked.get("batch_size")
-    if size is not None and (not is_whole(size) or size < 1):
-        raise ArgumentError(f"batch_size={size!r} is no number of samples: pass a whole number > 0")
-    _refuse_pairs(checked)
-    return checked
-
-
-def _refuse_pairs(options: Mapping[str, Any]) -> None:
-    """Refuse two options that decide on the same."""
-    for chooser, others in _BESIDE.items():
-        beside = [name for name in others if _asks(name, options.get(name, False))]
-        if options.get(chooser) is not None and beside:
-            raise ArgumentError(
-                f"{chooser} says which samples come when, and so would {', '.join(beside)}: the "
-                f"two cannot be given together. Leave out {', '.join(beside)}, or {chooser}."
-            )
-
-
-def _asks(name: str, value: Any) -> bool:
-    return value is not False and not _is_default(name, value)
-
-
-def _as_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    if options is not None and not isinstance(options, Mapping):
-        raise ArgumentTypeError(
-            f"dataloader_options is of type {type_name(options)}; expected a dict such as "
-            '{"batch_size": 64}'
-        )
-    return dict(options or {})
-
-
-def _with_batch_size(options: Mapping[str, Any]) -> dict[str, Any]:
-    if options.get("batch_sampler") is not None:
-        return dict(options)
-    return {"batch_size": BATCH_SIZE, **options}
 
 
 def _takes(function: Callable[..., Any], keyword: str) -> bool:
@@ -473,3 +271,55 @@ def _takes(function: Callable[..., Any], keyword: str) -> bool:
     return keyword in parameters or any(
         parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
     )
+
+
+_NO_DATA = (
+    "data is of type {}, of which no batches can be made. Expected a DataLoader, a Dataset, a "
+    "tensor, array or frame, or a tuple or list of these. What can be iterated over once only, "
+    "such as a generator, goes into an IterableDataset; for another type a function can be "
+    "registered with @lb.as_dataloader.register."
+)
+_MAKES_BATCHES_ITSELF = (
+    "dataloader options ({}) do not apply to a {}, which makes its batches itself. Give them to "
+    "the loader, or pass the data set instead."
+)
+_NO_LENGTH = (
+    "{} is a Dataset without __len__, and the order of its samples is drawn from their number. "
+    "Give it one, def __len__(self): return n; what can only be gone through is a "
+    "torch.utils.data.IterableDataset."
+)
+_NOT_SHUFFLED = (
+    "shuffle=True does not work with {}: an IterableDataset decides its order itself. Leave "
+    "shuffle out, and shuffle in its __iter__."
+)
+_ALL_IN_ORDER = (
+    "{} in dataloader_options: evaluate and predict take all samples, in the order of the data, so "
+    "this has no effect. Leave it out."
+)
+_OWN_ORDER = (
+    "{} in dataloader_options: the training data is a {}, which has its own order, and the "
+    "validation data keeps its order, so this has no effect. Give it to the loader."
+)
+_NAMES_ROWS = (
+    "{0} names rows of all the data, and valid_data={1!r} holds some of them back, so that the "
+    "numbers are no longer those of the same rows. Split the data first, "
+    "torch.utils.data.random_split(dataset, [0.8, 0.2]), make the {0} of the first part, and pass "
+    "the second as valid_data."
+)
+_NO_FRACTION = (
+    "valid_data={!r} is no fraction of the data: pass a number between 0 and 1, such as 0.2, or "
+    "the validation data itself"
+)
+_NOT_PICKED = (
+    "valid_data={!r} cannot be taken from {}, whose samples cannot be picked here. Pass the "
+    "validation data itself, such as a second loader; a data set is split by "
+    "torch.utils.data.random_split(dataset, [{:.3g}, {:.3g}])."
+)
+_NONE_LEFT = (
+    "valid_data={!r} of {} samples leaves {} to train on and {} to validate on; each part needs "
+    "one at least"
+)
+_NO_LOADER = (
+    "the function registered for {} with lb.as_dataloader returned {}; expected an object whose "
+    "__iter__ begins anew for each epoch"
+)

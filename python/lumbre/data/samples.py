@@ -225,11 +225,7 @@ def _refuse_batches(tree: Any) -> None:
         for item in tree
     ]
     if None not in kinds[0] and all(kind == kinds[0] for kind in kinds):
-        raise DataError(
-            f"the data is a list of {len(tree)} lists of {len(kinds[0])} tensors of the same kind, "
-            "which looks like ready batches; a list means [input, target]. Pass batches as "
-            "torch.utils.data.DataLoader(batches, batch_size=None)."
-        )
+        raise DataError(_READY_BATCHES.format(len(tree), len(kinds[0])))
 
 
 def _convert(data: Any, where: str, parts: dict[str, Tensor], is_target: bool = False) -> Any:
@@ -252,11 +248,7 @@ def _convert(data: Any, where: str, parts: dict[str, Tensor], is_target: bool = 
     elif isinstance(data, np.ndarray):
         tensor = _from_numpy(data, where, is_target)
     else:
-        raise ArgumentTypeError(
-            f"{where} is of type {type_name(data)}; expected a tensor, an array or a frame. "
-            f"Numbers become one by torch.tensor({where}); a list of single samples is passed as "
-            "torch.utils.data.DataLoader(samples)."
-        )
+        raise ArgumentTypeError(_NO_ARRAY.format(where, type_name(data)))
     parts[where] = tensor
     return tensor
 
@@ -310,3 +302,14 @@ def type_name(value: Any) -> str:
     kind = type(value)
     prefix = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
     return f"{prefix}{kind.__qualname__}"
+
+
+_READY_BATCHES = (
+    "the data is a list of {} lists of {} tensors of the same kind, which looks like ready "
+    "batches; a list means [input, target]. Pass batches as "
+    "torch.utils.data.DataLoader(batches, batch_size=None)."
+)
+_NO_ARRAY = (
+    "{0} is of type {1}; expected a tensor, an array or a frame. Numbers become one by "
+    "torch.tensor({0}); a list of single samples is passed as torch.utils.data.DataLoader(samples)."
+)

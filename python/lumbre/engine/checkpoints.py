@@ -73,12 +73,7 @@ def go_on(ctx: Context, found: Found, mend: str, **parts: bool) -> None:
         cause = error.__cause__ or error
         raise FileError(f"{found.path} cannot be resumed. {error} {mend}") from cause
     if ctx.epoch > ctx.max_epochs:
-        warn(
-            f"{found.path} is of a fit that has done {ctx.epoch} epochs, and this one asks for "
-            f"{ctx.max_epochs}: nothing is trained, the model is the one in the file. Ask for more "
-            "epochs to train on; to begin anew, delete the file or use another path.",
-            LumbreWarning,
-        )
+        warn(_DONE_ALREADY.format(found.path, ctx.epoch, ctx.max_epochs), LumbreWarning)
     if ctx.verbose:
         say(f"Resuming from {found.path}, after epoch {ctx.epoch}.")
 
@@ -105,3 +100,10 @@ def _newest_first(folder: str) -> Iterator[str]:
 
 def _warn_left_out(error: Exception) -> None:
     warn(f"Left out: {error}", LumbreWarning)
+
+
+_DONE_ALREADY = (
+    "{} is of a fit that has done {} epochs, and this one asks for {}: nothing is trained, the "
+    "model is the one in the file. Ask for more epochs to train on; to begin anew, delete the file "
+    "or use another path."
+)

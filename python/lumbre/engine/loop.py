@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lumbre._core import Batches
-from lumbre.data.loaders import check_count, length_of
+from lumbre.data.counts import check_count, length_of
 from lumbre.engine.ends import (
     check_epoch,
     check_none_under_way,

@@ -28,7 +28,7 @@ _PARTS = {
     "rng": ("rng", "generators", "splits"),
 }
 # What `load_state_dict` raises of itself when the state has another form than it takes.
-_OTHER_FORM = (KeyError, TypeError, AttributeError, IndexError, ValueError)
+_RAISED_BY_OTHERS = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
 def state_of(ctx: RunState) -> dict[str, Any]:
@@ -137,12 +137,9 @@ def _restore_callbacks(ctx: RunState, saved: Mapping[str, Any]) -> None:
                 load_callback_state(own[name], state)
             except LumbreError:
                 raise
-            except _OTHER_FORM as error:
-                raise ArgumentError(
-                    f"The state of {name} is of another form than its load_state_dict takes: "
-                    f"{type(error).__name__}: {error}. Resume with the callback as it was when it "
-                    "was saved, or without the callbacks' states."
-                ) from error
+            except _RAISED_BY_OTHERS as error:
+                text = _OTHER_THAN_TAKEN.format(name, type(error).__name__, error)
+                raise ArgumentError(text) from error
         elif state:
             warn(
                 f"The state that is resumed holds one of {name}, and no callback of this run has "
@@ -206,3 +203,9 @@ _ADD = (
 )
 _OTHER_NAMES = f"The state is of the optimizers {{}}, and this run has {{}}. {_RESUME_WITH}"
 _UNLIKE = "The state of the optimizer {!r} is that of {}, and this run has {}. {}"
+
+
+_OTHER_THAN_TAKEN = (
+    "The state of {} is of another form than its load_state_dict takes: {}: {}. Resume with the "
+    "callback as it was when it was saved, or without the callbacks' states."
+)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.arguments import check_optimizer_name, flag, number, whole
+from lumbre.data.counts import empty
 from lumbre.data.draws import generator_states, rng_state, set_generator_states, set_rng_state
-from lumbre.data.loaders import empty, train_loader
+from lumbre.data.loaders import train_loader
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentError, ArgumentTypeError
@@ -180,11 +181,7 @@ def _rates(steps: int, start: float, end: float, log_spaced: bool) -> list[float
 
 def _choose(optimizers: Mapping[str, Any], name: str | None) -> str:
     if not optimizers:
-        raise ArgumentError(
-            "lr_finder: the module steps its parameters itself, without an optimizer that lumbre "
-            "knows. Let it define set_optimizers(self, **opt_hparams), which gives one or a dict "
-            "of them."
-        )
+        raise ArgumentError(_STEPS_ITSELF)
     if name is None and len(optimizers) > 1:
         first = next(iter(optimizers))
         raise ArgumentError(
@@ -224,3 +221,9 @@ def _untouched(loader: Any, device: torch.device) -> Iterator[None]:
     finally:
         set_rng_state(state, device)
         set_generator_states(loader, own)
+
+
+_STEPS_ITSELF = (
+    "lr_finder: the module steps its parameters itself, without an optimizer that lumbre knows. "
+    "Let it define set_optimizers(self, **opt_hparams), which gives one or a dict of them."
+)

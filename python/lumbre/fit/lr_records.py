@@ -109,11 +109,8 @@ class LRRecords:
         rates, losses = self._trimmed()
         place = _valley(losses) if method == "valley" else _steepest(rates, losses)
         if place is None:
-            raise ArgumentError(
-                f"LRRecords.suggestion: the loss falls nowhere between lr {rates[0]:.3g} and "
-                f"{rates[-1]:.3g}. Look at plot(), and try other rates: "
-                f"lr_finder(..., start_lr={rates[0] / 100:.0e}, end_lr={rates[-1] * 100:.0e})."
-            )
+            ends, wider = (rates[0], rates[-1]), (rates[0] / 100, rates[-1] * 100)
+            raise ArgumentError(_NOT_FALLING.format(*ends, *wider))
         return rates[place]
 
     def smoothed(self) -> list[float]:
@@ -203,3 +200,9 @@ def _steepest(rates: list[float], losses: list[float]) -> int | None:
     ]
     place = min(range(lowest), key=slopes.__getitem__, default=None)
     return None if place is None or slopes[place] >= 0 else place
+
+
+_NOT_FALLING = (
+    "LRRecords.suggestion: the loss falls nowhere between lr {:.3g} and {:.3g}. Look at plot(), "
+    "and try other rates: lr_finder(..., start_lr={:.0e}, end_lr={:.0e})."
+)

@@ -157,11 +157,8 @@ def check_optimizer(optimizer: Optimizer, module: nn.Module, loss: Any = None) -
     modules = [module, *([loss] if isinstance(loss, nn.Module) else [])]
     own = {id(p) for each in modules for p in each.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-        raise ArgumentError(
-            f"The {type(optimizer).__name__} steps no parameter of this "
-            f"{type(module).__name__}: it would learn nothing. Make it of the module's own: "
-            f"{type(optimizer).__name__}(module.parameters(), ...)."
-        )
+        names = type(optimizer).__name__, type(module).__name__
+        raise ArgumentError(_OF_NO_PARAMETER.format(*names))
 
 
 @contextlib.contextmanager
@@ -182,20 +179,12 @@ def _given(kind: str, options: Mapping[str, Any]) -> str:
 
 def no_loss() -> NoReturn:
     """Say every way to a loss."""
-    raise ArgumentError(
-        "There is no way to a loss. Pass one, lb.setup(..., loss=nn.MSELoss()), or let the module "
-        "define loss(self, pred, target), or the whole step(self, ctx). To evaluate a model from a "
-        "file: lb.load(..., loss=nn.MSELoss())."
-    )
+    raise ArgumentError(_NO_LOSS)
 
 
 def no_optimizer() -> NoReturn:
     """Say every way to an optimizer."""
-    raise ArgumentError(
-        "There is no way to an optimizer. Pass one, lb.setup(..., optimizer=torch.optim.Adam), or "
-        "let the module define set_optimizers(self, **opt_hparams), which gives one or a dict of "
-        "them, or the whole step(self, ctx)."
-    )
+    raise ArgumentError(_NO_OPTIMIZER)
 
 
 _NO_COPY = (
@@ -206,4 +195,18 @@ _NO_COPY = (
 _NO_INIT = (
     "{0}.__init__ does not call super().__init__(), without which a module has no parameters. Let "
     "it begin with that: def __init__(self, ...): super().__init__()."
+)
+_OF_NO_PARAMETER = (
+    "The {0} steps no parameter of this {1}: it would learn nothing. Make it of the module's own: "
+    "{0}(module.parameters(), ...)."
+)
+_NO_LOSS = (
+    "There is no way to a loss. Pass one, lb.setup(..., loss=nn.MSELoss()), or let the module "
+    "define loss(self, pred, target), or the whole step(self, ctx). To evaluate a model from a "
+    "file: lb.load(..., loss=nn.MSELoss())."
+)
+_NO_OPTIMIZER = (
+    "There is no way to an optimizer. Pass one, lb.setup(..., optimizer=torch.optim.Adam), or let "
+    "the module define set_optimizers(self, **opt_hparams), which gives one or a dict of them, or "
+    "the whole step(self, ctx)."
 )

@@ -111,11 +111,7 @@ class Mean(Metric):
             return seen
         total, before = seen
         if before and _shape(value) != _shape(total):
-            raise ShapeError(
-                f"{self.name} gave a value of shape {_shape(value)}, after one of shape "
-                f"{_shape(total)} for the batches before. A mean is of values of one shape: let "
-                "the function reduce what varies, such as one value a sample by .mean()."
-            )
+            raise ShapeError(_OTHER_SHAPE.format(self.name, _shape(value), _shape(total)))
         if isinstance(total, Tensor) and isinstance(value, Tensor):
             value = value.to(total.device)
         return total + value * weight, before + weight
@@ -152,12 +148,8 @@ class Mean(Metric):
 
     def _tell_of_samples(self, value: Tensor, weight: float) -> None:
         if value.shape[0] == weight > 1:
-            warn(
-                f"{self.name} gave a value of shape {tuple(value.shape)} for a batch of "
-                f"{value.shape[0]} samples, and each place has a mean of its own over the batches. "
-                "If these are values of samples, let the function return their .mean().",
-                ShapeWarning,
-            )
+            shape = tuple(value.shape)
+            warn(_OF_SAMPLES.format(self.name, shape, shape[0]), ShapeWarning)
 
     def __repr__(self) -> str:
         return f"Mean({self.name})"
@@ -173,3 +165,14 @@ def _name_of(function: Any) -> str:
 
 def _shape(value: Any) -> tuple[int, ...]:
     return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+_OTHER_SHAPE = (
+    "{} gave a value of shape {}, after one of shape {} for the batches before. A mean is of "
+    "values of one shape: let the function reduce what varies, such as one value a sample by "
+    ".mean()."
+)
+_OF_SAMPLES = (
+    "{} gave a value of shape {} for a batch of {} samples, and each place has a mean of its own "
+    "over the batches. If these are values of samples, let the function return their .mean()."
+)

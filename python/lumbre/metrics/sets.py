@@ -153,11 +153,7 @@ def _as_metric(value: Any) -> Metric:
         raise ArgumentTypeError(
             f"metrics holds the name {value!r} where a metric is due: write {_meant_by(value)}."
         )
-    raise ArgumentTypeError(
-        f"{value!r} is no metric. A metric is an instance of a subclass of lb.Metric, of one made "
-        "by lb.metric(...), or of a torchmetrics.Metric; or a function of predictions and target. "
-        "A loss becomes one by lb.metrics.Mean(loss)."
-    )
+    raise ArgumentTypeError(_NO_METRIC.format(value))
 
 
 def _meant_by(name: str) -> str:
@@ -176,3 +172,10 @@ def _is_torchmetric(value: Any) -> bool:
 def _is_collection(value: Any) -> bool:
     torchmetrics = sys.modules.get("torchmetrics")
     return torchmetrics is not None and isinstance(value, torchmetrics.MetricCollection)
+
+
+_NO_METRIC = (
+    "{!r} is no metric. A metric is an instance of a subclass of lb.Metric, of one made by "
+    "lb.metric(...), or of a torchmetrics.Metric; or a function of predictions and target. A loss "
+    "becomes one by lb.metrics.Mean(loss)."
+)

@@ -10,7 +10,7 @@ use syn::{
     Result, Token,
 };
 
-/// What stands in `#[callback(...)]`.
+/// The options in `#[callback(...)]`.
 #[derive(Default)]
 pub struct Options {
     pub weight: Option<Expr>,
@@ -227,7 +227,7 @@ fn take(method: &mut ImplItemFn, names: &[&str]) -> Vec<Attribute> {
     taken
 }
 
-/// Whether it is that attribute, with or without the crate's name before it.
+/// True if it is that attribute, with or without the crate's name before it.
 fn is(attribute: &Attribute, name: &str) -> bool {
     let mut path = attribute.path().segments.iter().rev();
     path.next().is_some_and(|last| last.ident == name)

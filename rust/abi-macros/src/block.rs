@@ -12,7 +12,7 @@ use syn::{
 use crate::attributes::{self, Defaults, Filter};
 use crate::hooks;
 
-/// What the block says, read once.
+/// The content of the block, read once.
 pub struct Block {
     pub name: Ident,
     pub hooks: Vec<HookMethod>,
@@ -20,7 +20,7 @@ pub struct Block {
     pub keeps_state: bool,
     /// When these two methods are there at all.
     pub state_cfg: Vec<Attribute>,
-    /// Whether it shows Python's garbage collector what it holds.
+    /// True if it shows Python's garbage collector what it holds.
     pub is_traversed: bool,
 }
 
@@ -117,7 +117,7 @@ pub fn read(item: &mut ItemImpl) -> Result<Block> {
     Ok(block)
 }
 
-/// What was read of `save` and `load`.
+/// The kinds of `save` and `load`, as they were read.
 #[derive(Default)]
 struct State {
     save: Option<Span>,
@@ -149,7 +149,7 @@ impl State {
         Err(Error::new(span, message))
     }
 
-    /// Whether there is a state, and when.
+    /// Give whether there is a state, and the attributes that say when.
     fn finish(self) -> Result<(bool, Vec<Attribute>)> {
         let (span, message) = match (self.save, self.load) {
             (None, None) => return Ok((false, Vec::new())),
@@ -177,7 +177,7 @@ impl State {
     }
 }
 
-/// Whether a type is written with that name in it, and not as `Saved`, which is either form.
+/// True if a type is written with that name in it, and not as `Saved`, which is either form.
 fn speaks_of(tokens: impl ToTokens, name: &str) -> bool {
     fn any(tokens: Tokens, name: &str) -> bool {
         tokens.into_iter().any(|token| match token {
@@ -189,7 +189,7 @@ fn speaks_of(tokens: impl ToTokens, name: &str) -> bool {
     any(tokens.to_token_stream(), name)
 }
 
-/// Whether a method takes `&self`, or where it may change it `&mut self`; and can be called as it is.
+/// True if a method takes `&self`, or where it may change it `&mut self`; and can be called as it is.
 fn takes(method: &ImplItemFn, may_change: bool) -> bool {
     let signature = &method.sig;
     let plain = |receiver: &Receiver| match &receiver.kind {

@@ -136,7 +136,7 @@ impl Ctx<'_> {
         field!(self.step_count)
     }
 
-    /// Whether a training pass is under way, or was last.
+    /// True if a training pass is under way, or was last.
     #[must_use]
     pub fn training(&self) -> bool {
         field!(self.training) != 0
@@ -156,7 +156,7 @@ impl Ctx<'_> {
     /// On an accelerator this waits for the device.
     ///
     /// # Errors
-    /// What stands for the loss, in a step of the user's own, is no number.
+    /// The value that stands for the loss, in a step of the user's own, is no number.
     pub fn loss(&mut self) -> Result<Option<f64>> {
         let mut value = 0.0;
         Self::answered(host!(self.loss(&raw mut value)), value)
@@ -213,7 +213,7 @@ impl Ctx<'_> {
         Self::answered(answer, value)
     }
 
-    /// What the model gets; `None` outside of a batch.
+    /// The input of the model; `None` outside of a batch.
     ///
     /// # Errors
     /// It is no plain tensor in the CPU's memory.
@@ -221,7 +221,7 @@ impl Ctx<'_> {
         self.tensor(which::INPUT)
     }
 
-    /// What the model is to predict; `None` when the batch has no target.
+    /// The target that the model is to predict; `None` when the batch has none.
     ///
     /// # Errors
     /// It is no plain tensor in the CPU's memory.
@@ -229,7 +229,7 @@ impl Ctx<'_> {
         self.tensor(which::TARGET)
     }
 
-    /// What the model predicts; `None` before it has.
+    /// The model's prediction; `None` before there is one.
     ///
     /// # Errors
     /// It is no plain tensor in the CPU's memory.
@@ -326,7 +326,7 @@ impl Ctx<'_> {
     /// Gradients are off, but at the three breakpoints where Python callbacks have them on.
     ///
     /// # Errors
-    /// What `with` comes back with, which stays the Python exception that it is; or this run is not
+    /// An error of `with` stays the Python exception that it is; or this run is not
     /// Python's.
     ///
     /// ```

@@ -64,7 +64,7 @@ impl fmt::Debug for Error {
     }
 }
 
-/// What an error says, and its causes: where it becomes a text is the last place to tell them.
+/// The words of an error and of its causes: where it becomes a text is the last place to tell them.
 pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();

@@ -42,7 +42,7 @@ use crate::saved::Saved;
 /// assert_eq!(steps.with(|steps| steps.0), 1);
 /// ```
 pub trait Callback: Send + Sized + 'static {
-    /// What the host is to know before it calls.
+    /// The facts that the host is to know before it calls.
     const ABOUT: About;
 
     /// Act at a hook; only those in [`About::hooks`] come here.
@@ -69,7 +69,7 @@ pub trait Callback: Send + Sized + 'static {
     }
 }
 
-/// What a host is to know of a callback before it calls.
+/// The facts that a host is to know of a callback before it calls.
 #[derive(Clone, Copy, Debug)]
 pub struct About {
     /// The name that other callbacks refer to.
@@ -90,7 +90,7 @@ pub struct About {
     pub before: &'static [Name],
     /// Names of the values that it logs.
     pub logs: &'static [Name],
-    /// Whether it can be saved and loaded.
+    /// True if it can be saved and loaded.
     pub keeps_state: bool,
 }
 
@@ -113,7 +113,7 @@ impl About {
     }
 }
 
-/// What a callback says that is not to be called any more.
+/// The answer of a callback that is not to be called any more.
 pub(crate) const PANICKED: &str =
     "panicked earlier, so that what it remembers cannot be relied on; make a new one";
 
@@ -241,7 +241,7 @@ impl<T: Callback> Exported<T> {
 
     /// Look at the callback if nobody else has a hold on it, no capsule and no call.
     ///
-    /// What only this object keeps may be collected with it; what a run keeps may not.
+    /// Objects that only this one keeps may be collected with it; those that a run keeps may not.
     #[doc(hidden)]
     pub fn alone<R>(&self, with: impl FnOnce(&mut T) -> R) -> Option<R> {
         if Arc::strong_count(&self.0) > 1 {
@@ -250,7 +250,7 @@ impl<T: Callback> Exported<T> {
         self.with(with)
     }
 
-    /// Whether it has panicked.
+    /// True if it has panicked.
     #[cfg(feature = "pyo3")]
     pub(crate) fn has_panicked(&self) -> bool {
         try_lock(&self.0).is_some_and(|state| state.panicked)
@@ -259,7 +259,7 @@ impl<T: Callback> Exported<T> {
     /// Its state, as a host would save it.
     ///
     /// # Errors
-    /// What its `save` says, or that it is being called just now.
+    /// The answer of its `save`, or that it is being called just now.
     pub fn save(&self) -> Result<Saved> {
         self.act(|callback| callback.save())
     }
@@ -267,7 +267,7 @@ impl<T: Callback> Exported<T> {
     /// Take up a state, as a host would have it.
     ///
     /// # Errors
-    /// What its `load` says, or that it is being called just now.
+    /// The answer of its `load`, or that it is being called just now.
     pub fn load(&self, saved: &Saved) -> Result<()> {
         self.act(|callback| callback.load(saved))
     }
@@ -451,7 +451,7 @@ fn give_up(error: Box<dyn std::error::Error + Send + Sync>, tell: &impl Fn(&str)
     status::FAILED
 }
 
-/// What a panic was given to say. What is no text is never dropped, as that may panic again.
+/// The text that a panic was given. A payload that is no text is never dropped, as that may panic again.
 pub(crate) fn said_by(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(message) => *message,

@@ -67,7 +67,7 @@ pub struct Trouble {
     pub name: String,
     /// One of [`status`].
     pub status: u32,
-    /// What the callback said, if anything.
+    /// The callback's words, if it said anything.
     pub message: Option<String>,
 }
 
@@ -226,7 +226,7 @@ impl Foreign {
         (!state.is_null()).then_some(state)
     }
 
-    /// Whether it can be saved and loaded.
+    /// True if it can be saved and loaded.
     #[must_use]
     pub fn keeps_state(&self) -> bool {
         self.save.is_some() && self.load.is_some()

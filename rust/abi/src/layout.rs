@@ -120,11 +120,11 @@ impl Filters {
     }
 }
 
-/// What the capsule points at: one callback. Owned by the extension, which ends it with `drop`.
+/// The object that the capsule points at: one callback. Owned by the extension, which ends it with `drop`.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Handle {
-    /// What kind of callback it is. Lives as long as the process.
+    /// The table of its kind of callback. Lives as long as the process.
     pub table: *const Table,
     /// The callback itself, for the table's functions; NULL once it is dropped.
     pub state: *mut c_void,
@@ -276,7 +276,7 @@ pub struct Store {
     pub fail: unsafe extern "C" fn(store: *const Store, message: Text),
 }
 
-/// What a callback's function comes back with.
+/// The status that a callback's function comes back with.
 pub mod status {
     /// All is well.
     pub const OK: u32 = 0;
@@ -297,7 +297,7 @@ pub mod status {
     pub const HOST: u32 = 0x100;
 }
 
-/// What a function of the host comes back with.
+/// The answer that a function of the host comes back with.
 pub mod answer {
     /// There is no such thing now.
     pub const NONE: u32 = 0;
@@ -319,11 +319,11 @@ pub mod set {
 
 /// The tensors of a batch.
 pub mod which {
-    /// What the model gets.
+    /// The input of the model.
     pub const INPUT: u32 = 0;
-    /// What it is to predict.
+    /// The target that it is to predict.
     pub const TARGET: u32 = 1;
-    /// What it predicts.
+    /// Its prediction.
     pub const PRED: u32 = 2;
 }
 

@@ -175,13 +175,13 @@ macro_rules! module {
     };
 }
 
-/// What a hook method may give: nothing, or a [`Result`].
+/// The results that a hook method may give: nothing, or a [`Result`].
 #[doc(hidden)]
 pub trait Outcome {
-    /// Whether it went well.
+    /// True if it went well.
     ///
     /// # Errors
-    /// What the method says.
+    /// The result as the host is told of it.
     fn outcome(self) -> Result;
 }
 

@@ -23,12 +23,12 @@ pub trait HasClass: Callback {
 /// Put the class of a callback into a Python module.
 ///
 /// # Errors
-/// What Python says.
+/// An error of Python, in words.
 pub fn add<T: HasClass>(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<T::Class>()
 }
 
-/// What the Python object of a callback is made of.
+/// The parts that the Python object of a callback is made of.
 ///
 /// The object is in the garbage collector's sight before this is written into it, and a collection in
 /// between finds zeros. So it is nothing but a box that may be missing: to Rust, zeros are `None`.
@@ -129,12 +129,12 @@ unsafe extern "C" fn end_of_capsule(capsule: *mut ffi::PyObject) {
     });
 }
 
-/// What a constructor may give: the callback, or a `Result` of it.
+/// The results that a constructor may give: the callback, or a `Result` of it.
 pub trait Maker<T> {
     /// The callback.
     ///
     /// # Errors
-    /// What the constructor says.
+    /// The callback, or why there is none.
     fn made(self) -> Result<T>;
 }
 
@@ -167,7 +167,7 @@ pub fn make<T: Callback, M: Maker<T>>(
 /// The state, as `state_dict` gives it: bytes, or what the JSON says.
 ///
 /// # Errors
-/// What the callback's `save` says, or that it gave no JSON.
+/// The answer of the callback's `save`, or that it gave no JSON.
 pub fn state_dict<'py, T: Callback>(
     py: Python<'py>,
     held: &Held<T>,
@@ -190,7 +190,7 @@ pub fn state_dict<'py, T: Callback>(
 /// Take up what [`state_dict`] gave.
 ///
 /// # Errors
-/// What the callback's `load` says, or the state is neither bytes nor JSON.
+/// The answer of the callback's `load`, or the state is neither bytes nor JSON.
 pub fn load_state_dict<T: Callback>(held: &Held<T>, state: &Bound<'_, PyAny>) -> PyResult<()> {
     let exported = &held.made()?.exported;
     let saved = if let Ok(bytes) = state.cast::<PyBytes>() {

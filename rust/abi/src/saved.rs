@@ -58,12 +58,12 @@ impl Saved {
     }
 }
 
-/// What a method `save` may give: `Vec<u8>` for bytes, `String` for JSON, or a `Result` of these.
+/// The results that a method `save` may give: `Vec<u8>` for bytes, `String` for JSON, or a `Result` of these.
 pub trait IntoSaved {
     /// The state, in its form.
     ///
     /// # Errors
-    /// What `save` says.
+    /// The state that `save` gives.
     fn into_saved(self) -> Result<Saved>;
 }
 
@@ -85,7 +85,7 @@ impl<T: IntoSaved, E: Into<Error>> IntoSaved for Result<T, E> {
     }
 }
 
-/// What a method `load` may take: `&[u8]` where `save` gives bytes, `&str` where it gives JSON.
+/// The states that a method `load` may take: `&[u8]` where `save` gives bytes, `&str` where it gives JSON.
 pub trait FromSaved<'a>: Sized {
     /// The state, if it is in this form.
     ///

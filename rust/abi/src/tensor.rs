@@ -265,7 +265,7 @@ impl<'a> Tensor<'a> {
         self.length
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
@@ -364,7 +364,7 @@ impl<'a, T: Element> View<'a, T> {
         self.tensor.length
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tensor.length == 0

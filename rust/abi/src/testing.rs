@@ -84,7 +84,7 @@ impl<T: Callback> Mounted<T> {
         })
     }
 
-    /// What the host knows of it.
+    /// All that the host knows of it.
     #[must_use]
     pub fn foreign(&self) -> &Foreign {
         &self.foreign
@@ -104,7 +104,7 @@ impl<T: Callback> Mounted<T> {
     /// Its state, as a checkpoint would have it.
     ///
     /// # Errors
-    /// What its `save` says.
+    /// The answer of its `save`.
     pub fn save(&self) -> Result<Option<Saved>, Trouble> {
         self.foreign.save()
     }
@@ -112,7 +112,7 @@ impl<T: Callback> Mounted<T> {
     /// Have it take up a state.
     ///
     /// # Errors
-    /// What its `load` says.
+    /// The answer of its `load`.
     pub fn load(&self, saved: &Saved) -> Result<(), Trouble> {
         self.foreign.load(saved)
     }
@@ -187,7 +187,7 @@ pub struct Run {
     pub iter: u64,
     /// The training batch in the whole run.
     pub step_count: u64,
-    /// Whether a training pass is under way.
+    /// True if a training pass is under way.
     pub training: bool,
     /// The samples in the batch.
     pub batch_size: Option<u64>,
@@ -195,19 +195,19 @@ pub struct Run {
     pub loss: Option<f64>,
     /// Values of this epoch, by set and name: `valid_loss`. Of other epochs there are none here.
     pub metrics: HashMap<String, f64>,
-    /// What the model gets.
+    /// The input of the model.
     pub input: Option<Values>,
-    /// What it is to predict.
+    /// The target that it is to predict.
     pub target: Option<Values>,
-    /// What it predicts.
+    /// Its prediction.
     pub pred: Option<Values>,
-    /// What was logged, by set and name, in its order.
+    /// The logged values, by set and name, in their order.
     pub logged: Vec<(String, f64)>,
     /// Why a stop was asked for.
     pub stopped: Option<String>,
-    /// Whether the batch is to be left.
+    /// True if the batch is to be left.
     pub batch_skipped: bool,
-    /// Whether the epoch is to be left.
+    /// True if the epoch is to be left.
     pub epoch_skipped: bool,
 }
 
@@ -234,7 +234,7 @@ impl Run {
     /// Call a callback at a breakpoint, if that is one of its own. Its filters are not looked at.
     ///
     /// # Errors
-    /// What would be an exception in Python.
+    /// The text of an error that would be an exception in Python.
     ///
     /// ```
     /// use lumbre_abi::testing::{Mounted, Run};
@@ -303,7 +303,7 @@ struct Lent<'a> {
     message: RefCell<Option<String>>,
 }
 
-/// What a call is the head of.
+/// The run that a call's head belongs to.
 ///
 /// # Safety
 /// It must come from `Run::fire`, which is under way.

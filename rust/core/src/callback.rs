@@ -31,7 +31,7 @@ pub trait Context {
     fn metric(&self, set: Set, name: &str, epoch: Option<u64>) -> Result<Option<Value>>;
     /// The names that [`Context::metric`] finds in this epoch.
     fn metric_names(&self, set: Set) -> Result<Vec<String>>;
-    /// What the run is going to record, as far as that is known when it begins.
+    /// The records that the run is going to make, as far as that is known when it begins.
     fn announced(&self) -> Result<Announced>;
     /// Warn the user.
     fn warn(&self, warning: Warning, message: &str) -> Result<()>;
@@ -39,18 +39,18 @@ pub trait Context {
     fn say(&self, line: &str) -> Result<()>;
 }
 
-/// What a run is going to record.
+/// The records that a run is going to make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announced {
     /// The names of the loss and the metrics, by set.
     pub metrics: [Vec<String>; 2],
-    /// Whether there are metrics whose names are not known before they have computed a value.
+    /// True if there are metrics whose names are not known before they have computed a value.
     pub may_have_others: bool,
     /// The names that callbacks say they log.
     pub logs: Vec<String>,
     /// Which value of a metric is the better one, by set and name as in `valid_acc`, where that is known.
     pub better: Vec<(String, Mode)>,
-    /// Whether there is validation data.
+    /// True if there is validation data.
     pub validates: bool,
 }
 
@@ -85,7 +85,7 @@ pub trait Callback<H: Host>: Send + Sync {
         &[]
     }
 
-    /// What has to be kept for the run to be taken up again; `None` when there is nothing.
+    /// The state that has to be kept for the run to be taken up again; `None` when there is none.
     ///
     /// # Errors
     /// The state cannot be written down.

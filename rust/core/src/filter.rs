@@ -86,20 +86,20 @@ impl Filter {
         Ok(both)
     }
 
-    /// Whether it holds now; `count` is what the breakpoint counts. `once` is the caller's to keep.
+    /// True if it holds now; `count` is what the breakpoint counts. `once` is the caller's to keep.
     #[must_use]
     pub fn holds(&self, count: u64, epoch: u64) -> bool {
         (self.every == 1 || count.is_multiple_of(self.every))
             && (self.first..=self.last).contains(&epoch.max(1))
     }
 
-    /// Whether it may hold once a run only.
+    /// True if it may hold once a run only.
     #[must_use]
     pub fn is_once(&self) -> bool {
         self.once
     }
 
-    /// Whether it lets everything through.
+    /// True if it lets everything through.
     #[must_use]
     pub fn is_open(&self) -> bool {
         *self == Self::default()

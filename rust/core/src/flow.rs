@@ -10,7 +10,7 @@ use crate::hook::{Edge, Hook, HookId, Scope};
 use crate::lock::lock;
 use crate::records::Set;
 
-/// What a callback asks for.
+/// A wish of a callback.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Flow {
     /// Nothing; the run goes on.
@@ -119,7 +119,7 @@ impl State {
         self.batch_size.store(size.saturating_add(1), Relaxed);
     }
 
-    /// Whether a training pass is under way, or was last.
+    /// True if a training pass is under way, or was last.
     pub fn training(&self) -> bool {
         self.training.load(Relaxed)
     }
@@ -129,7 +129,7 @@ impl State {
         self.training.store(training, Relaxed);
     }
 
-    /// Whether the scope is open.
+    /// True if the scope is open.
     pub fn is_open(&self, scope: Scope) -> bool {
         self.open.load(Relaxed) & scope.bit() != 0
     }
@@ -144,7 +144,7 @@ impl State {
         set_in(self.open.load(Relaxed) | self.closing.load(Relaxed))
     }
 
-    /// What `every(n)` counts here: steps in a training batch, batches in another, else epochs.
+    /// The number that `every(n)` counts here: steps in a training batch, batches in another, else epochs.
     pub fn count(&self, hook: HookId) -> u64 {
         let open = self.open.load(Relaxed) | self.closing.load(Relaxed);
         let inside = match hook.hook().map(Hook::edge) {
@@ -161,23 +161,23 @@ impl State {
         }
     }
 
-    /// Whether a batch is under way, its `_end` included.
+    /// True if a batch is under way, its `_end` included.
     pub fn in_batch(&self) -> bool {
         (self.open.load(Relaxed) | self.closing.load(Relaxed)) & BATCHES != 0
     }
 
-    /// Whether the model has answered to the batch under way.
+    /// True if the model has answered to the batch under way.
     pub fn has_pred(&self) -> bool {
         self.in_batch() && (self.stage.load(Relaxed) >= PREDICTED || self.is_through(BATCHES))
     }
 
-    /// Whether the batch under way has a loss.
+    /// True if the batch under way has a loss.
     pub fn has_loss(&self) -> bool {
         let compared = Scope::TrainBatch.bit() | Scope::ValidBatch.bit();
         self.in_batch() && (self.stage.load(Relaxed) >= COMPARED || self.is_through(compared))
     }
 
-    /// Whether a batch of these has come to its end and was not left. A step in which nobody is called
+    /// True if a batch of these has come to its end and was not left. A step in which nobody is called
     /// tells of nothing in between; one that was left has told how far it came.
     fn is_through(&self, scopes: u32) -> bool {
         self.closing.load(Relaxed) & scopes != 0 && !self.batch_is_skipped()
@@ -252,7 +252,7 @@ impl State {
         true
     }
 
-    /// Whether a pass over data is open.
+    /// True if a pass over data is open.
     pub fn in_pass(&self) -> bool {
         let passes = Scope::Train.bit() | Scope::Valid.bit() | Scope::Predict.bit();
         self.open.load(Relaxed) & passes != 0
@@ -281,7 +281,7 @@ impl State {
         left
     }
 
-    /// Whether the pass ends before its next batch. A stop lets a validation pass finish.
+    /// True if the pass ends before its next batch. A stop lets a validation pass finish.
     pub fn pass_is_over(&self) -> bool {
         let ends = if self.is_open(Scope::Valid) {
             INTERRUPT
@@ -295,7 +295,7 @@ impl State {
         is_over
     }
 
-    /// Whether the end of the run, not the epoch's own, has left out a part of the epoch.
+    /// True if the end of the run, not the epoch's own, has left out a part of the epoch.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Relaxed)
     }
@@ -332,17 +332,17 @@ impl State {
         self.wishes.fetch_or(INTERRUPT, Relaxed);
     }
 
-    /// Whether the batch under way is to be left.
+    /// True if the batch under way is to be left.
     pub fn batch_is_skipped(&self) -> bool {
         self.wishes(SKIP_BATCH)
     }
 
-    /// Whether a stop has been asked for.
+    /// True if a stop has been asked for.
     pub fn is_stopped(&self) -> bool {
         self.wishes(STOP | INTERRUPT)
     }
 
-    /// Whether Ctrl-C has been pressed.
+    /// True if Ctrl-C has been pressed.
     pub fn is_interrupted(&self) -> bool {
         self.wishes(INTERRUPT)
     }
@@ -352,12 +352,12 @@ impl State {
         self.early_stop.store(true, Relaxed);
     }
 
-    /// Whether such a stop was noted since this was last asked.
+    /// True if such a stop was noted since this was last asked.
     pub fn take_early_stop(&self) -> bool {
         self.early_stop.swap(false, Relaxed)
     }
 
-    /// Whether this is the first time that somebody asks: a run tells of one loss that is not finite.
+    /// True if this is the first time that somebody asks: a run tells of one loss that is not finite.
     pub fn is_first_non_finite(&self) -> bool {
         !self.non_finite.swap(true, Relaxed)
     }

@@ -43,7 +43,7 @@ impl Scope {
     }
 }
 
-/// What a breakpoint does to the scopes around it.
+/// The effect of a breakpoint on the scopes around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
     /// It opens the scope.
@@ -73,7 +73,7 @@ macro_rules! hooks {
                 match self { $(Self::$variant => $name),+ }
             }
 
-            /// What it does to the scopes around it.
+            /// Its effect on the scopes around it.
             #[must_use]
             pub const fn edge(self) -> Edge {
                 use Edge::{Anywhere, Begin, End, Inside};
@@ -146,7 +146,7 @@ hooks! {
 }
 
 impl Hook {
-    /// Whether gradients are on there: what callbacks put into `ctx.pred` or the loss carries its
+    /// True if gradients are on there: what callbacks put into `ctx.pred` or the loss carries its
     /// graph. They are off at all others.
     #[must_use]
     pub const fn has_grad(self) -> bool {
@@ -231,7 +231,7 @@ impl HookSet {
         Self(self.0 | 1 << hook.0)
     }
 
-    /// Whether it holds that one.
+    /// True if it holds that one.
     #[must_use]
     pub const fn contains(self, hook: HookId) -> bool {
         self.0 & 1 << hook.0 != 0

@@ -1,6 +1,6 @@
 //! A loss that is not finite, in words.
 
-/// What is said of it; `so` is what becomes of it.
+/// The warning about it; `so` is what becomes of it.
 #[must_use]
 pub fn non_finite(name: &str, loss: f64, place: &str, so: &str) -> String {
     format!(

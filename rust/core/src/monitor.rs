@@ -155,7 +155,7 @@ impl Monitor {
         )))
     }
 
-    /// Whether a value is better than the best one so far; NaN never is.
+    /// True if a value is better than the best one so far; NaN never is.
     #[must_use]
     pub fn improves(&self, value: f64, best: f64) -> bool {
         if value.is_nan() || best.is_nan() {
@@ -168,7 +168,7 @@ impl Monitor {
         }
     }
 
-    /// What is watched, as the user has written it.
+    /// The watched value, as the user has written it.
     #[must_use]
     pub fn watched(&self) -> &str {
         &self.text

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use crate::error::{Error, Result};
 
-/// What decides a callback's place.
+/// The facts that decide a callback's place.
 #[derive(Clone, Debug, Default)]
 pub struct Item {
     /// The name by which others may refer to it; unique in its list.

@@ -109,7 +109,7 @@ impl Span {
     }
 }
 
-/// What one epoch left of one set, in the order in which it was logged.
+/// The values that one epoch left of one set, in the order in which they were logged.
 pub type Entry = Vec<(Arc<str>, Value)>;
 
 /// Refuses an epoch so far off that memory would not hold the entries before it: no run gets there,

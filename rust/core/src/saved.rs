@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a callback keeps of itself.
+/// The state that a callback keeps of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Saved {
     /// In a form of its own.
@@ -25,7 +25,7 @@ impl Saved {
     }
 }
 
-/// What was given instead, for messages.
+/// The kind that was given instead, for messages.
 impl fmt::Display for Saved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -52,7 +52,7 @@ pub enum Field {
     Number(f64),
     /// A text.
     Text(String),
-    /// What no callback writes, as a text for messages.
+    /// A state that no callback writes, as a text for messages.
     Other(String),
 }
 

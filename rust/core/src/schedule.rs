@@ -15,11 +15,11 @@ use crate::order::{Item, order};
 pub struct Entry<H: Host> {
     /// Name, weight and constraints.
     pub item: Item,
-    /// What is called: one part, or several where some of its breakpoints are written in Rust.
+    /// The parts to call: one, or several where some of its breakpoints are written in Rust.
     pub parts: Vec<Part<H>>,
 }
 
-/// What is called at some of a callback's breakpoints.
+/// A part of a callback, called at some of its breakpoints.
 pub struct Part<H: Host> {
     /// Where its code lives, for the table: "Python" or "Rust", or a crate with its version.
     pub kind: String,
@@ -70,7 +70,7 @@ pub struct Row {
     pub filter: String,
 }
 
-/// Who runs where, in which order, under which filter. Compiled once a run.
+/// The plan of a run: who is called where, in which order, under which filter. Compiled once a run.
 pub struct Schedule<H: Host> {
     entries: Vec<Entry<H>>,
     slots: Vec<Vec<Slot<H>>>,

@@ -27,7 +27,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .max_by_key(|candidate| candidate.len())
 }
 
-/// Whether the words of a name of two or more stand in the candidate, in their order.
+/// True if the words of a name of two or more stand in the candidate, in their order.
 fn has_words(candidate: &str, name: &str) -> bool {
     let mut words = candidate.split('_');
     name.contains('_') && name.split('_').all(|word| words.any(|other| other == word))

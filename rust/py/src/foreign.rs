@@ -24,7 +24,7 @@ use crate::run::frame::{Frame, PyHost};
 /// A callback that came in a capsule.
 pub struct Extension {
     foreign: Foreign,
-    /// What `foreign` lives on: dropped after it.
+    /// The object that `foreign` lives on: dropped after it.
     _capsule: Py<PyCapsule>,
     hooks: HookSet,
     /// The ABI's number of each of our breakpoints.
@@ -63,7 +63,7 @@ impl Extension {
         })
     }
 
-    /// What it says of itself.
+    /// The facts that it tells of itself.
     pub fn about(&self) -> &Foreign {
         &self.foreign
     }
@@ -94,7 +94,7 @@ impl Extension {
         Ok(filters)
     }
 
-    /// Whether a breakpoint closes what its panic has left open, or tells of something else that is told
+    /// True if a breakpoint closes what its panic has left open, or tells of something else that is told
     /// anyway. An epoch after that one is not closed but gone through without it, which is to be told.
     fn has_nothing_to_add(&self, hook: HookId, epoch: u64) -> bool {
         let told = self.told.load(Relaxed);
@@ -106,7 +106,7 @@ impl Extension {
         }
     }
 
-    /// What came of a question outside of a run.
+    /// The answer to a question outside of a run.
     fn asked<T>(&self, doing: &str, outcome: std::result::Result<T, Trouble>) -> Result<T> {
         // Whatever it says: no exception may stay set behind our back.
         let raised = Python::attach(|py| PyErr::occurred(py).then(|| PyErr::take(py)).flatten());

@@ -23,7 +23,7 @@ pub struct NativeCallback {
     /// Where the code lives, for the table of the plan.
     kind: String,
     callback: Arc<dyn Callback<PyHost>>,
-    /// What came with it from a foreign library.
+    /// The foreign library's part of it, if it came with one.
     extension: Option<Arc<Extension>>,
     filters: Vec<(HookId, Filter)>,
 }
@@ -38,7 +38,7 @@ impl NativeCallback {
         }
     }
 
-    /// What the scheduler calls.
+    /// The part that the scheduler calls.
     pub fn part(&self) -> Part<PyHost> {
         Part {
             kind: self.kind.clone(),

@@ -33,7 +33,7 @@ impl Now {
         })
     }
 
-    /// What a slot holds; None when it is empty.
+    /// The value in a slot; None when it is empty.
     pub fn get<'py>(&self, py: Python<'py>, slot: Field) -> Bound<'py, PyAny> {
         // SAFETY: `address` is that of an object pointer or NULL, which nobody changes meanwhile, as the
         // interpreter is attached.

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use crate::error::carry;
 use crate::run::frame::{Frame, PyHost};
 
-/// What is called at one breakpoint: a function that wants `self` first, or a callable that has it.
+/// The target of one breakpoint: a function that wants `self` first, or a callable that has it.
 pub struct Target {
     pub hook: HookId,
     pub function: Py<PyAny>,

@@ -32,10 +32,10 @@ use frame::{Frame, PyHost};
 /// The compiled plan.
 pub type Plan = lumbre_core::schedule::Schedule<PyHost>;
 
-/// What a run is given once, when it starts.
+/// All that a run is given once, when it starts.
 pub struct Binding {
     pub plan: Arc<Plan>,
-    /// What holds the plan, for the garbage collector.
+    /// The object that holds the plan, for the garbage collector.
     pub schedule: Py<PyAny>,
     pub meters: [Py<Meter>; 2],
     /// Where Python is called: gradients are switched off for it.
@@ -108,12 +108,12 @@ impl Run {
         }
     }
 
-    /// Whether the user writes the loop.
+    /// True if the user writes the loop.
     pub fn own_loop(&self) -> bool {
         self.own_loop.load(Relaxed)
     }
 
-    /// What the run was given; `None` before it starts and after it ends.
+    /// The binding that the run was given; `None` before it starts and after it ends.
     pub fn bound(&self) -> Option<Arc<Binding>> {
         lock(&self.binding).clone()
     }
@@ -332,13 +332,13 @@ impl Run {
     }
 }
 
-/// Whether a batch has neither a prediction nor a loss.
+/// True if a batch has neither a prediction nor a loss.
 fn is_bare(py: Python<'_>, now: &Now) -> bool {
     let said = [Field::Pred, Field::LossGrad, Field::Losses];
     said.iter().all(|&slot| now.get(py, slot).is_none())
 }
 
-/// Whether a flag was set; it is not any more. One thread writes: no exchange is needed.
+/// True if a flag was set; it is not any more. One thread writes: no exchange is needed.
 fn take(flag: &AtomicBool) -> bool {
     let was = flag.load(Relaxed);
     if was {

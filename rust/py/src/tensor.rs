@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use lumbre_abi::layout::{self, slice};
 use lumbre_core::metrics::{Data, Reach, View};
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyCapsule;
@@ -55,6 +56,32 @@ impl DlTensor {
         strides: ptr::null(),
         byte_offset: 0,
     };
+
+    fn is_float(&self) -> bool {
+        matches!(self.dtype.code, FLOAT | BFLOAT)
+    }
+
+    /// True if a tensor that was exchanged just now may be the imaginary part of a complex one, as it
+    /// lies: its first float where no real part can, or a gap between floats.
+    fn may_be_imaginary(&self) -> bool {
+        if !self.is_float() {
+            return false;
+        }
+        // A complex number lies at a multiple of its own size, which is a power of two.
+        let address = (self.data.addr() as u64).wrapping_add(self.byte_offset);
+        let complex = u64::from(self.dtype.bits / 8) * 2;
+        if address & complex.saturating_sub(1) != 0 {
+            return true;
+        }
+        // SAFETY: torch has filled it in a moment ago, and nothing has run since.
+        let (shape, strides) = unsafe { dims(self) };
+        let mut expected = 1;
+        shape.iter().zip(strides).rev().any(|(&size, &stride)| {
+            let has_gap = size != 1 && stride != expected;
+            expected *= size;
+            has_gap
+        })
+    }
 }
 
 /// The head of `DLPackExchangeAPI`, up to the one entry that is used here.
@@ -84,6 +111,12 @@ impl Torch {
     fn is_exact(&self, object: &Bound<'_, PyAny>) -> bool {
         let kind = object.get_type_ptr().cast();
         kind == self.tensor.as_ptr() || kind == self.parameter.as_ptr()
+    }
+
+    /// True if a tensor is a view of another one, of which autograd keeps account.
+    fn is_view(tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let base = tensor.getattr(intern!(tensor.py(), "_base"))?;
+        Ok(!base.is_none())
     }
 
     fn is_negated(&self, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -148,11 +181,13 @@ pub fn read_pair<T>(
 ) -> PyResult<Option<T>> {
     let (mut one, mut two) = (DlTensor::UNREAD, DlTensor::UNREAD);
     let torch = torch(first.py())?;
-    if !look(second, torch, &mut two)? {
+    if !look_at_float(first, torch, &mut one)? || !exchange(second, torch, &mut two) {
         return Ok(None);
     }
-    // What the second one told may hold no more once torch was asked of the first.
-    if !look_at_float(first, torch, &mut one)? || !exchange(second, torch, &mut two) {
+    // What the first one told may hold no more once torch was asked of the second.
+    let both_stay = !two.is_float()
+        || (look_at_float(second, torch, &mut two)? && exchange(first, torch, &mut one));
+    if !both_stay {
         return Ok(None);
     }
     // SAFETY: as in `read`; both were filled in with no Python code after them.
@@ -240,19 +275,31 @@ fn look(object: &Bound<'_, PyAny>, torch: &Torch, tensor: &mut DlTensor) -> PyRe
     if !exchange(object, torch, tensor) {
         return Ok(false);
     }
-    if !matches!(tensor.dtype.code, FLOAT | BFLOAT) {
+    if !tensor.is_float() {
         return Ok(true);
     }
     look_at_float(object, torch, tensor)
 }
 
 /// The same of what is a float as a rule: to ask first saves the exchange that tells whether it is.
+///
+/// To ask for the negative bit costs as much as a small metric, and it comes from an imaginary part:
+/// a view. That a tensor is a view is asked for half the price. Of one of which autograd keeps no
+/// account, as by `.detach()` or in inference mode, its memory tells: floats with a gap after each. Not
+/// told is one that `as_strided` has laid there over real parts, too.
 fn look_at_float(
     object: &Bound<'_, PyAny>,
     torch: &Torch,
     tensor: &mut DlTensor,
 ) -> PyResult<bool> {
-    Ok(torch.is_exact(object) && !torch.is_negated(object)? && exchange(object, torch, tensor))
+    if !torch.is_exact(object) || (Torch::is_view(object)? && torch.is_negated(object)?) {
+        return Ok(false);
+    }
+    if !exchange(object, torch, tensor) {
+        return Ok(false);
+    }
+    Ok(!tensor.may_be_imaginary()
+        || (!torch.is_negated(object)? && exchange(object, torch, tensor)))
 }
 
 /// Fill in what torch says of a tensor; false when it is no plain one in the CPU's memory.

@@ -23,7 +23,7 @@ pub struct EarlyStopping {
     seen: Mutex<Seen>,
 }
 
-/// What it has seen of the fit.
+/// The state: all that it has seen of the fit.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     best: Option<f64>,
@@ -185,7 +185,7 @@ mod tests {
         Callback::<Bare>::save(callback).unwrap().unwrap()
     }
 
-    /// What it has saved, with another value under one of the names; without that, unless given.
+    /// The state that it has saved, with another value under one of the names; without that, unless given.
     fn changed(saved: &Saved, name: &str, value: Option<Field>) -> Saved {
         let Saved::Fields(mut fields) = saved.clone() else {
             panic!("it has names")

@@ -26,9 +26,9 @@ pub struct Lent<'a> {
     call: Call,
     hook: HookId,
     pub frame: &'a Frame<'a>,
-    /// What the callback said with `fail`.
+    /// The text that the callback gave to `fail`.
     pub message: Cell<Option<String>>,
-    /// What went wrong on our side, for a callback that gives up for it. Kept until the call is over:
+    /// The errors on our side, for a callback that gives up for one. Kept until the call is over:
     /// to drop an exception may run Python, and views of the batch may be about.
     pub errors: RefCell<Vec<Error>>,
     /// Input, target and prediction: held as long as views of them may be.
@@ -37,7 +37,7 @@ pub struct Lent<'a> {
     pub grad: Cell<bool>,
 }
 
-/// What a batch has, and how it is lent once somebody has asked for a tensor.
+/// The parts of a batch, and how each is lent once somebody has asked for a tensor.
 struct Batch {
     objects: [Option<Py<PyAny>>; 3],
     lent: Option<[Option<tensor::Lent>; 3]>,

@@ -12,7 +12,7 @@ use crate::batch::size_of_pair;
 use crate::error::exception;
 use crate::lumbre::{self, Class, Context};
 
-/// Whether there is validation data, or may be.
+/// True if there is validation data, or may be.
 pub fn validates(ctx: &Bound<'_, Run>) -> PyResult<bool> {
     Ok(ctx.get().own_loop() || !ctx.getattr(Context::valid_data(ctx.py()))?.is_none())
 }
