@@ -18,6 +18,7 @@ from lumbre._core import Meter
 from lumbre.engine.context import Context
 from lumbre.hooks.schedule import compile_schedule
 from lumbre.state.now import Now
+from lumbre.state.run_state import Plan
 from lumbre.step.shortcuts import PUBLIC
 from lumbre.step.step import Step
 from measure import Row, clock, ratio, resident, slopes, statement, take_turns
@@ -27,7 +28,7 @@ from rows_step import CPU, LOSS, SGD, linear
 def context(callbacks: list[lb.Callback]) -> Context:
     """A run with these callbacks and nothing else, to fire breakpoints of."""
     step = Step(Now(), {}, PUBLIC)
-    plan = compile_schedule(callbacks), Meter([], []), Meter([], []), step.now
+    plan = Plan(compile_schedule(callbacks), Meter([], []), Meter([], []), step.now)
     return Context(step, plan)
 
 

@@ -166,20 +166,26 @@ class LRScheduler(Callback):
             # torch warns where no step came before this one: that is for loops that mix up the
             # two calls, and here it would mean that every batch so far was skipped.
             optimizer._opt_called = True
-            if (arguments := self._arguments(ctx, name)) is not None:
-                self._step(name, optimizer, arguments)
+            arguments = self._arguments(ctx, name) if self._wants[name] else {}
+            if arguments is None:
+                continue
+            if len(optimizer.param_groups) > self._groups[name]:
+                self._step_with_more_groups(name, optimizer, arguments)
+            else:
+                self.schedulers[name].step(**arguments)
 
-    def _step(self, name: str, optimizer: Any, arguments: dict[str, Any]) -> None:
-        scheduler, before = self.schedulers[name], self._groups[name]
-        now = len(optimizer.param_groups)
-        has_lost = now > before and type(scheduler).__module__.startswith("torch.")
-        if has_lost and not isinstance(scheduler, _SCALING):
-            raise _group_added(name, scheduler, now, before)
+    def _step_with_more_groups(self, name: str, optimizer: Any, arguments: dict[str, Any]) -> None:
+        scheduler = self.schedulers[name]
+        counts = len(optimizer.param_groups), self._groups[name]
+        text = _ADDED.format(name, *counts, type(scheduler).__name__)
+        is_torchs = type(scheduler).__module__.startswith("torch.")
+        if is_torchs and not isinstance(scheduler, _SCALING):
+            raise ArgumentError(text)
         try:
             scheduler.step(**arguments)
         except Exception as error:
-            if has_lost:
-                raise _group_added(name, scheduler, now, before) from error
+            if is_torchs:
+                raise ArgumentError(text) from error
             raise
 
     def _arguments(self, ctx: Context, name: str) -> dict[str, Any] | None:
@@ -304,10 +310,6 @@ def _has_step(ctx: Context) -> bool:
 
 def _listed(kinds: Mapping[str, str]) -> str:
     return ", ".join(f"{name}: {kind}" for name, kind in kinds.items()) or "no scheduler"
-
-
-def _group_added(name: str, scheduler: Any, now: int, before: int) -> ArgumentError:
-    return ArgumentError(_ADDED.format(name, now, before, type(scheduler).__name__))
 
 
 _ADDED = (

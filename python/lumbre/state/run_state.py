@@ -42,8 +42,8 @@ class Plan(NamedTuple):
     train: Meter
     valid: Meter
     now: Now
-    draw: Callable[[Any], Any] | None  # draws the bar, if there is one
-    own_loop: bool  # whether the user writes the loop
+    draw: Callable[[Any], Any] | None = None  # draws the bar, if there is one
+    own_loop: bool = False  # whether the user writes the loop
 
 
 class RunState(Logbook):
