@@ -54,7 +54,7 @@ def test_a_step_that_nobody_looks_into_fires_nothing(monkeypatch: pytest.MonkeyP
     assert not set(INSIDE) & set(fired)
 
 
-@pytest.mark.parametrize("hook", INSIDE)
+@pytest.mark.parametrize("hook", [*INSIDE, "on_exception"])
 def test_one_who_looks_into_a_step_has_all_of_it_fired(
     hook: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
