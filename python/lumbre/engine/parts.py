@@ -106,7 +106,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         else:
             set_grad(False)
             try:
-                if step_opt is take_step and now.opt_name in step.closures:
+                if step.closures and step_opt is take_step and now.opt_name in step.closures:
                     step.step_with_closure(optimizer, closure)
                 else:
                     step_opt(optimizer)

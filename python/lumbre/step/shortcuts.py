@@ -125,16 +125,17 @@ def _torchs(function: Any, module: ModuleType) -> Any:
 
 def _fast_backward(public: Backward) -> Backward:
     """`Tensor.backward` for a real, plain, scalar loss: one seed and one call of the engine."""
-    autograd, graph, tensor = torch.autograd, torch.autograd.graph, torch.Tensor
+    autograd: Any = torch.autograd
+    graph, tensor = autograd.graph, torch.Tensor
     method = _torchs(tensor.backward, torch._tensor)
     function = _torchs(autograd.backward, torch.autograd)
-    engine = _torchs(cast(Any, graph)._engine_run_backward, graph)
-    run = cast(Any, autograd).Variable._execution_engine.run_backward
+    engine = _torchs(graph._engine_run_backward, graph)
+    run = autograd.Variable._execution_engine.run_backward
     ones_like, has_torch_function = torch.ones_like, torch._C._has_torch_function
     transforming, anomaly = torch._C._are_functorch_transforms_active, torch.is_anomaly_enabled
     import torch._dynamo.compiled_autograd as compiled  # heavy, but each optimizer imports it
 
-    logged = graph.log.isEnabledFor
+    logged, debug = graph.log.isEnabledFor, logging.DEBUG
     profiler, profiling, functions, dispatch = _watchers()
 
     def backward(loss: Tensor, inputs: tuple[Tensor, ...]) -> None:
@@ -143,14 +144,14 @@ def _fast_backward(public: Backward) -> Backward:
             or "backward" in loss.__dict__  # patched on this tensor
             or tensor.backward is not method  # patched for all of them
             or autograd.backward is not function
-            or cast(Any, autograd)._engine_run_backward is not engine
+            or autograd._engine_run_backward is not engine
             or loss.dim()  # a shape [1] loss is rare; torch words the error of longer ones
             or not loss.dtype.is_floating_point  # torch words the error for a complex one
             or has_torch_function(inputs)  # so may subclasses here
             or anomaly()  # its traces are to show the frames that they always show
             or transforming()  # torch words the error
             or compiled.compiled_autograd_enabled  # the engine is not the one that runs
-            or logged(logging.DEBUG)  # torch hooks the graph to log it
+            or logged(debug)  # torch hooks the graph to log it
             or (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
         ):
             public(loss, inputs)
