@@ -4,6 +4,8 @@
 /// that is a number becomes the first or the last of the keys.
 pub(super) trait Key: Copy + Default + Ord {
     fn of(score: f64, positive: bool) -> Self;
+    /// The key of a NaN.
+    fn of_nan(positive: bool) -> Self;
     fn score(self) -> f64;
 }
 
@@ -19,8 +21,16 @@ macro_rules! key {
                 // All ones for a negative number, whose order is the reverse of that of its bits.
                 let negative = (bits >> (Self::BITS - 1)).wrapping_neg();
                 let key = bits ^ (negative | 1 << (Self::BITS - 1));
-                let lost = Self::from(positive).wrapping_sub(1);
-                if score.is_nan() { lost } else { key }
+                if score.is_nan() {
+                    Self::of_nan(positive)
+                } else {
+                    key
+                }
+            }
+
+            #[inline]
+            fn of_nan(positive: bool) -> Self {
+                Self::from(positive).wrapping_sub(1)
             }
 
             fn score(self) -> f64 {
@@ -67,7 +77,12 @@ impl<K: Key> Group<K> {
             .map(|(from, &to)| &self.keys[from..to])
     }
 
-    /// All that came in since the runs were made, without the last batch.
+    /// All that came in since the runs were made.
+    fn unsorted(&self) -> &[K] {
+        &self.keys[self.settled()..]
+    }
+
+    /// The same without the last batch.
     fn fresh(&self) -> &[K] {
         &self.keys[self.settled()..self.last]
     }
@@ -198,13 +213,12 @@ impl<K: Key> Ranks<K> {
 
     /// True if a score is NaN: the first key of a sorted run of positives then, the last of negatives.
     pub fn any_nan(&self) -> bool {
-        let is_nan = |key: Option<&K>| key.is_some_and(|key| key.score().is_nan());
-        self.positives.runs().any(|run| is_nan(run.first()))
-            || self.negatives.runs().any(|run| is_nan(run.last()))
-            || [&self.positives, &self.negatives].iter().any(|group| {
-                let unsorted = &group.keys[group.settled()..];
-                unsorted.iter().any(|key| key.score().is_nan())
-            })
+        let (first, last) = (K::of_nan(true), K::of_nan(false));
+        let (positives, negatives) = (&self.positives, &self.negatives);
+        positives.runs().any(|run| run.first() == Some(&first))
+            || negatives.runs().any(|run| run.last() == Some(&last))
+            || positives.unsorted().contains(&first)
+            || negatives.unsorted().contains(&last)
     }
 
     /// Twice the pairs in order of which at least one lies in a part beyond the runs.
