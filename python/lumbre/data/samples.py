@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from lumbre.data.fast_loader import Rows, cut, permutations, seed
 from lumbre.errors import ArgumentTypeError, DataError
 
 BATCH_SIZE = 32
-
-# How much of the data is copied at once. Taking many small batches with one index_select is three
-# times as fast as one by one; beyond the size of a fast cache there is nothing left to gain.
-_CHUNK_BYTES = 64 * 1024
 
 
 class Samples(Dataset[Any]):
@@ -124,65 +121,40 @@ class TensorLoader:
 
     def __iter__(self) -> Iterator[Any]:
         # DataLoader draws a seed for its workers here, even when it has none.
-        _seed(self.generator)
+        seed(self.generator)
         return self._batches()
 
     def _batches(self) -> Iterator[Any]:
-        tensors, size = self.dataset.tensors, self.batch_size
-        order = self._order()
-        orders = {t.device: None if order is None else order.to(t.device) for t in tensors}
+        tensors, form = self.dataset.tensors, _form(self.dataset.tree)
         pins = self.pin_memory and _can_pin()
-        form = _form(self.dataset.tree)
+        rows = Rows(self._orders(), self.batch_size, self.drop_last)
+        while True:
+            try:
+                taken = rows.take()
+            except StopIteration:
+                return
+            # Each batch owns its memory: one may be changed in place while autograd still needs
+            # another.
+            parts = [cut(tensor, taken) for tensor in tensors]
+            if pins:
+                parts = [each.pin_memory() if each.is_cpu else each for each in parts]
+            yield form(parts)
 
-        end = len(self.dataset)
-        if self.drop_last:
-            end -= end % size
-        # Batches that are cut from one chunk share a node of the graph that the first one frees.
-        one_by_one = any(t.requires_grad for t in tensors)
-        row_bytes = sum(t.element_size() * (t.numel() // len(t)) for t in tensors)
-        chunk = size * (1 if one_by_one else max(1, _CHUNK_BYTES // max(1, row_bytes * size)))
-        for start in range(0, end, chunk):
-            length = min(chunk, end - start)
-            parts = []
-            for tensor in tensors:
-                rows = orders[tensor.device]
-                if rows is None:
-                    part = tensor.narrow(0, start, length)
-                    part = part.clone(memory_format=torch.contiguous_format)
-                else:
-                    part = tensor.index_select(0, rows.narrow(0, start, length))
-                if pins and part.device.type == "cpu":
-                    part = part.pin_memory()
-                # Unlike split, the pieces know nothing of each other: one may be changed in place
-                # while autograd still needs another.
-                parts.append(part.unsafe_split(size))
-            yield from map(form, zip(*parts, strict=True))
-
-        if self.shuffle and self.generator is not None:
-            # DataLoader's sampler draws a permutation more than it uses.
-            torch.randperm(len(self.dataset), generator=self.generator, device="cpu")
-
-    def _order(self) -> Tensor | None:
-        rows = self.dataset.rows
+    def _orders(self) -> Iterator[Tensor]:
+        count, rows = len(self.dataset), self.dataset.rows
         if not self.shuffle:
-            return rows
-        generator = self.generator
-        if generator is None:
-            generator = torch.Generator()
-            generator.manual_seed(_seed(None))
-        order = torch.randperm(len(self.dataset), generator=generator, device="cpu")
-        return order if rows is None else rows.index_select(0, order)
+            yield torch.arange(count, device="cpu") if rows is None else rows
+            return
+        orders = permutations(count, self.generator)
+        order = next(orders)
+        yield order if rows is None else rows.index_select(0, order)
+        next(orders)  # DataLoader's sampler draws a permutation more than it uses
 
     def __repr__(self) -> str:
         return (
             f"TensorLoader({self.dataset!r}, batch_size={self.batch_size}, "
             f"shuffle={self.shuffle}, drop_last={self.drop_last})"
         )
-
-
-def _seed(generator: torch.Generator | None) -> int:
-    draw = torch.empty((), dtype=torch.int64, device="cpu").random_(generator=generator)
-    return int(draw.item())
 
 
 def _can_pin() -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lumbre._core import Batches
 from lumbre.data.counts import check_count, length_of
+from lumbre.data.fast_loader import fast_loader
 from lumbre.engine.ends import (
     check_epoch,
     check_none_under_way,
@@ -156,7 +157,7 @@ def batches(ctx: RunState, loader: Iterable[Any], what: str) -> Batches:
     def ended(count: int) -> None:
         check_count(loader, count, what)
 
-    return Batches(ctx, ctx._now, loader, place, ended, step_of(ctx).is_own)
+    return Batches(ctx, ctx._now, fast_loader(loader), place, ended, step_of(ctx).is_own)
 
 
 _BEGUN_ALREADY = (

@@ -16,6 +16,7 @@ from lumbre.accelerator import Accelerator, as_accelerator
 from lumbre.arguments import check_optimizer_name, flag, number, whole
 from lumbre.data.counts import empty
 from lumbre.data.draws import generator_states, rng_state, set_generator_states, set_rng_state
+from lumbre.data.fast_loader import fast_loader
 from lumbre.data.loaders import train_loader
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard
@@ -150,7 +151,7 @@ class _Again:
     def __iter__(self) -> Iterator[Any]:
         while True:
             before = True
-            for batch in self._loader:
+            for batch in fast_loader(self._loader):
                 before = False
                 yield batch
             if before:

@@ -12,13 +12,14 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer, lr_scheduler
 from torch.optim import optimizer as optimizer_module
+
+from lumbre.torchs import are_watching, torchs, watchers
 
 Backward = Callable[[Tensor, tuple[Tensor, ...]], None]
 OptimizerCall = Callable[[Optimizer], object]
@@ -92,32 +93,10 @@ def _is_wrapped(model: object) -> bool:
 
 
 def _is_watched() -> bool:
-    profiler, profiling, functions, dispatch = _watchers()
     hooks = optimizer_module
     return bool(
-        (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
-        or hooks._global_optimizer_pre_hooks
-        or hooks._global_optimizer_post_hooks
+        are_watching() or hooks._global_optimizer_pre_hooks or hooks._global_optimizer_post_hooks
     )
-
-
-def _watchers() -> tuple[Any, Callable[[], bool], Callable[[], bool], Callable[[], int]]:
-    """Return what tells whether somebody watches calls; each shortcut asks all of it."""
-    return (
-        # The flag knows of torch's profilers in any thread, the function of those from C++.
-        torch.autograd.profiler,
-        torch._C._autograd._profiler_enabled,
-        # Function and dispatch modes see calls that the shortcuts do not make.
-        torch._C._is_torch_function_mode_enabled,
-        torch._C._len_torch_dispatch_stack,
-    )
-
-
-def _torchs(function: Any, module: ModuleType) -> Any:
-    """Return the function if its code stands in that module of torch; a decorator's does not."""
-    if function.__code__.co_filename != module.__file__:
-        raise LookupError(f"{function!r} is not from {module.__name__}")
-    return function
 
 
 # --- the shortcuts ----------------------------------------------------------------------------
@@ -127,16 +106,16 @@ def _fast_backward(public: Backward) -> Backward:
     """`Tensor.backward` for a real, plain, scalar loss: one seed and one call of the engine."""
     autograd: Any = torch.autograd
     graph, tensor = autograd.graph, torch.Tensor
-    method = _torchs(tensor.backward, torch._tensor)
-    function = _torchs(autograd.backward, torch.autograd)
-    engine = _torchs(graph._engine_run_backward, graph)
+    method = torchs(tensor.backward, torch._tensor)
+    function = torchs(autograd.backward, torch.autograd)
+    engine = torchs(graph._engine_run_backward, graph)
     run = autograd.Variable._execution_engine.run_backward
     ones_like, has_torch_function = torch.ones_like, torch._C._has_torch_function
     transforming, anomaly = torch._C._are_functorch_transforms_active, torch.is_anomaly_enabled
     import torch._dynamo.compiled_autograd as compiled  # heavy, but each optimizer imports it
 
     logged, debug = graph.log.isEnabledFor, logging.DEBUG
-    profiler, profiling, functions, dispatch = _watchers()
+    profiler, profiling, functions, dispatch = watchers()
 
     def backward(loss: Tensor, inputs: tuple[Tensor, ...]) -> None:
         if (
@@ -175,12 +154,12 @@ def _fast_step(public: OptimizerCall) -> OptimizerCall:
 
     # Each wrapper is known by its code object, never by `__wrapped__` alone: a decorator of the
     # user's own has that too, and must not be lost.
-    hooked = _torchs(cast(Any, Optimizer).profile_hook_step(function), hooks).__code__
-    switched = _torchs(hooks._use_grad_for_differentiable(function), hooks).__code__
+    hooked = torchs(cast(Any, Optimizer).profile_hook_step(function), hooks).__code__
+    switched = torchs(hooks._use_grad_for_differentiable(function), hooks).__code__
     tracked = SGD([torch.zeros(1, device="cpu")])
     lr_scheduler.StepLR(tracked, 1)
-    tracker = _torchs(tracked.__dict__["step"], lr_scheduler).__code__
-    no_grad_file = _torchs(torch.no_grad()(function), torch.utils._contextlib).__code__.co_filename
+    tracker = torchs(tracked.__dict__["step"], lr_scheduler).__code__
+    no_grad_file = torchs(torch.no_grad()(function), torch.utils._contextlib).__code__.co_filename
     folder = os.path.dirname(hooks.__file__) + os.sep
 
     def body_of(step: Any) -> Callable[[Optimizer], object] | None:
@@ -200,7 +179,7 @@ def _fast_step(public: OptimizerCall) -> OptimizerCall:
 
     bodies: dict[type, tuple[Any, Callable[[Optimizer], object] | None]] = {}
     grad_enabled = torch.is_grad_enabled
-    profiler, profiling, functions, dispatch = _watchers()
+    profiler, profiling, functions, dispatch = watchers()
 
     def step(optimizer: Optimizer) -> None:
         kind, own = type(optimizer), optimizer.__dict__
@@ -235,9 +214,9 @@ def _fast_step(public: OptimizerCall) -> OptimizerCall:
 
 def _fast_zero_grad(public: OptimizerCall) -> OptimizerCall:
     """`Optimizer.zero_grad` without its profiler range and its guard against being compiled."""
-    method: Any = _torchs(Optimizer.zero_grad, torch._compile)
-    _torchs(method.__wrapped__, optimizer_module)
-    profiler, profiling, functions, dispatch = _watchers()
+    method: Any = torchs(Optimizer.zero_grad, torch._compile)
+    torchs(method.__wrapped__, optimizer_module)
+    profiler, profiling, functions, dispatch = watchers()
 
     def zero_grad(optimizer: Optimizer) -> None:
         if (
