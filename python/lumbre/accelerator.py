@@ -121,6 +121,8 @@ class Accelerator:
 
     def to_cpu(self, tree: Any) -> Any:
         """Give predictions of any nesting on the CPU, without their graph."""
+        if type(tree) is Tensor and tree.is_cpu and not tree.requires_grad:
+            return tree
         cpu = torch.device("cpu")
         return _moved(tree, lambda x: x.detach().to(cpu), cpu)
 

@@ -177,6 +177,16 @@ def test_a_permutation_is_drawn_when_torch_draws_it() -> None:
     assert drawn == [[False, False, True], [False, False, True]] * 2
 
 
+def test_an_order_without_draws_is_never_there_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PART", 8)
+    for count in (1, 7, 8, 9, 16, 37):
+        for size in (1, 3, 8, 20):
+            for drop_last in (False, True):
+                same(lambda n=count, s=size, d=drop_last: DataLoader(data(n), s, drop_last=d))
+    huge = TensorDataset(torch.zeros(1).expand(2**45))
+    assert next(iter(fast_loader(DataLoader(huge, 4))))[0].tolist() == [0.0] * 4
+
+
 def test_a_batch_sampler_of_ones_own_is_asked() -> None:
     class Own(Sampler[list[int]]):
         def __iter__(self) -> Iterator[list[int]]:

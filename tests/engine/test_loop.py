@@ -61,7 +61,7 @@ class Tree:
                 yield from self.block(chosen, training, body)
                 if chosen and isinstance(chosen[-1], ast.Return):
                     return
-            else:
+            elif isinstance(node, ast.AST):  # of `nonlocal` it is a name
                 yield from self.walk(node, training, body)
 
     def walk(self, node: ast.AST, training: bool, body: list[ast.stmt]) -> Iterator[str]:

@@ -3,7 +3,8 @@
 import dataclasses
 import re
 import types
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler, Subset, TensorDataset
 
 import lumbre as lb
 from lumbre.errors import JoinError
@@ -288,13 +289,16 @@ def test_a_batch_of_one_sample_that_lost_its_dimension_is_refused_with_the_mend(
 # --- cost ---------------------------------------------------------------------------------------
 
 
-def test_of_plain_tensors_the_batches_are_not_asked_for_their_size(
+def test_of_plain_tensors_the_first_batch_alone_is_asked_for_its_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(joined, "size_of", lambda _: pytest.fail("a size was asked for"))
+    asked = []
+    size_of = joined.size_of
+    monkeypatch.setattr(joined, "size_of", lambda tree: asked.append(1) or size_of(tree))
     assert torch.equal(predict(lambda x: x, FIVE, batch_size=1), FIVE)
-    with pytest.raises(pytest.fail.Exception, match="a size was asked for"):
-        predict(lambda x: [x])
+    assert len(asked) == 1
+    predict(lambda x: [x], FIVE, batch_size=1)
+    assert len(asked) > 5
 
 
 def test_plain_tensors_are_looked_at_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,3 +307,106 @@ def test_plain_tensors_are_looked_at_through_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(joined, "_joined", lambda *args: looks.append(1) or look(*args))
     assert torch.equal(predict(lambda x: x, FIVE, batch_size=1), FIVE)
     assert len(looks) == 1
+
+
+# --- one tensor for all of them -----------------------------------------------------------------
+
+
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of tensors that are made for all predictions, as they are made."""
+    shapes: list[tuple[int, ...]] = []
+
+    class Whole(joined._Whole):
+        def __init__(self, first: Tensor, count: int) -> None:
+            shapes.append((count, *first.shape[1:]))
+            super().__init__(first, count)
+
+    monkeypatch.setattr(joined, "_Whole", Whole)
+    return shapes
+
+
+@pytest.mark.parametrize("make", ["memory", "loader", "subset", "drop_last"])
+def test_plain_tensors_are_written_into_one(make: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = made(monkeypatch)
+    source = TensorDataset(FIVE)
+    data: Any = {
+        "memory": FIVE,
+        "loader": DataLoader(source, 2),
+        "subset": DataLoader(Subset(source, range(5)), 2),
+        "drop_last": DataLoader(source, 2, drop_last=True),
+    }[make]
+    kept = 4 if make == "drop_last" else 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lb.errors.DataWarning)  # one is left out
+        pred = predict(lambda x: x.repeat(1, 3), data)
+    assert torch.equal(pred, FIVE[:kept].repeat(1, 3))
+    assert shapes == [(kept, 3)]
+    assert pred.untyped_storage().nbytes() == pred.nbytes
+
+
+def test_a_model_that_answers_by_one_and_the_same_tensor_is_read_in_time() -> None:
+    buffer = torch.zeros(1, 1)
+    assert torch.equal(predict(buffer.copy_, FIVE, batch_size=1), FIVE)
+
+
+ODD: dict[str, Callable[[Tensor], Any]] = {
+    "another dtype": lambda x: x.double() if x[0] else x,
+    "fewer rows": lambda x: x[:1],
+    "more rows": lambda x: x.repeat(2, 1),
+    "more rows later": lambda x: x.repeat(2, 1) if x[0] else x,
+    "a subclass later": lambda x: x.as_subclass(Plain) if x[0] else x,
+    "a number later": lambda x: x.squeeze() if len(x) == 1 else x[:, 0],
+    "channels last": lambda x: (
+        x.reshape(-1, 1, 1, 1).repeat(1, 3, 2, 2).to(memory_format=torch.channels_last)
+    ),
+}
+
+
+class Plain(Tensor):
+    """Nothing but another class."""
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_not_like_the_first_is_joined_as_torch_joins_it(kind: str) -> None:
+    batches = [ODD[kind](FIVE[start : start + 2]) for start in (0, 2, 4)]
+    expected = torch.cat([each if each.dim() else each.reshape(1) for each in batches])
+    pred = predict(ODD[kind], FIVE)
+    assert (type(pred), pred.dtype, pred.stride()) == (
+        type(expected),
+        expected.dtype,
+        expected.stride(),
+    )
+    assert torch.equal(pred, expected)
+
+
+def test_batches_that_are_skipped_leave_no_gap() -> None:
+    @lb.on("on_predict_batch_end")
+    def skip(ctx: Any) -> None:
+        if ctx.iter == 2:
+            ctx.skip_batch()
+
+    pred = fitted(lambda x: x).predict(FIVE, [skip], dataloader_options={"batch_size": 2})
+    assert torch.equal(pred, FIVE[[0, 1, 4]])
+    assert pred.untyped_storage().nbytes() == pred.nbytes
+
+
+def test_predictions_that_no_memory_is_enough_for_are_refused_at_the_first_batch() -> None:
+    rows = torch.zeros(1).expand(2**45)
+    error = refused(lambda x: x[:, None].repeat(1, 9), rows, batch_size=2)
+    assert "RuntimeError" in str(error)
+    assert len(error.batches) == 1
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_a_sampler_that_counts_wrong_loses_nothing(count: int) -> None:
+    class Miscounted(Sampler[int]):
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(5))
+
+        def __len__(self) -> int:
+            return count + 2
+
+    loader = DataLoader(TensorDataset(FIVE), 2, sampler=Miscounted())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lb.errors.DataWarning)
+        assert torch.equal(predict(lambda x: x, loader), FIVE)

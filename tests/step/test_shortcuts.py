@@ -19,8 +19,10 @@ from torch.optim import optimizer as optimizer_module
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lumbre.step import shortcuts as fast_step
-from lumbre.step.shortcuts import PUBLIC, Calls, fast_calls
+from lumbre.step import shortcuts as module
+from lumbre.step import trial
+from lumbre.step.shortcuts import PUBLIC, WAYS, Calls
+from lumbre.step.trial import fast_calls
 
 NAMES = Calls._fields
 
@@ -29,9 +31,12 @@ NAMES = Calls._fields
 def _fresh_trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let no test profit from, or suffer by, the trial that another one has run."""
     monkeypatch.delenv("LUMBRE_FAST_STEP", raising=False)
-    fast_step._proven_calls.cache_clear()
+    kept = trial._proven_calls, trial._proven, module._wrappers
+    for each in kept:
+        each.cache_clear()
     yield
-    fast_step._proven_calls.cache_clear()
+    for each in kept:
+        each.cache_clear()
 
 
 def shortcuts(road: Calls) -> set[str]:
@@ -170,7 +175,7 @@ def test_every_optimizer_of_torch_is_looked_at() -> None:
 def test_every_optimizer_of_torch_takes_the_shortcut(variant: str) -> None:
     model = new_net()
     optimizer = new_optimizer(variant, model)
-    step, calls = counted(fast_step._fast_step)
+    step, calls = counted(module.fast_step)
     with torch.no_grad():
         step(optimizer)
     assert not calls
@@ -271,7 +276,7 @@ def test_an_optimizer_that_wants_a_closure_gets_torchs_own_words() -> None:
     # Before any test that compiles: torch then patches this class, and the guards would see that.
     road = all_fast()
     optimizer = torch.optim.LBFGS([torch.zeros(1)])
-    step, calls = counted(fast_step._fast_step)
+    step, calls = counted(module.fast_step)
     with torch.no_grad():
         step(optimizer)
         assert len(calls) == 1
@@ -281,7 +286,7 @@ def test_an_optimizer_that_wants_a_closure_gets_torchs_own_words() -> None:
 
 def test_a_loss_on_another_device_takes_the_shortcut() -> None:
     parameter = torch.ones(3, device="meta", requires_grad=True)
-    backward, calls = counted(fast_step._fast_backward)
+    backward, calls = counted(module.fast_backward)
     backward(parameter.sum(), ())
     assert not calls
     assert parameter.grad is not None
@@ -386,7 +391,7 @@ def test_a_scheduler_keeps_its_books(variant: str, attached: str) -> None:
 def test_a_scheduler_does_not_end_the_shortcut() -> None:
     optimizer = SGD([torch.zeros(1)])
     scheduler = lr_scheduler.StepLR(optimizer, 1)
-    step, calls = counted(fast_step._fast_step)
+    step, calls = counted(module.fast_step)
     with torch.no_grad():
         step(optimizer)
     assert not calls
@@ -532,7 +537,7 @@ def test_a_guard_on_the_step_means_the_public_call_while_it_holds(guard: str) ->
 
     SGD([torch.zeros(1)])  # torch wraps a class' step at its first instance: here the base's
     optimizer = Plain([torch.zeros(1)])
-    step, calls = counted(fast_step._fast_step)
+    step, calls = counted(module.fast_step)
     with torch.no_grad():
         step(optimizer)
         assert not calls
@@ -571,7 +576,7 @@ def test_a_step_that_is_not_torchs_own_is_called_with_all_around_it() -> None:
     kinds: tuple[Any, ...] = (Overridden, Decorated, DecoratedBeneath, Written)
     for kind in kinds:
         optimizer = kind([torch.zeros(1)])
-        step, calls = counted(fast_step._fast_step)
+        step, calls = counted(module.fast_step)
         with torch.no_grad():
             step(optimizer)
             assert len(calls) == 1
@@ -606,7 +611,7 @@ def test_a_guard_on_zero_grad_means_the_public_call_while_it_holds(guard: str) -
 
     parameter = torch.zeros(1, requires_grad=True)
     optimizer = Plain([parameter])
-    zero_grad, calls = counted(fast_step._fast_zero_grad)
+    zero_grad, calls = counted(module.fast_zero_grad)
     zero_grad(optimizer)
     assert not calls
     with ZERO_GRAD_GUARDS[guard](optimizer):
@@ -671,7 +676,7 @@ def quiet_anomaly_mode() -> Iterator[None]:
 def test_a_guard_on_backward_means_the_public_call_while_it_holds(guard: str) -> None:
     parameter = torch.ones(2, requires_grad=True)
     loss = parameter.sum()
-    backward, calls = counted(fast_step._fast_backward)
+    backward, calls = counted(module.fast_backward)
     backward(loss, ())
     assert not calls
     with BACKWARD_GUARDS[guard](loss):
@@ -693,17 +698,17 @@ def test_a_loss_that_is_not_plain_means_the_public_call() -> None:
         "integers": torch.ones((), dtype=torch.int64),
     }
     for name, loss in losses.items():
-        backward, calls = counted(fast_step._fast_backward)
+        backward, calls = counted(module.fast_backward)
         backward(loss, ())
         assert len(calls) == 1, name
-    backward, calls = counted(fast_step._fast_backward)
+    backward, calls = counted(module.fast_backward)
     backward(plain, (nn.Parameter(torch.ones(2)).data.as_subclass(Subclass),))
     assert len(calls) == 1
 
 
 def test_a_functorch_transform_means_the_public_call() -> None:
     parameter = torch.ones(2, requires_grad=True)
-    backward, calls = counted(fast_step._fast_backward)
+    backward, calls = counted(module.fast_backward)
 
     def inside(x: torch.Tensor) -> torch.Tensor:
         backward(parameter.sum(), ())
@@ -825,10 +830,10 @@ def test_a_shortcut_that_raises_is_left_out_alone(
     def broken(*args: object) -> None:
         raise RuntimeError("the internals have moved")
 
-    monkeypatch.setattr(fast_step, f"_fast_{name}", lambda public: broken)
+    monkeypatch.setattr(trial, f"fast_{name}", lambda public: broken)
     assert shortcuts(any_road()) == set(NAMES) - {name}
-    monkeypatch.setattr(fast_step, f"_fast_{name}", broken)
-    fast_step._proven_calls.cache_clear()
+    monkeypatch.setattr(trial, f"fast_{name}", broken)
+    trial._proven_calls.cache_clear()
     assert shortcuts(any_road()) == set(NAMES) - {name}
 
 
@@ -870,7 +875,7 @@ def warning(optimizer: torch.optim.Optimizer) -> None:
 def test_a_shortcut_that_does_anything_else_is_left_out_alone(
     monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callable[..., object]
 ) -> None:
-    monkeypatch.setattr(fast_step, f"_fast_{name}", lambda public: wrong)
+    monkeypatch.setattr(trial, f"fast_{name}", lambda public: wrong)
     assert shortcuts(any_road()) == set(NAMES) - {name}
 
 
@@ -954,12 +959,16 @@ def test_whoever_watches_does_not_see_the_trial() -> None:
 
 def test_the_trial_is_run_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     trials: list[Calls] = []
-    trial = fast_step._trial
+    of_bodies: list[object] = []
+    ours = trial._trial
 
     def counting(road: Calls) -> list[object]:
         trials.append(road)
-        return trial(road)
+        return ours(road)
 
-    monkeypatch.setattr(fast_step, "_trial", counting)
-    assert all_fast() is all_fast()
+    monkeypatch.setattr(trial, "_trial", counting)
+    monkeypatch.setattr(trial, "_trial_of_body", lambda kind, body: of_bodies.append(kind))
+    first, second = all_fast(), all_fast()
+    assert first[0] is second[0]
     assert len(trials) == 1 + len(NAMES)
+    assert len(of_bodies) == 2 * len(WAYS)

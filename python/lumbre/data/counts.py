@@ -13,7 +13,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
-from lumbre.data.samples import type_name
+from lumbre.data.samples import TensorLoader, type_name
 from lumbre.errors import DataError, DataWarning
 from lumbre.warn import warn
 
@@ -24,6 +24,18 @@ def length_of(data: Any) -> int | None:
         return len(data)
     except Exception:  # of a stream, whatever its author has chosen to raise
         return None
+
+
+def samples_of(loader: Any) -> int | None:
+    """Return how many samples a loader gives in a pass; None where that is not sure."""
+    if isinstance(loader, TensorLoader):
+        count = len(loader.dataset)
+        return count - count % loader.batch_size if loader.drop_last else count
+    batches = loader.batch_sampler if type(loader) is DataLoader else None
+    if type(batches) is not BatchSampler or isinstance(loader.dataset, IterableDataset):
+        return None
+    taken: int | None = length_of(batches.sampler)
+    return taken if taken is None or not batches.drop_last else taken - taken % batches.batch_size
 
 
 def check_count(loader: Any, count: int, what: str) -> None:

@@ -199,6 +199,9 @@ def _convert(data: Any) -> Any:
     return _utils.collate.default_convert(data)  # type: ignore[no-untyped-call]
 
 
+_PART = 2**16
+
+
 # --- the order --------------------------------------------------------------------------------
 
 
@@ -267,7 +270,13 @@ def _rows_of(iterator: Any) -> Any:
 
 
 def _in_order(chooser: SequentialSampler) -> Iterator[Tensor]:
-    yield torch.arange(len(chooser.data_source), device="cpu")
+    yield from in_order(len(chooser.data_source))
+
+
+def in_order(count: int) -> Iterator[Tensor]:
+    """Give the numbers from 0 on, in parts that need no memory to speak of."""
+    for start in range(0, count, _PART):
+        yield torch.arange(start, min(count, start + _PART), device="cpu")
 
 
 def _shuffled(chooser: RandomSampler) -> Iterator[Tensor]:

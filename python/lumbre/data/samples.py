@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from lumbre.data.fast_loader import Rows, cut, permutations, seed
+from lumbre.data.fast_loader import Rows, cut, in_order, permutations, seed
 from lumbre.errors import ArgumentTypeError, DataError
 
 BATCH_SIZE = 32
@@ -143,7 +143,7 @@ class TensorLoader:
     def _orders(self) -> Iterator[Tensor]:
         count, rows = len(self.dataset), self.dataset.rows
         if not self.shuffle:
-            yield torch.arange(count, device="cpu") if rows is None else rows
+            yield from in_order(count) if rows is None else [rows]
             return
         orders = permutations(count, self.generator)
         order = next(orders)

@@ -48,6 +48,8 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     run_backward, take_step, zero_grad = step.calls
     is_public = step.calls is PUBLIC
     is_watched = any(map(ctx._is_used, _INSIDE))
+    # Whether torch's calls are watched is asked behind the last line of the user's.
+    asks_once, unwatched = not (is_watched or step.is_own), False
 
     def forward() -> bool:
         batch = now.batch
@@ -76,6 +78,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         return fire("on_valid_batch_after_loss")
 
     def backward() -> bool:
+        nonlocal unwatched
         if (is_watched or now.skipped) and fire("on_train_batch_before_backward"):
             return True
         loss = now.loss_grad
@@ -85,7 +88,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
             elif is_public:
                 loss.backward()
             else:
-                run_backward(loss, ())
+                unwatched = run_backward(loss, ()) and asks_once
         except (RuntimeError, AttributeError):
             check_scalar(loss, now.loss_fn)
             raise
@@ -106,11 +109,14 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         else:
             set_grad(False)
             try:
-                if step.closures and step_opt is take_step and now.opt_name in step.closures:
-                    step.step_with_closure(optimizer, closure)
-                else:
+                if step_opt is not take_step:
                     step_opt(optimizer)
-                zero_grad(optimizer)
+                    zero_grad(optimizer)
+                elif step.closures and now.opt_name in step.closures:
+                    step.step_with_closure(optimizer, closure)
+                    zero_grad(optimizer)
+                else:
+                    zero_grad(optimizer, take_step(optimizer, unwatched))
             finally:
                 set_grad(True)
         if not step.is_direct:

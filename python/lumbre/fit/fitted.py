@@ -103,12 +103,12 @@ class Fitted:
         flag("predict", "stack", stack)
         loader = eval_loader(data, dataloader_options, in_order=True)
         ctx = self._context("predict", callbacks, accelerator, verbose, MetricSet(), data=loader)
-        joined = Joined(ctx)
-        take = joined.add if stack else joined.batches.append
+        joined, batches = Joined(ctx), list[Any]()
+        take, to_cpu = joined.add if stack else batches.append, ctx.accelerator.to_cpu
         with RunGuard(ctx, "predict"):
             for pred in loop.predict(ctx):
-                take(ctx.accelerator.to_cpu(pred))
-        return joined.result() if stack else joined.batches
+                take(to_cpu(pred))
+        return joined.result() if stack else batches
 
     @explained
     def evaluate(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lumbre.data.batch import size_of
+from lumbre.data.counts import samples_of
 from lumbre.errors import JoinError
 from lumbre.nested import parts_of, rebuilt
 from lumbre.text import shape_of
@@ -25,15 +26,20 @@ _Cat = Callable[[list[Any]], Tensor]
 class Joined:
     """The predictions of a run, batch by batch.
 
-    Attributes:
-        batches: The predictions so far, on the CPU.
+    Plain tensors are written into one for all samples, where it is known how many there will be.
     """
 
     def __init__(self, ctx: Context) -> None:
-        self.batches: list[Any] = []
         self._ctx = ctx
+        self._batches: list[Any] = []
         self._sizes: list[_Sizes] = []
         self._row: torch.Size | None = None
+        self._whole: _Whole | None = None
+
+    @property
+    def batches(self) -> list[Any]:
+        """The predictions so far, on the CPU."""
+        return self._batches if self._whole is None else self._whole.batches()
 
     def add(self, pred: Any) -> None:
         """Take the prediction of the batch under way.
@@ -41,18 +47,36 @@ class Joined:
         Raises:
             JoinError: when it cannot be joined with the first one.
         """
-        self.batches.append(pred)
+        if self._whole is not None:
+            if self._whole.takes(pred):
+                return
+            self._batches, self._whole = self._whole.batches(), None
+        self._batches.append(pred)
         # The common case: one more tensor, with rows like those of the first.
         row = self._row
         if row is not None and type(pred) is Tensor and pred.dim() and pred.shape[1:] == row:
             return
         self._sizes.append(_sizes_of(self._ctx, pred))
-        if len(self.batches) > 1:
-            self._join([self.batches[0], pred], [self._sizes[0], self._sizes[-1]], _first)
+        if len(self._batches) > 1:
+            self._join([self._batches[0], pred], [self._sizes[0], self._sizes[-1]], _first)
             return
         self._join([pred], self._sizes, _first)
         if isinstance(pred, Tensor):
             self._row = pred.shape[1:]
+            self._begin(pred)
+
+    def _begin(self, pred: Tensor) -> None:
+        """Make the tensor for all predictions, where the first has a row for each sample."""
+        count = samples_of(self._ctx.data)
+        is_plain = type(pred) is Tensor and pred.layout is torch.strided and pred.is_contiguous()
+        if count is None or not is_plain or not pred.dim() or len(pred) != size_of(self._ctx.input):
+            return
+        try:
+            whole = _Whole(pred, count)
+        except RuntimeError as error:  # more than there is memory for
+            raise self._refusal(f"pred ends in {type(error).__name__}: {error}") from error
+        if whole.takes(pred):
+            self._batches, self._whole = [], whole
 
     def result(self) -> Any:
         """Return all of them as one, in the form of the first.
@@ -60,7 +84,9 @@ class Joined:
         Raises:
             JoinError: when they cannot be joined.
         """
-        return self._join(self.batches, self._sizes, _rows) if self.batches else torch.empty(0)
+        if self._whole is not None:
+            return self._whole.result()
+        return self._join(self._batches, self._sizes, _rows) if self._batches else torch.empty(0)
 
     def _join(self, preds: list[Any], sizes: list[_Sizes], cat: _Cat) -> Any:
         try:
@@ -79,6 +105,45 @@ class Joined:
         )
         error.batches = self.batches
         return error
+
+
+class _Whole:
+    """The predictions of all samples as one tensor, filled batch by batch.
+
+    Args:
+        first: The first ones, shape (n, ...), on the CPU.
+        count: How many samples there are.
+    """
+
+    def __init__(self, first: Tensor, count: int) -> None:
+        self._row, self._dtype = first.shape[1:], first.dtype
+        self._tensor = torch.empty((count, *self._row), dtype=self._dtype, device="cpu")
+        self._sizes: list[int] = []
+        self._filled, self._count = 0, count
+
+    def takes(self, pred: Any) -> bool:
+        """Write those of a batch, if they are like the first and there is room for them."""
+        if type(pred) is not Tensor or pred.dtype is not self._dtype or not pred.dim():
+            return False
+        size, start = len(pred), self._filled
+        if pred.shape[1:] != self._row or start + size > self._count:
+            return False
+        if not pred.is_cpu or pred.layout is not torch.strided:
+            return False
+        self._tensor.narrow(0, start, size).copy_(pred)
+        self._sizes.append(size)
+        self._filled = start + size
+        return True
+
+    def batches(self) -> list[Tensor]:
+        """Return them batch by batch."""
+        return list(torch.split(self._tensor.narrow(0, 0, self._filled), self._sizes))
+
+    def result(self) -> Tensor:
+        """Return those there are: fewer than samples where batches were skipped."""
+        if self._filled == self._count:
+            return self._tensor
+        return self._tensor.narrow(0, 0, self._filled).clone()
 
 
 class _UnlikeError(Exception):

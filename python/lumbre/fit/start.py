@@ -22,8 +22,8 @@ from lumbre.metrics.sets import MetricSet, meter
 from lumbre.state.now import Now
 from lumbre.state.run_state import Plan
 from lumbre.step.checks import method_of
-from lumbre.step.shortcuts import fast_calls
 from lumbre.step.step import Step
+from lumbre.step.trial import fast_calls
 from lumbre.warn import warn
 
 Kind = Literal["fit", "run", "lr_finder", "evaluate", "predict"]

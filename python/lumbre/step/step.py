@@ -128,6 +128,9 @@ class Step:
     def answer(self, batch: Any, own: Callable[[Any], Any] | None) -> Any:
         """Return what a user is given: by the module's own `predict`, where it has one."""
         if own is None:
+            kind = type(batch)
+            if self.is_plain and (kind is list or kind is tuple) and batch:
+                return self.now.model(batch[0])
             return self.predict(batch)
         with self._precision():
             return own(input_and_target(batch)[0])
