@@ -70,23 +70,60 @@ PUBLIC = Calls(_public_backward, _public_step, _public_zero_grad)
 # --- the bodies of SGD, Adam and AdamW --------------------------------------------------------
 
 # At each step torch looks up the state of each parameter, fills half a dozen lists, and finds out
-# which of its three ways to step is meant. On the CPU that is one tensor after the other, by a
-# function of its own. Here that very function is called with the same lists, so that every option
-# means what torch makes of it; but where the states are is known from the step before, and looked
-# at for change. Whatever has changed, is missing or asks for another way is left to torch's body.
+# which of its three ways to step is meant. On the CPU that is one tensor after the other. Here the
+# same operations run, of the same tensors and numbers, but options and states are known from the
+# step before, and looked at for change. Whatever is missing or asks for another way is left to
+# torch's own body.
 
 TorchBody = Callable[[Optimizer], object]
 # Takes the step of an optimizer, or has torch's own body take it.
 Body = Callable[[Optimizer, TorchBody], object]
 _Group = dict[str, Any]
-_States = list[dict[str, Any]]
+_State = dict[str, Any]
+_Options = tuple[Any, ...]
 
-# What runs for each parameter runs in C: a step of a small network is made of little else.
-_grad = operator.attrgetter("grad")
-_is_sparse = operator.attrgetter("is_sparse")
-_same, _differ = operator.is_, operator.is_not
-_nothing, _tensors = itertools.repeat(None), itertools.repeat(Tensor)
-_Lists = tuple[list[Tensor], ...] | None
+_same = operator.is_
+
+
+class _Kept:
+    """What is known of an optimizer between two steps.
+
+    Attributes:
+        values: What was in its groups when their options were read.
+        options: These, by group; None where torch is to step.
+        first: One of its parameters: where it lies is where all of them lie.
+        held: The states that it held when they were looked up.
+        params: The parameters then, by group.
+        states: Their states, by group; None for one that had none.
+    """
+
+    __slots__ = ("first", "held", "options", "params", "states", "values")
+
+    def __init__(self, optimizer: Optimizer, options: list[_Options] | None) -> None:
+        self.values = [dict(group) for group in optimizer.param_groups]
+        self.options = options
+        self.first: Any = next((p for group in self.values for p in group["params"]), None)
+        self.held: list[Any] = []
+        self.params: list[list[Tensor]] = []
+        self.states: list[list[_State | None]] = []
+
+    def find_states(self, optimizer: Optimizer) -> None:
+        """Look the states up again, where parameters or states are others than before."""
+        state = optimizer.state
+        lists = [group["params"] for group in optimizer.param_groups]
+        if not (
+            _are_same(state.values(), self.held)
+            and len(lists) == len(self.params)
+            and all(map(_are_same, lists, self.params))
+        ):
+            self.held, self.params = list(state.values()), list(map(list, lists))
+            # By `get`, as the states make an entry for whoever is looked up.
+            self.states = [[state.get(p) for p in params] for params in lists]
+
+
+def _are_same(these: Any, those: list[Any]) -> bool:
+    """True if two collections hold the very same objects."""
+    return len(these) == len(those) and all(map(_same, these, those))
 
 
 class Way(NamedTuple):
@@ -95,158 +132,191 @@ class Way(NamedTuple):
     Attributes:
         kind: The class that has the step.
         home: Its module.
-        choose: The name of the function there that chooses the way.
-        single: The name of the one that steps.
-        options: Gives the options of a group as that one takes them.
-        lists: Gives what the states hold as that one takes it, of a group, its gradients and
-            states; None where something is missing, or torch is to refuse.
+        functions: The names of those there that choose the way and go it.
+        never: Options that ask for another way.
+        numbers: Options that may be tensors, and are left to torch then.
+        options: Gives what a step reads of a group.
+        body: Makes the body of a run's optimizers, of this.
     """
 
     kind: Any
     home: ModuleType
-    choose: str
-    single: str
-    options: Callable[[_Group], dict[str, Any]]
-    lists: Callable[[_Group, list[Tensor], _States], _Lists]
+    functions: tuple[str, str]
+    never: tuple[str, ...]
+    numbers: tuple[str, ...]
+    options: Callable[[_Group], _Options]
+    body: Callable[[Any], Body]
 
 
-def _sgd_options(group: _Group) -> dict[str, Any]:
-    names = "weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize"
-    # Sparse gradients are of interest to the other ways alone.
-    return {name: group[name] for name in names} | {"has_sparse_grad": False}
+def _looker(way: Way) -> Callable[[Optimizer], _Kept]:
+    """Return what looks at an optimizer, for one run."""
+    kept: dict[Optimizer, _Kept] = {}
+    kind, home, names, never, numbers, options_of, _ = way
+    init, functions = kind._init_group, [getattr(home, name) for name in names]
+
+    def is_plain(optimizer: Optimizer, group: _Group) -> bool:
+        """True if torch steps a group as it is known to do."""
+        return not (
+            any(group[name] for name in never)
+            # Tensors among them have ways of their own.
+            or not all(isinstance(group[name], int | float) for name in numbers)
+            # Of parameters on several devices torch does not step all at once, either.
+            or not all(parameter.is_cpu for parameter in group["params"])
+            or kind._init_group is not init
+            or [getattr(home, name, None) for name in names] != functions
+            or "_init_group" in optimizer.__dict__
+        )
+
+    def look(optimizer: Optimizer) -> _Kept:
+        known, groups = kept.get(optimizer), optimizer.param_groups
+        if known is not None:
+            try:
+                # In one call, by identity first; parameters that are others are no truth together.
+                if groups == known.values and known.first.is_cpu:
+                    return known
+            except Exception:  # noqa: S110
+                pass
+        is_known = all(is_plain(optimizer, group) for group in groups)
+        options = [options_of(group) for group in groups] if is_known else None
+        known = kept[optimizer] = _Kept(optimizer, options)
+        return known
+
+    return look
 
 
-def _sgd_lists(group: _Group, grads: list[Tensor], states: _States) -> _Lists:
-    if group["momentum"] == 0:
-        return ([],)
-    buffers = [state.get("momentum_buffer") for state in states]
-    if len(buffers) != len(grads) or not all(map(isinstance, buffers, _tensors)):
-        return None
-    return (buffers,)  # type: ignore[return-value]
+def _sgd_options(group: _Group) -> _Options:
+    decay, momentum, maximize = group["weight_decay"], group["momentum"], group["maximize"]
+    is_bare = decay == 0 and momentum == 0 and not maximize
+    dampened = 1 - group["dampening"]
+    return is_bare, -group["lr"], decay, momentum, dampened, group["nesterov"], maximize
 
 
-def _adam_options(group: _Group) -> dict[str, Any]:
-    names = "amsgrad", "lr", "weight_decay", "eps", "maximize", "capturable", "differentiable"
-    options = {name: group[name] for name in (*names, "decoupled_weight_decay")}
-    options["beta1"], options["beta2"] = group["betas"]
-    # Complex parameters are of interest to the other ways alone.
-    return options | {"has_complex": False}
+def _sgd_body(way: Way) -> Body:
+    look = _looker(way)
+
+    def step(optimizer: Optimizer, torchs_body: TorchBody) -> None:
+        kept = look(optimizer)
+        if kept.options is None:
+            torchs_body(optimizer)
+            return
+        for place, (group, options) in enumerate(
+            zip(optimizer.param_groups, kept.options, strict=True)
+        ):
+            is_bare, rate, decay, momentum, dampened, nesterov, maximize = options
+            if is_bare:
+                for parameter in group["params"]:
+                    grad = parameter.grad
+                    if grad is not None:
+                        parameter.add_(grad, alpha=rate)
+                continue
+            if momentum != 0:
+                kept.find_states(optimizer)
+            states = kept.states[place] if momentum != 0 else itertools.repeat(None)
+            for parameter, state in zip(group["params"], states, strict=False):
+                grad = parameter.grad
+                if grad is None:
+                    continue
+                if maximize:
+                    grad = -grad
+                if decay != 0:
+                    grad = grad.add(parameter, alpha=decay)
+                if momentum != 0:
+                    state = optimizer.state[parameter] if state is None else state
+                    buffer = state.get("momentum_buffer")
+                    if buffer is None:
+                        buffer = state["momentum_buffer"] = grad.detach().clone()
+                    else:
+                        buffer.mul_(momentum).add_(grad, alpha=dampened)
+                    grad = grad.add(buffer, alpha=momentum) if nesterov else buffer
+                parameter.add_(grad, alpha=rate)
+
+    return step
 
 
-_average, _square = operator.itemgetter("exp_avg"), operator.itemgetter("exp_avg_sq")
-_greatest, _step = operator.itemgetter("max_exp_avg_sq"), operator.itemgetter("step")
+def _adam_options(group: _Group) -> _Options:
+    names = "lr", "eps", "weight_decay", "decoupled_weight_decay", "amsgrad", "maximize"
+    return (*group["betas"], *(group[name] for name in names))
 
 
-def _adam_lists(group: _Group, grads: list[Tensor], states: _States) -> _Lists:
-    if len(states) != len(grads) or any(map(_is_sparse, grads)):
-        return None
-    try:
-        greatest = list(map(_greatest, states)) if group["amsgrad"] else []
-        steps = list(map(_step, states))
-        lists = list(map(_average, states)), list(map(_square, states)), greatest, steps
-    except KeyError:
-        return None
-    return lists if all(map(isinstance, steps, _tensors)) else None
+def _adam_body(way: Way) -> Body:
+    look, maximum = _looker(way), torch.maximum
+
+    def work_of(optimizer: Optimizer) -> list[Any] | None:
+        """Return options, parameters, gradients and states; None where torch is to step."""
+        kept = look(optimizer)
+        if kept.options is None:
+            return None
+        kept.find_states(optimizer)
+        work = []
+        for options, params, states in zip(kept.options, kept.params, kept.states, strict=True):
+            tensors = []
+            for parameter, state in zip(params, states, strict=True):
+                grad = parameter.grad
+                if grad is None:
+                    continue
+                # A state that is to be made, an error that is to be worded, or two numbers in one.
+                if not state or grad.is_sparse or parameter.is_complex():
+                    return None
+                tensors.append((parameter, grad, state))
+            work.append((options, tensors))
+        return work
+
+    def step(optimizer: Optimizer, torchs_body: TorchBody) -> None:
+        work = work_of(optimizer)
+        if work is None:
+            torchs_body(optimizer)
+            return
+        for options, tensors in work:
+            beta1, beta2, lr, eps, decay, decoupled, amsgrad, maximize = options
+            for parameter, grad, state in tensors:
+                if maximize:
+                    grad = -grad
+                count = state["step"]
+                count += 1
+                if decay != 0:
+                    if decoupled:
+                        parameter.mul_(1 - lr * decay)
+                    else:
+                        grad = grad.add(parameter, alpha=decay)
+                average, square = state["exp_avg"], state["exp_avg_sq"]
+                average.lerp_(grad, 1 - beta1)
+                square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+                number = count.item()
+                if amsgrad:
+                    greatest = state["max_exp_avg_sq"]
+                    square = maximum(greatest, square, out=greatest)
+                root = (1 - beta2**number) ** 0.5
+                size = (square.sqrt() / root).add_(eps)
+                parameter.addcdiv_(average, size, value=-(lr / (1 - beta1**number)))
+
+    return step
 
 
-_SGD = Way(SGD, sgd_module, "sgd", "_single_tensor_sgd", _sgd_options, _sgd_lists)
-_ADAM = Way(Adam, adam_module, "adam", "_single_tensor_adam", _adam_options, _adam_lists)
+_EVERYWHERE = "foreach", "fused", "differentiable"
+_SGD = Way(
+    SGD,
+    sgd_module,
+    ("sgd", "_single_tensor_sgd"),
+    _EVERYWHERE,
+    ("lr", "weight_decay", "momentum", "dampening"),
+    _sgd_options,
+    _sgd_body,
+)
+_ADAM = Way(
+    Adam,
+    adam_module,
+    ("adam", "_single_tensor_adam"),
+    (*_EVERYWHERE, "capturable"),
+    ("lr", "weight_decay", "eps"),
+    _adam_options,
+    _adam_body,
+)
 WAYS = {SGD: _SGD, Adam: _ADAM, AdamW: _ADAM}
-
-
-class _Kept:
-    """What a group held when it was looked at.
-
-    Attributes:
-        listed: Its parameters.
-        params: Those that had gradients.
-        idle: Those that had none.
-        states: The states of `params`, where there are any.
-        values: All that is in the group; None before its options were looked at.
-        options: These, as the function that steps takes them.
-    """
-
-    __slots__ = ("idle", "listed", "options", "params", "states", "values")
-
-    def __init__(self, group: _Group, state: Mapping[Tensor, dict[str, Any]]) -> None:
-        self.listed: list[Tensor] = list(group["params"])
-        self.params = [p for p in self.listed if p.grad is not None]
-        self.idle = [p for p in self.listed if p.grad is None]
-        # Asked with `in`: the state makes an entry for whoever is looked up.
-        self.states: _States = [state[p] for p in self.params if p in state]
-        self.values: list[Any] | None = None
-        self.options: dict[str, Any] = {}
-
-
-_NOTHING: tuple[_States, list[_Kept]] = ([], [])
 
 
 def fast_body(way: Way) -> Body:
     """Return the body of a kind of optimizers, for one run."""
-    kind, home, choose, single, options_of, lists_of = way
-    init, chooser = kind._init_group, getattr(home, choose)
-    known: dict[Optimizer, tuple[_States, list[_Kept]]] = {}
-
-    def is_plain(optimizer: Optimizer, group: _Group) -> bool:
-        """True if torch steps a group one tensor after the other, and is as it was."""
-        return not (
-            group["foreach"]
-            or group["fused"]
-            or group["differentiable"]
-            or kind._init_group is not init
-            or getattr(home, choose) is not chooser
-            or "_init_group" in optimizer.__dict__
-        )
-
-    def look(optimizer: Optimizer, torchs_body: TorchBody) -> None:
-        """Have torch take the step, and look where it leaves the states."""
-        torchs_body(optimizer)
-        state = optimizer.state
-        groups = [_Kept(group, state) for group in optimizer.param_groups]
-        known[optimizer] = list(state.values()), groups
-
-    def step(optimizer: Optimizer, torchs_body: TorchBody) -> None:
-        before, all_kept = known.get(optimizer, _NOTHING)
-        groups, states = optimizer.param_groups, optimizer.state
-        if (
-            len(groups) != len(all_kept)
-            or len(states) != len(before)
-            or not all(map(_same, states.values(), before))
-        ):
-            look(optimizer, torchs_body)
-            return
-        work = []
-        for group, kept in zip(groups, all_kept, strict=True):
-            listed, values = group["params"], kept.values
-            if len(listed) != len(kept.listed) or not all(map(_same, listed, kept.listed)):
-                look(optimizer, torchs_body)
-                return
-            if values is None or not all(map(_same, group.values(), values)):
-                # Such as a rate that a scheduler has set.
-                if not is_plain(optimizer, group):
-                    torchs_body(optimizer)
-                    return
-                kept.values, kept.options = list(group.values()), options_of(group)
-            grads = list(map(_grad, kept.params))
-            if not all(map(_differ, grads, _nothing)) or any(
-                map(_differ, map(_grad, kept.idle), _nothing)
-            ):
-                look(optimizer, torchs_body)
-                return
-            # Of parameters on several devices torch does not step all at once, either.
-            if grads and not grads[0].is_cpu:
-                torchs_body(optimizer)
-                return
-            lists = lists_of(group, grads, kept.states)
-            if lists is None:
-                look(optimizer, torchs_body)
-                return
-            work.append((kept, grads, lists))
-        function = getattr(home, single)
-        for kept, grads, lists in work:
-            function(kept.params, grads, *lists, None, None, **kept.options)
-
-    return step
+    return way.body(way)
 
 
 # --- the three calls ---------------------------------------------------------------------------
@@ -265,6 +335,7 @@ def fast_backward(public: Backward) -> Backward:
     import torch._dynamo.compiled_autograd as compiled  # heavy, but each optimizer imports it
 
     logged, debug = graph.log.isEnabledFor, logging.DEBUG
+    levels = getattr(graph.log, "_cache", {})  # what a logger has answered before
     profiler, profiling, functions, dispatch = watchers()
 
     def backward(loss: Tensor, inputs: tuple[Tensor, ...]) -> bool:
@@ -276,11 +347,11 @@ def fast_backward(public: Backward) -> Backward:
             or autograd._engine_run_backward is not engine
             or loss.dim()  # a shape [1] loss is rare; torch words the error of longer ones
             or not loss.dtype.is_floating_point  # torch words the error for a complex one
-            or has_torch_function(inputs)  # so may subclasses here
+            or (inputs and has_torch_function(inputs))  # so may subclasses here
             or anomaly()  # its traces are to show the frames that they always show
             or transforming()  # torch words the error
             or compiled.compiled_autograd_enabled  # the engine is not the one that runs
-            or logged(debug)  # torch hooks the graph to log it
+            or (levels.get(debug) is not False and logged(debug))  # torch hooks the graph to log it
             or (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
         ):
             return public(loss, inputs)
@@ -351,7 +422,7 @@ def fast_step(
 
     def step(optimizer: Optimizer, unwatched: bool = False) -> bool:
         kind, own = type(optimizer), optimizer.__dict__
-        step = getattr(kind, "step", None)
+        step: Any = kind.step
         patch = own.get("step")
         if patch is not None:
             # A scheduler patches the instance to learn of its steps; any other patch is a user's.
@@ -397,7 +468,7 @@ def fast_zero_grad(public: OptimizerCall) -> OptimizerCall:
 
     def zero_grad(optimizer: Optimizer, unwatched: bool = False) -> bool:
         if (
-            getattr(type(optimizer), "zero_grad", None) is not method  # overridden or patched
+            type(optimizer).zero_grad is not method  # overridden or patched
             or "zero_grad" in optimizer.__dict__  # patched on the instance
             or (
                 not unwatched

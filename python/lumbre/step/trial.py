@@ -159,9 +159,8 @@ def _proven() -> frozenset[type[Optimizer]]:
 def _is_proven(kind: Any, way: Way) -> bool:
     try:
         torchs(_undisabled(way.kind._init_group), way.home)
-        torchs(getattr(way.home, way.single), way.home)
-        chooser = getattr(way.home, way.choose)
-        torchs(getattr(chooser, "__wrapped__", chooser), way.home)
+        for function in (getattr(way.home, name) for name in way.functions):
+            torchs(getattr(function, "__wrapped__", function), way.home)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a torch that warns here is about to change
             return _trial_of_body(kind, None) == _trial_of_body(kind, fast_body(way))
@@ -178,14 +177,19 @@ def _undisabled(function: Any) -> Any:
 
 def _trial_of_body(kind: Any, body: Body | None) -> list[object]:
     """Take a few steps on a tiny problem, on the CPU; return all that they could have changed."""
-    options = {"momentum": 0.9} if kind is SGD else {"amsgrad": True}
+    always = {"weight_decay": 0.1, "maximize": True}
+    more: tuple[dict[str, Any], ...] = ({"amsgrad": True}, {"amsgrad": True, **always})
+    if kind is SGD:
+        nesterov = {"momentum": 0.9, "nesterov": True}
+        more = ({"momentum": 0.9, "dampening": 0.5}, {**nesterov, **always})
     seen: list[object] = []
-    for more in ({}, {"weight_decay": 0.1, "maximize": True, **options}):
+    for options in ({}, {"weight_decay": 0.2}, *more):
         params = [
             torch.tensor(values, dtype=torch.float32, device="cpu", requires_grad=True)
             for values in ([1.0, -2.0], [0.5])
         ]
-        optimizer = kind([{"params": params[:1]}, {"params": params[1:], "lr": 0.3}], 0.1, **more)
+        groups = [{"params": params[:1]}, {"params": params[1:], "lr": 0.3}]
+        optimizer = kind(groups, lr=0.1, **options)
         torchs_body = kind.step.__wrapped__.__wrapped__
         with torch.no_grad():
             for scale in (1.0, -0.5, 0.25):
