@@ -19,11 +19,20 @@ import torch
 import measure
 import rows_core
 import rows_files
+import rows_limit
+import rows_loader
 import rows_native
 import rows_step
 from measure import Row, text
 
-ROWS = {**rows_core.ROWS, **rows_files.ROWS, **rows_native.ROWS, **rows_step.ROWS}
+ROWS = {
+    **rows_core.ROWS,
+    **rows_files.ROWS,
+    **rows_native.ROWS,
+    **rows_step.ROWS,
+    **rows_loader.ROWS,
+    **rows_limit.ROWS,
+}
 
 
 def line(row: Row) -> str:
