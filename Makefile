@@ -36,8 +36,11 @@ FUZZ_SECONDS ?= 60
 # `make wheel` borrows torch and its like from .venv; `make wheel BORROW=` installs them anew.
 BORROW ?= yes
 WHEEL_ENV := $(CURDIR)/target/wheel-env
+# Other libraries, in an environment of their own; how often each is measured.
+PEERS_ENV := $(CURDIR)/target/peers-env
+export PASSES ?= 2
 
-.PHONY: help demo test lint dev bench bench-core wheel package sanitize clean toolchain
+.PHONY: help demo test lint dev bench bench-core peers wheel package sanitize clean toolchain
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -85,6 +88,9 @@ dev: $(BUILT) $(EXTENSIONS) ## make .venv with everything pinned, and build the 
 
 bench: dev ## measure every budget on one thread (ROW=NAME: one of them)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python benches/run.py $(ROW)
+
+peers: dev $(PEERS_ENV)/.installed ## measure lumbre beside other libraries, into benches/peers.md (ROW="NAME...": print some)
+	$(PEERS_ENV)/bin/python benches/peers/run.py $(ROW)
 
 bench-core: ## measure the Rust core alone
 	cargo bench -p lumbre-core
@@ -138,6 +144,15 @@ $(BIN)/python: | toolchain
 	  echo "lumbre needs Python 3.11 to 3.14; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)."; \
 	  echo "Name another: PYTHON=python3.12 make ... (https://www.python.org/downloads)"; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
+
+# Only what .venv lacks: torch and its like are borrowed, by addsitedir, as lumbre is there by a .pth.
+$(PEERS_ENV)/.installed: benches/peers/requirements.lock $(INSTALLED)
+	rm -rf $(PEERS_ENV)
+	$(BIN)/python -m venv --without-pip $(PEERS_ENV)
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+	  > "$$($(PEERS_ENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
+	$(PEERS_ENV)/bin/python -m pip install $(if $(CI),--quiet) --no-deps -r benches/peers/requirements.lock
+	@touch $@
 
 # Order-only, as the date of an interpreter says nothing about what is installed beside it.
 $(INSTALLED): requirements.lock | $(BIN)/python

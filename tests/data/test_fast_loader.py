@@ -59,7 +59,9 @@ def bits(tree: Any) -> Any:
     if isinstance(tree, torch.Tensor):
         values = tree.detach().resolve_conj().contiguous().flatten()
         values = torch.view_as_real(values) if values.is_complex() else values
-        return (type(tree), tree.dtype, tuple(tree.shape), tree.stride(), values.float().tolist())
+        lazy = tree.is_conj(), tree.is_neg(), getattr(tree.grad_fn, "__class__", None)
+        kind = type(tree), tree.dtype, tuple(tree.shape), tree.stride(), *lazy
+        return (kind, values.float().tolist())
     if isinstance(tree, dict):
         return (type(tree), {key: bits(each) for key, each in tree.items()})
     if isinstance(tree, list | tuple):
@@ -434,6 +436,7 @@ class Called(TorchFunctionMode):
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_mode_sees_what_torch_does(mode: Any, shuffle: bool) -> None:
     assert is_fast(DataLoader(data(), 8))
+    assert is_fast(DataLoader(READY["nested"], batch_size=None))
     seen = []
     for give in (fast_loader, iter):
         torch.manual_seed(0)
@@ -441,9 +444,13 @@ def test_a_mode_sees_what_torch_does(mode: Any, shuffle: bool) -> None:
         with mode() as watch:
             for _ in give(loader):
                 pass
+            for _ in give(DataLoader(READY["nested"], batch_size=None)):
+                pass
         seen.append(watch.names)
     assert seen[0] == seen[1]
     assert seen[0].count("stack") == 2 * 5
+    if mode is Called:
+        assert seen[0].count("_record_function_enter_new") == 6 + 4
 
 
 @pytest.mark.parametrize("first", [1, 2])

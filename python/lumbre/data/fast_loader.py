@@ -123,7 +123,7 @@ def _taken(tensors: Any, rows: Tensor) -> list[Tensor] | None:
                 return None
             if tensor.requires_grad or tensor.is_nested or tensor.is_quantized:
                 return None
-            if tensor.is_conj() or tensor.is_neg() or not (tensor.is_cpu or _holds(tensor, rows)):
+            if not (tensor.is_cpu or _holds(tensor, rows)):
                 return None
         return [cut(tensor, rows) for tensor in tensors]
     except Exception:  # the data set fails, too, in torch's words
@@ -142,8 +142,6 @@ def cut(tensor: Tensor, rows: Tensor) -> Tensor:
         tensor: A plain one, shape (n, ...).
         rows: Their numbers, int64, shape (size,), on the CPU.
     """
-    if tensor.dim() in (4, 5) and not tensor.is_contiguous():  # such as channels last, which stay
-        return torch.stack([tensor[row] for row in rows.tolist()])
     return tensor.index_select(0, rows if tensor.is_cpu else rows.to(tensor.device))
 
 
@@ -369,7 +367,9 @@ def _proof() -> tuple[list[Any], dict[Any, Any]] | None:
 def _walk(give: Callable[[Any], Any]) -> list[object]:
     """Return all that can be seen of the batches of tiny loaders; they touch no device."""
     x = torch.arange(14.0, dtype=torch.float32, device="cpu").reshape(7, 2)
-    source = TensorDataset(x, torch.arange(7, device="cpu"))
+    image = torch.arange(56.0, dtype=torch.float32, device="cpu").reshape(7, 2, 2, 2)
+    last = image.contiguous(memory_format=torch.channels_last)
+    source = TensorDataset(x, torch.arange(7, device="cpu"), last)
     chosen = torch.Generator(device="cpu")
     chosen.manual_seed(5)
     ready: Any = [(row, [row], {"row": row}) for row in x]
