@@ -82,3 +82,23 @@ def test_every_make_target_that_is_named_exists(document: str) -> None:
     named = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / document).read_text(encoding="utf-8")))
     assert {"demo", "test"} <= named
     assert named <= targets
+
+
+def test_the_table_of_peers_is_the_one_that_was_measured() -> None:
+    """The README shows what `make peers` has written, row by row and not by hand."""
+    rows = [line for line in README.read_text("utf-8").splitlines() if line.startswith("| ")]
+    measured = (ROOT / "benches" / "peers.md").read_text("utf-8").splitlines()
+    names = [row.split("|")[1].strip() for row in rows if row in measured]
+    assert {"lumbre", "by hand", "Lightning", "Keras", "Trainer"} <= set(names)
+
+
+def test_the_peers_are_pinned_and_each_has_a_program() -> None:
+    peers = ROOT / "benches" / "peers"
+    pins = [line for line in (peers / "requirements.lock").read_text("utf-8").splitlines() if line]
+    pins = [line.split("#")[0].strip() for line in pins if not line.startswith("#")]
+    assert len(pins) > 10
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    libraries = re.findall(r'^    "(\w+)": ".+",$', (peers / "run.py").read_text("utf-8"), re.M)
+    programs = {path.stem.removesuffix("_") for path in peers.glob("*.py")} - {"run", "problem"}
+    assert len(programs) == 9
+    assert programs <= set(libraries)

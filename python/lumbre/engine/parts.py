@@ -115,8 +115,8 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
                 elif step.closures and now.opt_name in step.closures:
                     step.step_with_closure(optimizer, closure)
                     zero_grad(optimizer)
-                else:
-                    zero_grad(optimizer, take_step(optimizer, unwatched))
+                elif not take_step(optimizer, unwatched, True):
+                    zero_grad(optimizer)
             finally:
                 set_grad(True)
         if not step.is_direct:

@@ -26,7 +26,6 @@ from torch.optim import sgd as sgd_module
 from lumbre.torchs import torchs, watchers
 
 Backward = Callable[[Tensor, tuple[Tensor, ...]], bool]
-OptimizerCall = Callable[..., bool]
 
 
 class Calls(NamedTuple):
@@ -34,16 +33,16 @@ class Calls(NamedTuple):
 
     Attributes:
         backward: Called with the loss and the tensors to be given gradients, `()` for all leaves.
-        step: Called with the optimizer, gradients off.
+            Returns True if nobody watches torch's calls.
+        step: Called with the optimizer, gradients off. Where no line of a user's has run since
+            somebody asked who watches, it is told, `unwatched=True`, and need not ask again. With
+            `clears=True` it may clear the gradients too, and returns True if it has.
         zero_grad: Called with the optimizer; gradients become None, as torch does by default.
-
-    Each returns True if nobody watches torch's calls. The next one is told, `unwatched=True`,
-    where no line of a user's has run in between, and need not ask again.
     """
 
     backward: Backward
-    step: OptimizerCall
-    zero_grad: OptimizerCall
+    step: Callable[..., bool]
+    zero_grad: Callable[[Optimizer], object]
 
 
 def _public_backward(loss: Tensor, inputs: tuple[Tensor, ...]) -> bool:
@@ -55,14 +54,13 @@ def _public_backward(loss: Tensor, inputs: tuple[Tensor, ...]) -> bool:
     return False
 
 
-def _public_step(optimizer: Optimizer, unwatched: bool = False) -> bool:
+def _public_step(optimizer: Optimizer, unwatched: bool = False, clears: bool = False) -> bool:
     optimizer.step()
     return False
 
 
-def _public_zero_grad(optimizer: Optimizer, unwatched: bool = False) -> bool:
+def _public_zero_grad(optimizer: Optimizer) -> None:
     optimizer.zero_grad()
-    return False
 
 
 PUBLIC = Calls(_public_backward, _public_step, _public_zero_grad)
@@ -75,9 +73,9 @@ PUBLIC = Calls(_public_backward, _public_step, _public_zero_grad)
 # step before, and looked at for change. Whatever is missing or asks for another way is left to
 # torch's own body.
 
-TorchBody = Callable[[Optimizer], object]
-# Takes the step of an optimizer, or has torch's own body take it.
-Body = Callable[[Optimizer, TorchBody], object]
+# Takes the step of an optimizer, of which this is known; false where torch is to take it.
+Body = Callable[[Optimizer, "Kept"], bool]
+Look = Callable[[Optimizer], "Kept"]
 _Group = dict[str, Any]
 _State = dict[str, Any]
 _Options = tuple[Any, ...]
@@ -85,23 +83,24 @@ _Options = tuple[Any, ...]
 _same = operator.is_
 
 
-class _Kept:
+class Kept:
     """What is known of an optimizer between two steps.
 
     Attributes:
+        body: What steps it.
         values: What was in its groups when their options were read.
-        options: These, by group; None where torch is to step.
+        options: These, by group.
         first: One of its parameters: where it lies is where all of them lie.
         held: The states that it held when they were looked up.
         params: The parameters then, by group.
         states: Their states, by group; None for one that had none.
     """
 
-    __slots__ = ("first", "held", "options", "params", "states", "values")
+    __slots__ = ("body", "first", "held", "options", "params", "states", "values")
 
-    def __init__(self, optimizer: Optimizer, options: list[_Options] | None) -> None:
+    def __init__(self, optimizer: Optimizer, body: Body, options: list[_Options]) -> None:
+        self.body, self.options = body, options
         self.values = [dict(group) for group in optimizer.param_groups]
-        self.options = options
         self.first: Any = next((p for group in self.values for p in group["params"]), None)
         self.held: list[Any] = []
         self.params: list[list[Tensor]] = []
@@ -136,7 +135,7 @@ class Way(NamedTuple):
         never: Options that ask for another way.
         numbers: Options that may be tensors, and are left to torch then.
         options: Gives what a step reads of a group.
-        body: Makes the body of a run's optimizers, of this.
+        body: Steps an optimizer in this way.
     """
 
     kind: Any
@@ -145,13 +144,17 @@ class Way(NamedTuple):
     never: tuple[str, ...]
     numbers: tuple[str, ...]
     options: Callable[[_Group], _Options]
-    body: Callable[[Any], Body]
+    body: Body
 
 
-def _looker(way: Way) -> Callable[[Optimizer], _Kept]:
-    """Return what looks at an optimizer, for one run."""
-    kept: dict[Optimizer, _Kept] = {}
-    kind, home, names, never, numbers, options_of, _ = way
+def _leave(optimizer: Optimizer, kept: Kept) -> bool:
+    """Leave an optimizer to torch."""
+    return False
+
+
+def looker(way: Way) -> Look:
+    """Return what looks at optimizers in a run: torch is to be as it is now."""
+    kind, home, names, never, numbers, options_of, body = way
     init, functions = kind._init_group, [getattr(home, name) for name in names]
 
     def is_plain(optimizer: Optimizer, group: _Group) -> bool:
@@ -167,19 +170,11 @@ def _looker(way: Way) -> Callable[[Optimizer], _Kept]:
             or "_init_group" in optimizer.__dict__
         )
 
-    def look(optimizer: Optimizer) -> _Kept:
-        known, groups = kept.get(optimizer), optimizer.param_groups
-        if known is not None:
-            try:
-                # In one call, by identity first; parameters that are others are no truth together.
-                if groups == known.values and known.first.is_cpu:
-                    return known
-            except Exception:  # noqa: S110
-                pass
-        is_known = all(is_plain(optimizer, group) for group in groups)
-        options = [options_of(group) for group in groups] if is_known else None
-        known = kept[optimizer] = _Kept(optimizer, options)
-        return known
+    def look(optimizer: Optimizer) -> Kept:
+        groups = optimizer.param_groups
+        if all(is_plain(optimizer, group) for group in groups):
+            return Kept(optimizer, body, [options_of(group) for group in groups])
+        return Kept(optimizer, _leave, [])
 
     return look
 
@@ -191,46 +186,36 @@ def _sgd_options(group: _Group) -> _Options:
     return is_bare, -group["lr"], decay, momentum, dampened, group["nesterov"], maximize
 
 
-def _sgd_body(way: Way) -> Body:
-    look = _looker(way)
-
-    def step(optimizer: Optimizer, torchs_body: TorchBody) -> None:
-        kept = look(optimizer)
-        if kept.options is None:
-            torchs_body(optimizer)
-            return
-        for place, (group, options) in enumerate(
-            zip(optimizer.param_groups, kept.options, strict=True)
-        ):
-            is_bare, rate, decay, momentum, dampened, nesterov, maximize = options
-            if is_bare:
-                for parameter in group["params"]:
-                    grad = parameter.grad
-                    if grad is not None:
-                        parameter.add_(grad, alpha=rate)
-                continue
-            if momentum != 0:
-                kept.find_states(optimizer)
-            states = kept.states[place] if momentum != 0 else itertools.repeat(None)
-            for parameter, state in zip(group["params"], states, strict=False):
+def _step_sgd(optimizer: Optimizer, kept: Kept) -> bool:
+    places = itertools.count()
+    for group, options in zip(optimizer.param_groups, kept.options, strict=True):
+        is_bare, rate, decay, momentum, dampened, nesterov, maximize = options
+        place = next(places)
+        if is_bare:
+            for parameter in group["params"]:
                 grad = parameter.grad
-                if grad is None:
-                    continue
-                if maximize:
-                    grad = -grad
-                if decay != 0:
-                    grad = grad.add(parameter, alpha=decay)
-                if momentum != 0:
-                    state = optimizer.state[parameter] if state is None else state
-                    buffer = state.get("momentum_buffer")
-                    if buffer is None:
-                        buffer = state["momentum_buffer"] = grad.detach().clone()
-                    else:
-                        buffer.mul_(momentum).add_(grad, alpha=dampened)
-                    grad = grad.add(buffer, alpha=momentum) if nesterov else buffer
-                parameter.add_(grad, alpha=rate)
-
-    return step
+                if grad is not None:
+                    parameter.add_(grad, alpha=rate)
+            continue
+        kept.find_states(optimizer)
+        for parameter, state in zip(group["params"], kept.states[place], strict=True):
+            grad = parameter.grad
+            if grad is None:
+                continue
+            if maximize:
+                grad = -grad
+            if decay != 0:
+                grad = grad.add(parameter, alpha=decay)
+            if momentum != 0:
+                state = optimizer.state[parameter] if state is None else state
+                buffer = state.get("momentum_buffer")
+                if buffer is None:
+                    buffer = state["momentum_buffer"] = grad.detach().clone()
+                else:
+                    buffer.mul_(momentum).add_(grad, alpha=dampened)
+                grad = grad.add(buffer, alpha=momentum) if nesterov else buffer
+            parameter.add_(grad, alpha=rate)
+    return True
 
 
 def _adam_options(group: _Group) -> _Options:
@@ -238,58 +223,40 @@ def _adam_options(group: _Group) -> _Options:
     return (*group["betas"], *(group[name] for name in names))
 
 
-def _adam_body(way: Way) -> Body:
-    look, maximum = _looker(way), torch.maximum
-
-    def work_of(optimizer: Optimizer) -> list[Any] | None:
-        """Return options, parameters, gradients and states; None where torch is to step."""
-        kept = look(optimizer)
-        if kept.options is None:
-            return None
-        kept.find_states(optimizer)
-        work = []
-        for options, params, states in zip(kept.options, kept.params, kept.states, strict=True):
-            tensors = []
-            for parameter, state in zip(params, states, strict=True):
-                grad = parameter.grad
-                if grad is None:
-                    continue
-                # A state that is to be made, an error that is to be worded, or two numbers in one.
-                if not state or grad.is_sparse or parameter.is_complex():
-                    return None
-                tensors.append((parameter, grad, state))
-            work.append((options, tensors))
-        return work
-
-    def step(optimizer: Optimizer, torchs_body: TorchBody) -> None:
-        work = work_of(optimizer)
-        if work is None:
-            torchs_body(optimizer)
-            return
-        for options, tensors in work:
-            beta1, beta2, lr, eps, decay, decoupled, amsgrad, maximize = options
-            for parameter, grad, state in tensors:
-                if maximize:
-                    grad = -grad
-                count = state["step"]
-                count += 1
-                if decay != 0:
-                    if decoupled:
-                        parameter.mul_(1 - lr * decay)
-                    else:
-                        grad = grad.add(parameter, alpha=decay)
-                average, square = state["exp_avg"], state["exp_avg_sq"]
-                average.lerp_(grad, 1 - beta1)
-                square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-                number = count.item()
-                if amsgrad:
-                    greatest = state["max_exp_avg_sq"]
-                    square = maximum(greatest, square, out=greatest)
-                root = (1 - beta2**number) ** 0.5
-                size = (square.sqrt() / root).add_(eps)
-                parameter.addcdiv_(average, size, value=-(lr / (1 - beta1**number)))
-
-    return step
+def _step_adam(optimizer: Optimizer, kept: Kept) -> bool:
+    kept.find_states(optimizer)
+    work = []
+    for options, params, states in zip(kept.options, kept.params, kept.states, strict=True):
+        for parameter, state in zip(params, states, strict=True):
+            grad = parameter.grad
+            if grad is None:
+                continue
+            # A state that is to be made, an error that is to be worded, or two numbers in one.
+            if not state or grad.is_sparse or parameter.is_complex():
+                return False
+            work.append((parameter, grad, state, options))
+    for parameter, grad, state, options in work:
+        beta1, beta2, lr, eps, decay, decoupled, amsgrad, maximize = options
+        if maximize:
+            grad = -grad
+        count = state["step"]
+        count += 1
+        if decay != 0:
+            if decoupled:
+                parameter.mul_(1 - lr * decay)
+            else:
+                grad = grad.add(parameter, alpha=decay)
+        average, square = state["exp_avg"], state["exp_avg_sq"]
+        average.lerp_(grad, 1 - beta1)
+        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        number = count.item()
+        if amsgrad:
+            greatest = state["max_exp_avg_sq"]
+            square = torch.maximum(greatest, square, out=greatest)
+        root = (1 - beta2**number) ** 0.5
+        size = (square.sqrt() / root).add_(eps)
+        parameter.addcdiv_(average, size, value=-(lr / (1 - beta1**number)))
+    return True
 
 
 _EVERYWHERE = "foreach", "fused", "differentiable"
@@ -300,7 +267,7 @@ _SGD = Way(
     _EVERYWHERE,
     ("lr", "weight_decay", "momentum", "dampening"),
     _sgd_options,
-    _sgd_body,
+    _step_sgd,
 )
 _ADAM = Way(
     Adam,
@@ -309,14 +276,9 @@ _ADAM = Way(
     (*_EVERYWHERE, "capturable"),
     ("lr", "weight_decay", "eps"),
     _adam_options,
-    _adam_body,
+    _step_adam,
 )
 WAYS = {SGD: _SGD, Adam: _ADAM, AdamW: _ADAM}
-
-
-def fast_body(way: Way) -> Body:
-    """Return the body of a kind of optimizers, for one run."""
-    return way.body(way)
 
 
 # --- the three calls ---------------------------------------------------------------------------
@@ -388,13 +350,16 @@ def _wrappers() -> tuple[Any, Any, Any, str]:
 
 
 def fast_step(
-    public: OptimizerCall, fast_bodies: Mapping[type[Optimizer], Body] | None = None
-) -> OptimizerCall:
+    public: Callable[[Optimizer], object],
+    lookers: Mapping[type[Optimizer], Look] | None = None,
+    zero_grad: object = None,
+) -> Callable[..., bool]:
     """`Optimizer.step` without torch's wrappers: profiler range, hooks, switch of grad mode.
 
     Args:
         public: Called in every other case.
-        fast_bodies: What takes the place of torch's own body, by the class of the optimizer.
+        lookers: What looks at optimizers of the classes that have a body here.
+        zero_grad: The public method whose work is done at once, where it is asked for.
     """
     hooks: Any = optimizer_module
     hooked, switched, tracker, no_grad_file = _wrappers()
@@ -416,21 +381,21 @@ def fast_step(
         return body if inner.__defaults__ else None  # one that cannot go without a closure
 
     known_bodies: dict[type, tuple[Any, Callable[[Optimizer], object] | None]] = {}
-    fast = fast_bodies or {}
+    looks, kept = dict(lookers or {}), dict[Optimizer, Kept]()
     grad_enabled = torch.is_grad_enabled
     profiler, profiling, functions, dispatch = watchers()
 
-    def step(optimizer: Optimizer, unwatched: bool = False) -> bool:
+    def step(optimizer: Optimizer, unwatched: bool = False, clears: bool = False) -> bool:
         kind, own = type(optimizer), optimizer.__dict__
         step: Any = kind.step
         patch = own.get("step")
         if patch is not None:
             # A scheduler patches the instance to learn of its steps; any other patch is a user's.
             step = patch.__wrapped__ if getattr(patch, "__code__", None) is tracker else None
-        known = known_bodies.get(kind)
-        if known is None or known[0] is not step:  # new, or patched on the class since
-            known = known_bodies[kind] = (step, body_of(step))
-        body = known[1]
+        found = known_bodies.get(kind)
+        if found is None or found[0] is not step:  # new, or patched on the class since
+            found = known_bodies[kind] = (step, body_of(step))
+        body = found[1]
         if (
             body is None
             or own["_optimizer_step_pre_hooks"]  # hooks may come and go at any time
@@ -447,38 +412,50 @@ def fast_step(
                 )
             )
         ):
-            return public(optimizer)
+            public(optimizer)
+            return False
         if patch is not None:
             own["_opt_called"] = True  # what the scheduler's warning about order looks at
-        fast_body = fast.get(kind)
-        if fast_body is None:
+        known, look = kept.get(optimizer), looks.get(kind)
+        is_known = False
+        if known is not None:
+            try:
+                # In one call, by identity first; parameters that are others are no truth together.
+                is_known = optimizer.param_groups == known.values and known.first.is_cpu
+            except Exception:
+                is_known = False
+        if not is_known and look is not None:
+            known = kept[optimizer] = look(optimizer)
+        if known is None or not known.body(optimizer, known):
             body(optimizer)
-        else:
-            fast_body(optimizer, body)
-        return True
+        if clears and kind.zero_grad is zero_grad and "zero_grad" not in own:
+            _clear(optimizer)
+            return True
+        return False
 
     return step
 
 
-def fast_zero_grad(public: OptimizerCall) -> OptimizerCall:
+def fast_zero_grad(public: Callable[[Optimizer], object]) -> Callable[[Optimizer], object]:
     """`Optimizer.zero_grad` without its profiler range and its guard against being compiled."""
     method: Any = torchs(Optimizer.zero_grad, torch._compile)
     torchs(method.__wrapped__, optimizer_module)
     profiler, profiling, functions, dispatch = watchers()
 
-    def zero_grad(optimizer: Optimizer, unwatched: bool = False) -> bool:
+    def zero_grad(optimizer: Optimizer) -> None:
         if (
             type(optimizer).zero_grad is not method  # overridden or patched
             or "zero_grad" in optimizer.__dict__  # patched on the instance
-            or (
-                not unwatched
-                and (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
-            )
+            or (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
         ):
-            return public(optimizer)
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-        return True
+            public(optimizer)
+        else:
+            _clear(optimizer)
 
     return zero_grad
+
+
+def _clear(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None

@@ -17,13 +17,13 @@ from torch.optim import optimizer as optimizer_module
 from lumbre.step.shortcuts import (
     PUBLIC,
     WAYS,
-    Body,
     Calls,
+    Look,
     Way,
     fast_backward,
-    fast_body,
     fast_step,
     fast_zero_grad,
+    looker,
 )
 from lumbre.torchs import are_watching, torchs
 
@@ -56,7 +56,8 @@ def fast_calls(optimizers: Iterable[Optimizer], model: object) -> Calls:
         calls = _proven_calls()
         if calls.step is PUBLIC.step:
             return calls
-        return calls._replace(step=fast_step(PUBLIC.step, fast_bodies()))
+        method = None if calls.zero_grad is PUBLIC.zero_grad else Optimizer.zero_grad
+        return calls._replace(step=fast_step(PUBLIC.step, lookers(), method))
     except Exception:  # a torch whose internals have moved must not break a run
         return PUBLIC
 
@@ -144,10 +145,9 @@ def _trial(calls: Calls) -> list[object]:
 # --- the trial of the bodies ------------------------------------------------------------------
 
 
-def fast_bodies() -> dict[type[Optimizer], Body]:
-    """Return the bodies for one run, by the class of the optimizer: those that are proven."""
-    made = {way: fast_body(way) for way in {WAYS[kind] for kind in _proven()}}
-    return {kind: made[WAYS[kind]] for kind in _proven()}
+def lookers() -> dict[type[Optimizer], Look]:
+    """Return what looks at optimizers in a run, by their class: of those that are proven."""
+    return {kind: looker(WAYS[kind]) for kind in _proven()}
 
 
 @functools.cache
@@ -163,7 +163,7 @@ def _is_proven(kind: Any, way: Way) -> bool:
             torchs(getattr(function, "__wrapped__", function), way.home)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a torch that warns here is about to change
-            return _trial_of_body(kind, None) == _trial_of_body(kind, fast_body(way))
+            return _trial_of_body(kind, None) == _trial_of_body(kind, looker(way))
     except Exception:  # any surprise means torch's own body
         return False
 
@@ -175,7 +175,7 @@ def _undisabled(function: Any) -> Any:
     return function.__wrapped__ if is_wrapped else function
 
 
-def _trial_of_body(kind: Any, body: Body | None) -> list[object]:
+def _trial_of_body(kind: Any, look: Look | None) -> list[object]:
     """Take a few steps on a tiny problem, on the CPU; return all that they could have changed."""
     always = {"weight_decay": 0.1, "maximize": True}
     more: tuple[dict[str, Any], ...] = ({"amsgrad": True}, {"amsgrad": True, **always})
@@ -191,14 +191,13 @@ def _trial_of_body(kind: Any, body: Body | None) -> list[object]:
         groups = [{"params": params[:1]}, {"params": params[1:], "lr": 0.3}]
         optimizer = kind(groups, lr=0.1, **options)
         torchs_body = kind.step.__wrapped__.__wrapped__
+        kept = None if look is None else look(optimizer)
         with torch.no_grad():
             for scale in (1.0, -0.5, 0.25):
                 for parameter in params:
                     parameter.grad = parameter * scale
-                if body is None:
+                if kept is None or not kept.body(optimizer, kept):
                     torchs_body(optimizer)
-                else:
-                    body(optimizer, torchs_body)
                 seen += [parameter.tolist() for parameter in params]
         for state in optimizer.state.values():
             seen.append({name: value.tolist() for name, value in state.items()})
