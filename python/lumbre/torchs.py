@@ -9,16 +9,15 @@ from typing import Any
 import torch
 
 
-def watchers() -> tuple[Any, Callable[[], bool], Callable[[], bool], Callable[[], int]]:
+def watchers() -> tuple[Any, Callable[[], bool], Callable[[], int]]:
     """Return what tells whether somebody watches torch's calls.
 
     Whoever is on a road asks all of it, in place, as a function around it would cost as much again:
-    `profiler._is_profiler_enabled or profiling() or functions() or dispatch()`.
+    `profiler._is_profiler_enabled or functions() or dispatch()`.
     """
     return (
-        # The flag knows of torch's profilers in any thread, the function of those from C++.
+        # Its flag knows of the profilers that Python has started, in any thread.
         torch.autograd.profiler,
-        torch._C._autograd._profiler_enabled,
         # Function and dispatch modes see calls that the shorter roads do not make.
         torch._C._is_torch_function_mode_enabled,
         torch._C._len_torch_dispatch_stack,
@@ -26,9 +25,14 @@ def watchers() -> tuple[Any, Callable[[], bool], Callable[[], bool], Callable[[]
 
 
 def are_watching() -> bool:
-    """True if somebody watches torch's calls now."""
-    profiler, profiling, functions, dispatch = watchers()
-    return bool(profiler._is_profiler_enabled or profiling() or functions() or dispatch())
+    """True if somebody watches torch's calls now.
+
+    It also asks for a profiler that was started from C++, as a tracing daemon does it. That costs
+    ten times as much, so that one which is started later misses the ranges of the step.
+    """
+    profiler, functions, dispatch = watchers()
+    profiling = torch._C._autograd._profiler_enabled
+    return bool(profiler._is_profiler_enabled or functions() or dispatch() or profiling())
 
 
 def torchs(function: Any, module: ModuleType) -> Any:

@@ -597,7 +597,7 @@ def test_a_batch_takes_few_torch_calls(
         return len(seen.names)
 
     assert is_fast(DataLoader(data(), 4))
-    never = torch.autograd.profiler, lambda: False, lambda: False, lambda: 0
+    never = torch.autograd.profiler, lambda: False, lambda: 0
     monkeypatch.setattr(module, "watchers", lambda: never)
     # A part of the order and two tensors' rows; of a subset also its own numbers of them.
     assert calls(640) - calls(320) == 10 * (4 if subset else 3)

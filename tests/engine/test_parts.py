@@ -218,7 +218,7 @@ def test_nobody_is_asked_twice_where_no_line_of_the_users_has_run(
             asked.append("profiler")
             return False
 
-    never = Profiler(), lambda: False, lambda: False, lambda: 0
+    never = Profiler(), lambda: False, lambda: 0
     monkeypatch.setattr(shortcuts, "watchers", lambda: never)
     monkeypatch.setenv("LUMBRE_FAST_STEP", "1")
     trial._proven_calls.cache_clear()

@@ -408,8 +408,11 @@ def test_a_body_that_comes_to_something_else_is_left_to_torch(
     if fault == "gone":
         monkeypatch.delattr(way.home, "_single_tensor_sgd")
     else:
-        wrong = way._replace(options=lambda group: (True, -0.5, *way.options(group)[2:]))
-        monkeypatch.setitem(WAYS, SGD, wrong)
+
+        def choose(groups: list[dict[str, Any]]) -> Any:
+            return way.choose([{**group, "lr": group["lr"] / 2} for group in groups])
+
+        monkeypatch.setitem(WAYS, SGD, way._replace(choose=choose))
     assert set(lookers()) == {Adam, AdamW}
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch._dynamo.compiled_autograd
 from torch import nn
+from torch.nn.modules import module as module_module
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Adam, lr_scheduler
 from torch.optim import optimizer as optimizer_module
@@ -477,7 +478,6 @@ WATCHERS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     "profiler of another thread": lambda: attribute(
         torch.autograd.profiler, "_is_profiler_enabled", True
     ),
-    "profiler from C++": profiled_from_cpp,
     "function mode": SeeingFunctions,
     "default device": lambda: torch.device("cpu"),
     "dispatch mode": SeeingDispatch,
@@ -593,6 +593,70 @@ def test_hooks_registered_in_mid_run_are_called() -> None:
         optimizer.register_step_post_hook(lambda *args: seen.append("after"))
         road.step(optimizer)
     assert seen == ["before", "after"]
+
+
+CALL_GUARDS: dict[str, Callable[[Any], contextlib.AbstractContextManager[object]]] = {
+    "hook": lambda m: registered(m.register_forward_hook),
+    "hook before": lambda m: registered(m.register_forward_pre_hook),
+    "hook backward": lambda m: registered(m.register_full_backward_hook),
+    "hook before backward": lambda m: registered(m.register_full_backward_pre_hook),
+    "global hook": lambda m: registered(module_module.register_module_forward_hook),
+    "global hook before": lambda m: registered(module_module.register_module_forward_pre_hook),
+    "global hook backward": lambda m: registered(module_module.register_module_full_backward_hook),
+    "global hook before backward": lambda m: registered(
+        module_module.register_module_full_backward_pre_hook
+    ),
+    "compiled": lambda m: attribute(m, "_compiled_call_impl", other),
+    "patched on the class": lambda m: attribute(type(m), "__call__", other),
+    "patched on Module": lambda m: attribute(nn.Module, "__call__", other),
+    "patched within": lambda m: attribute(nn.Module, "_call_impl", other),
+    "patched within the instance": lambda m: attribute(m, "_call_impl", other),
+    "profiler": lambda m: torch.autograd.profiler.profile(),
+}
+
+
+@pytest.mark.parametrize("guard", CALL_GUARDS)
+def test_a_guard_on_a_call_means_the_public_call_while_it_holds(guard: str) -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: torch.Tensor, y: int = 1) -> torch.Tensor:
+            return x * 2 + y
+
+    model, x = Doubled(), torch.ones(1)
+    call, calls = counted(module.fast_call)
+    assert call(model, x) == 3
+    assert call(model, x, 5) == 7
+    assert not calls
+    with CALL_GUARDS[guard](model):
+        call(model, x, 5)
+    assert calls == [(model, x, 5)]
+    assert call(model, x) == 3
+    assert len(calls) == 1
+
+
+def test_what_is_no_module_is_called_as_it_is() -> None:
+    class Mean:
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean()
+
+    class Own(nn.Module):
+        def __call__(self, x: torch.Tensor) -> str:
+            return "own"
+
+    call, x = all_fast().call, torch.tensor([1.0, 3.0])
+    assert call(Mean(), x) == call(torch.mean, x) == call(lambda x: x.mean(), x) == 2
+    assert call(Own(), x) == "own"
+    model = nn.Linear(2, 1)
+    model.forward = lambda x: "patched"  # type: ignore[method-assign, assignment, misc]
+    assert call(model, x) == model(x) == "patched"
+
+
+def test_hooks_on_a_module_that_change_what_it_gives_are_called_in_mid_run() -> None:
+    model, x = nn.Identity(), torch.ones(1)
+    call = all_fast().call
+    assert call(model, x) == 1
+    model.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+    model.register_forward_hook(lambda module, args, result: result * 10)
+    assert call(model, x) == 20
 
 
 ZERO_GRAD_GUARDS: dict[str, Callable[[Any], contextlib.AbstractContextManager[object]]] = {
@@ -799,8 +863,10 @@ def test_an_optimizer_that_is_none_of_torchs_means_the_public_road() -> None:
 
 
 WATCHED = WATCHERS | {
+    "profiler from C++": profiled_from_cpp,
     "global hook before": lambda: registered(optimizer_module.register_optimizer_step_pre_hook),
     "global hook after": lambda: registered(optimizer_module.register_optimizer_step_post_hook),
+    "global hook on modules": lambda: registered(module_module.register_module_forward_hook),
     "anomaly mode": quiet_anomaly_mode,
     "debug log": debug_log,
 }
@@ -864,6 +930,7 @@ def warning(optimizer: torch.optim.Optimizer) -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
+        ("call", lambda *args: PUBLIC.call(*args) * 2),
         ("backward", halved),
         ("step", twice),
         ("step", unswitched),
@@ -883,8 +950,9 @@ def test_a_shortcut_that_does_anything_else_is_left_out_alone(
     ("owner", "attribute_name", "left"),
     [
         (torch._C._autograd, "_profiler_enabled", set()),
-        (torch.autograd.graph, "_engine_run_backward", {"step", "zero_grad"}),
-        (optimizer_module, "_use_grad_for_differentiable", {"backward", "zero_grad"}),
+        (torch._C, "_len_torch_dispatch_stack", set()),
+        (torch.autograd.graph, "_engine_run_backward", {"call", "step", "zero_grad"}),
+        (optimizer_module, "_use_grad_for_differentiable", {"call", "backward", "zero_grad"}),
     ],
 )
 def test_an_internal_of_torch_that_is_gone_takes_its_shortcuts_along(
@@ -897,9 +965,10 @@ def test_an_internal_of_torch_that_is_gone_takes_its_shortcuts_along(
 @pytest.mark.parametrize(
     ("owner", "method", "left"),
     [
-        (torch.Tensor, "backward", {"step", "zero_grad"}),
-        (torch.autograd, "backward", {"step", "zero_grad"}),
-        (torch.optim.Optimizer, "zero_grad", {"backward", "step"}),
+        (torch.Tensor, "backward", {"call", "step", "zero_grad"}),
+        (torch.autograd, "backward", {"call", "step", "zero_grad"}),
+        (torch.optim.Optimizer, "zero_grad", {"call", "backward", "step"}),
+        (nn.Module, "__call__", {"backward", "step", "zero_grad"}),
     ],
 )
 def test_what_was_decorated_before_the_trial_is_never_taken_for_torchs(
@@ -911,7 +980,7 @@ def test_what_was_decorated_before_the_trial_is_never_taken_for_torchs(
     assert shortcuts(road) == left
     seen.clear()
     parameter = torch.zeros(1, requires_grad=True)
-    road.backward(parameter.sum(), ())
+    road.backward(road.call(nn.Identity(), parameter).sum(), ())
     road.zero_grad(SGD([parameter]))
     assert seen == ["called"]
 
@@ -945,6 +1014,8 @@ def test_whoever_watches_does_not_see_the_trial() -> None:
     hooks = (
         optimizer_module.register_optimizer_step_pre_hook,
         optimizer_module.register_optimizer_step_post_hook,
+        module_module.register_module_forward_hook,
+        module_module.register_module_forward_pre_hook,
     )
     for register in hooks:
         handle = register(lambda *args: seen.append(args))

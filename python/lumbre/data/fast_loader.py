@@ -94,11 +94,11 @@ def _cut(
     iterator: Any, fetcher: Any, source: TensorDataset, subsets: list[Subset[Any]]
 ) -> Iterator[Any]:
     """Give the batches of tensors in memory."""
-    profiler, profiling, functions, dispatch = watchers()
+    profiler, functions, dispatch = watchers()
     chooser: Any = None
     while True:
         try:
-            if profiler._is_profiler_enabled or profiling() or functions() or dispatch():
+            if profiler._is_profiler_enabled or functions() or dispatch():
                 batch = next(iterator)
                 chooser = chooser or iterator._sampler_iter
             else:
@@ -173,11 +173,11 @@ def _are_plain(numbers: list[Any]) -> bool:
 
 def _converted(iterator: Any, fetcher: Any) -> Iterator[Any]:
     """Give the samples of a data set that are batches already, converted as torch does it."""
-    profiler, profiling, functions, dispatch = watchers()
+    profiler, functions, dispatch = watchers()
     chooser, source = iterator._sampler_iter, fetcher.dataset
     while True:
         try:
-            if profiler._is_profiler_enabled or profiling() or functions() or dispatch():
+            if profiler._is_profiler_enabled or functions() or dispatch():
                 batch = next(iterator)
             else:
                 batch = _convert(source[next(chooser)])

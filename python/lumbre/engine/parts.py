@@ -45,7 +45,7 @@ def step_of(ctx: RunState) -> Step:
 def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     """Make the parts of a pass: they read from `now` whatever callbacks may replace."""
     now, fire = step.now, ctx.call_callbacks
-    run_backward, take_step, zero_grad = step.calls
+    call, run_backward, take_step, zero_grad = step.calls
     is_public = step.calls is PUBLIC
     is_watched = any(map(ctx._is_used, _INSIDE))
     # Whether torch's calls are watched is asked behind the last line of the user's.
@@ -55,7 +55,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         batch = now.batch
         kind = type(batch)
         if step.is_plain and (kind is list or kind is tuple) and batch:
-            now.pred = now.model(batch[0])
+            now.pred = call(now.model, batch[0])
         else:
             now.pred = step.predict(batch)
         if not (is_watched or now.skipped):
@@ -68,7 +68,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         batch = now.batch
         kind = type(batch)
         if step.is_plain and (kind is list or kind is tuple) and len(batch) > 1:
-            now.loss_grad = now.loss_fn(now.pred, batch[1])
+            now.loss_grad = call(now.loss_fn, now.pred, batch[1])
         else:
             now.loss_grad = step.compute_loss(batch)
         if not (is_watched or now.skipped):

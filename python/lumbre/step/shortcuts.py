@@ -1,14 +1,13 @@
-"""The fast step: three public calls of a training step, made without what surrounds their work.
+"""The fast step: the public calls of a training step, made without what surrounds their work.
 
-`loss.backward()`, `optimizer.step()` and `optimizer.zero_grad()` spend much of their time on
-wrappers that have nothing to do in a plain run. Each shortcut here does the same work in the same
-bits. It is taken only where its trial against the public call came out equal on the torch that is
-installed (`trial.py`), and at each call only while nobody looks at, or has changed, what it leaves
-out; in every other case the public call is made.
+`model(x)`, `loss.backward()`, `optimizer.step()` and `optimizer.zero_grad()` spend much of their
+time on wrappers that have nothing to do in a plain run. Each shortcut here does the same work in
+the same bits. It is taken only where its trial against the public call came out equal on the torch
+that is installed (`trial.py`), and at each call only while nobody looks at, or has changed, what it
+leaves out; in every other case the public call is made.
 """
 
 import functools
-import itertools
 import logging
 import operator
 import os
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
 from torch.optim import adam as adam_module
 from torch.optim import optimizer as optimizer_module
@@ -29,9 +29,10 @@ Backward = Callable[[Tensor, tuple[Tensor, ...]], bool]
 
 
 class Calls(NamedTuple):
-    """The three calls of a training step.
+    """The calls of a training step.
 
     Attributes:
+        call: Called with a module, or another function, and its arguments.
         backward: Called with the loss and the tensors to be given gradients, `()` for all leaves.
             Returns True if nobody watches torch's calls.
         step: Called with the optimizer, gradients off. Where no line of a user's has run since
@@ -40,6 +41,7 @@ class Calls(NamedTuple):
         zero_grad: Called with the optimizer; gradients become None, as torch does by default.
     """
 
+    call: Callable[..., Any]
     backward: Backward
     step: Callable[..., bool]
     zero_grad: Callable[[Optimizer], object]
@@ -63,7 +65,7 @@ def _public_zero_grad(optimizer: Optimizer) -> None:
     optimizer.zero_grad()
 
 
-PUBLIC = Calls(_public_backward, _public_step, _public_zero_grad)
+PUBLIC = Calls(operator.call, _public_backward, _public_step, _public_zero_grad)
 
 # --- the bodies of SGD, Adam and AdamW --------------------------------------------------------
 
@@ -78,51 +80,60 @@ Body = Callable[[Optimizer, "Kept"], bool]
 Look = Callable[[Optimizer], "Kept"]
 _Group = dict[str, Any]
 _State = dict[str, Any]
-_Options = tuple[Any, ...]
-
-_same = operator.is_
 
 
 class Kept:
     """What is known of an optimizer between two steps.
 
     Attributes:
-        body: What steps it.
-        values: What was in its groups when their options were read.
-        options: These, by group.
+        step: The method that its class had when it was looked at.
+        torchs: What torch's wrappers around that hold; None where it is not torch's alone.
+        body: What steps it; where that returns False, `torchs` does.
+        values: What was in its groups when it was looked at.
+        options: What the body reads of them, by group.
         first: One of its parameters: where it lies is where all of them lie.
-        held: The states that it held when they were looked up.
-        params: The parameters then, by group.
-        states: Their states, by group; None for one that had none.
+        is_cpu: Whether that was the CPU.
+        params: Its parameters when their states were looked up, each group behind its own.
+        held: The states that it held then.
+        work: Each parameter, its state, or None for one that had none, and its options.
     """
 
-    __slots__ = ("body", "first", "held", "options", "params", "states", "values")
+    __slots__ = (
+        *("body", "first", "held", "is_cpu", "options", "params", "step", "torchs", "values"),
+        "work",
+    )
 
-    def __init__(self, optimizer: Optimizer, body: Body, options: list[_Options]) -> None:
+    def __init__(self, optimizer: Optimizer, body: Body, options: list[Any]) -> None:
+        self.step: object = None
+        self.torchs: Callable[[Optimizer], object] | None = None
         self.body, self.options = body, options
         self.values = [dict(group) for group in optimizer.param_groups]
         self.first: Any = next((p for group in self.values for p in group["params"]), None)
+        self.is_cpu = self.first is not None and self.first.is_cpu
+        self.params: list[Any] = []
         self.held: list[Any] = []
-        self.params: list[list[Tensor]] = []
-        self.states: list[list[_State | None]] = []
+        self.work: list[tuple[Tensor, _State | None, Any]] = []
 
     def find_states(self, optimizer: Optimizer) -> None:
         """Look the states up again, where parameters or states are others than before."""
-        state = optimizer.state
-        lists = [group["params"] for group in optimizer.param_groups]
-        if not (
-            _are_same(state.values(), self.held)
-            and len(lists) == len(self.params)
-            and all(map(_are_same, lists, self.params))
-        ):
-            self.held, self.params = list(state.values()), list(map(list, lists))
+        groups, state = optimizer.param_groups, optimizer.state
+        params: list[Any] = []
+        for group in groups:
+            params += group["params"]
+            params.append(group)
+        if not (_are_same(params, self.params) and _are_same(state.values(), self.held)):
+            self.params, self.held = params, list(state.values())
             # By `get`, as the states make an entry for whoever is looked up.
-            self.states = [[state.get(p) for p in params] for params in lists]
+            self.work = [
+                (parameter, state.get(parameter), options)
+                for group, options in zip(groups, self.options, strict=True)
+                for parameter in group["params"]
+            ]
 
 
 def _are_same(these: Any, those: list[Any]) -> bool:
     """True if two collections hold the very same objects."""
-    return len(these) == len(those) and all(map(_same, these, those))
+    return len(these) == len(those) and all(map(operator.is_, these, those))
 
 
 class Way(NamedTuple):
@@ -134,8 +145,8 @@ class Way(NamedTuple):
         functions: The names of those there that choose the way and go it.
         never: Options that ask for another way.
         numbers: Options that may be tensors, and are left to torch then.
-        options: Gives what a step reads of a group.
-        body: Steps an optimizer in this way.
+        choose: Given the groups of an optimizer, it returns what steps it in this way, and what
+            that reads of each group.
     """
 
     kind: Any
@@ -143,18 +154,21 @@ class Way(NamedTuple):
     functions: tuple[str, str]
     never: tuple[str, ...]
     numbers: tuple[str, ...]
-    options: Callable[[_Group], _Options]
-    body: Body
+    choose: Callable[[list[_Group]], tuple[Body, list[Any]]]
 
 
 def _leave(optimizer: Optimizer, kept: Kept) -> bool:
-    """Leave an optimizer to torch."""
     return False
+
+
+def leave_to_torch(optimizer: Optimizer) -> Kept:
+    """Look at an optimizer whose steps are torch's."""
+    return Kept(optimizer, _leave, [])
 
 
 def looker(way: Way) -> Look:
     """Return what looks at optimizers in a run: torch is to be as it is now."""
-    kind, home, names, never, numbers, options_of, body = way
+    kind, home, names, never, numbers, choose = way
     init, functions = kind._init_group, [getattr(home, name) for name in names]
 
     def is_plain(optimizer: Optimizer, group: _Group) -> bool:
@@ -173,68 +187,73 @@ def looker(way: Way) -> Look:
     def look(optimizer: Optimizer) -> Kept:
         groups = optimizer.param_groups
         if all(is_plain(optimizer, group) for group in groups):
-            return Kept(optimizer, body, [options_of(group) for group in groups])
-        return Kept(optimizer, _leave, [])
+            return Kept(optimizer, *choose(groups))
+        return leave_to_torch(optimizer)
 
     return look
 
 
-def _sgd_options(group: _Group) -> _Options:
-    decay, momentum, maximize = group["weight_decay"], group["momentum"], group["maximize"]
-    is_bare = decay == 0 and momentum == 0 and not maximize
-    dampened = 1 - group["dampening"]
-    return is_bare, -group["lr"], decay, momentum, dampened, group["nesterov"], maximize
+def _choose_sgd(groups: list[_Group]) -> tuple[Body, list[Any]]:
+    is_bare = all(
+        group["weight_decay"] == 0 and group["momentum"] == 0 and not group["maximize"]
+        for group in groups
+    )
+    if is_bare:
+        return _step_bare_sgd, []
+    names = "weight_decay", "momentum", "dampening", "nesterov", "maximize"
+    return _step_sgd, [(-group["lr"], *(group[name] for name in names)) for group in groups]
 
 
-def _step_sgd(optimizer: Optimizer, kept: Kept) -> bool:
-    places = itertools.count()
-    for group, options in zip(optimizer.param_groups, kept.options, strict=True):
-        is_bare, rate, decay, momentum, dampened, nesterov, maximize = options
-        place = next(places)
-        if is_bare:
-            for parameter in group["params"]:
-                grad = parameter.grad
-                if grad is not None:
-                    parameter.add_(grad, alpha=rate)
-            continue
-        kept.find_states(optimizer)
-        for parameter, state in zip(group["params"], kept.states[place], strict=True):
+def _step_bare_sgd(optimizer: Optimizer, kept: Kept) -> bool:
+    for group in optimizer.param_groups:
+        rate = -group["lr"]
+        for parameter in group["params"]:
             grad = parameter.grad
-            if grad is None:
-                continue
-            if maximize:
-                grad = -grad
-            if decay != 0:
-                grad = grad.add(parameter, alpha=decay)
-            if momentum != 0:
-                state = optimizer.state[parameter] if state is None else state
-                buffer = state.get("momentum_buffer")
-                if buffer is None:
-                    buffer = state["momentum_buffer"] = grad.detach().clone()
-                else:
-                    buffer.mul_(momentum).add_(grad, alpha=dampened)
-                grad = grad.add(buffer, alpha=momentum) if nesterov else buffer
-            parameter.add_(grad, alpha=rate)
+            if grad is not None:
+                parameter.add_(grad, alpha=rate)
     return True
 
 
-def _adam_options(group: _Group) -> _Options:
+def _step_sgd(optimizer: Optimizer, kept: Kept) -> bool:
+    kept.find_states(optimizer)
+    for parameter, state, options in kept.work:
+        rate, decay, momentum, dampening, nesterov, maximize = options
+        grad = parameter.grad
+        if grad is None:
+            continue
+        if maximize:
+            grad = -grad
+        if decay != 0:
+            grad = grad.add(parameter, alpha=decay)
+        if momentum != 0:
+            state = optimizer.state[parameter] if state is None else state
+            buffer = state.get("momentum_buffer")
+            if buffer is None:
+                buffer = state["momentum_buffer"] = grad.detach().clone()
+            else:
+                buffer.mul_(momentum).add_(grad, alpha=1 - dampening)
+            grad = grad.add(buffer, alpha=momentum) if nesterov else buffer
+        parameter.add_(grad, alpha=rate)
+    return True
+
+
+def _choose_adam(groups: list[_Group]) -> tuple[Body, list[Any]]:
     names = "lr", "eps", "weight_decay", "decoupled_weight_decay", "amsgrad", "maximize"
-    return (*group["betas"], *(group[name] for name in names))
+    options = [(*group["betas"], *(group[name] for name in names)) for group in groups]
+    return _step_adam, options
 
 
 def _step_adam(optimizer: Optimizer, kept: Kept) -> bool:
     kept.find_states(optimizer)
     work = []
-    for options, params, states in zip(kept.options, kept.params, kept.states, strict=True):
-        for parameter, state in zip(params, states, strict=True):
-            grad = parameter.grad
-            if grad is None:
-                continue
-            # A state that is to be made, an error that is to be worded, or two numbers in one.
-            if not state or grad.is_sparse or parameter.is_complex():
-                return False
-            work.append((parameter, grad, state, options))
+    for parameter, state, options in kept.work:
+        grad = parameter.grad
+        if grad is None:
+            continue
+        # A state that is to be made, an error that is to be worded, or two numbers in one.
+        if not state or grad.is_sparse or parameter.is_complex():
+            return False
+        work.append((parameter, grad, state, options))
     for parameter, grad, state, options in work:
         beta1, beta2, lr, eps, decay, decoupled, amsgrad, maximize = options
         if maximize:
@@ -266,8 +285,7 @@ _SGD = Way(
     ("sgd", "_single_tensor_sgd"),
     _EVERYWHERE,
     ("lr", "weight_decay", "momentum", "dampening"),
-    _sgd_options,
-    _step_sgd,
+    _choose_sgd,
 )
 _ADAM = Way(
     Adam,
@@ -275,13 +293,42 @@ _ADAM = Way(
     ("adam", "_single_tensor_adam"),
     (*_EVERYWHERE, "capturable"),
     ("lr", "weight_decay", "eps"),
-    _adam_options,
-    _step_adam,
+    _choose_adam,
 )
 WAYS = {SGD: _SGD, Adam: _ADAM, AdamW: _ADAM}
 
 
-# --- the three calls ---------------------------------------------------------------------------
+# --- the calls ---------------------------------------------------------------------------------
+
+
+def fast_call(public: Callable[..., Any]) -> Callable[..., Any]:
+    """`module(...)` without the two functions that look for hooks around its `forward`."""
+    home: Any = torch.nn.modules.module
+    method, inner = torchs(Module.__call__, home), torchs(Module._call_impl, home)
+    profiler = torch.autograd.profiler
+
+    def call(module: Any, *args: Any) -> Any:
+        kind = type(module)
+        if (
+            kind.__call__ is not method  # no module, or one that is called in its own way
+            or kind._call_impl is not inner
+            # Looked up in place, as a module's own attributes are found by a detour.
+            or "_call_impl" in (own := module.__dict__)
+            or "_compiled_call_impl" in own
+            or own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+            or home._global_forward_hooks
+            or home._global_forward_pre_hooks
+            or home._global_backward_hooks
+            or home._global_backward_pre_hooks
+            or profiler._is_profiler_enabled  # it tells modules by the functions that are left out
+        ):
+            return public(module, *args)
+        return module.forward(*args)
+
+    return call
 
 
 def fast_backward(public: Backward) -> Backward:
@@ -298,7 +345,9 @@ def fast_backward(public: Backward) -> Backward:
 
     logged, debug = graph.log.isEnabledFor, logging.DEBUG
     levels = getattr(graph.log, "_cache", {})  # what a logger has answered before
-    profiler, profiling, functions, dispatch = watchers()
+    profiler, functions, dispatch = watchers()
+    kinds = torch.float32, torch.float64, torch.float16, torch.bfloat16
+    minus_one = {kind: torch.full((), -1.0, dtype=kind, device="cpu") for kind in kinds}
 
     def backward(loss: Tensor, inputs: tuple[Tensor, ...]) -> bool:
         if (
@@ -308,22 +357,25 @@ def fast_backward(public: Backward) -> Backward:
             or autograd.backward is not function
             or autograd._engine_run_backward is not engine
             or loss.dim()  # a shape [1] loss is rare; torch words the error of longer ones
-            or not loss.dtype.is_floating_point  # torch words the error for a complex one
+            or (negative := minus_one.get(loss.dtype)) is None  # torch words the error
             or (inputs and has_torch_function(inputs))  # so may subclasses here
             or anomaly()  # its traces are to show the frames that they always show
             or transforming()  # torch words the error
             or compiled.compiled_autograd_enabled  # the engine is not the one that runs
             or (levels.get(debug) is not False and logged(debug))  # torch hooks the graph to log it
-            or (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
+            or (profiler._is_profiler_enabled or functions() or dispatch())
         ):
             return public(loss, inputs)
         # The seed is made anew each time: a gradient may be a view of it, and clipping or
-        # accumulation in place would then change the seed of every later step.
-        seed = (ones_like(loss),)
-        # A device's backward runs in threads, to which torch's wrapper hands context variables.
-        go = run if loss.is_cpu else engine
+        # accumulation in place would then change the seed of every later step. There is no quicker
+        # way to a tensor of one than to turn the sign of another.
+        if loss.is_cpu:
+            go, seed = run, negative.neg()
+        else:
+            # Its backward runs in threads, to which torch's wrapper hands context variables.
+            go, seed = engine, ones_like(loss)
         # keep_graph, create_graph, inputs, allow_unreachable, accumulate_grad
-        go((loss,), seed, False, False, inputs, True, True)
+        go((loss,), (seed,), False, False, inputs, True, True)
         return True
 
     return backward
@@ -380,10 +432,14 @@ def fast_step(
             return None  # written or decorated by someone else
         return body if inner.__defaults__ else None  # one that cannot go without a closure
 
-    known_bodies: dict[type, tuple[Any, Callable[[Optimizer], object] | None]] = {}
     looks, kept = dict(lookers or {}), dict[Optimizer, Kept]()
     grad_enabled = torch.is_grad_enabled
-    profiler, profiling, functions, dispatch = watchers()
+    profiler, functions, dispatch = watchers()
+
+    def look_at(optimizer: Optimizer, step: Any) -> Kept:
+        known = kept[optimizer] = looks.get(type(optimizer), leave_to_torch)(optimizer)
+        known.step, known.torchs = step, body_of(step)
+        return known
 
     def step(optimizer: Optimizer, unwatched: bool = False, clears: bool = False) -> bool:
         kind, own = type(optimizer), optimizer.__dict__
@@ -392,12 +448,12 @@ def fast_step(
         if patch is not None:
             # A scheduler patches the instance to learn of its steps; any other patch is a user's.
             step = patch.__wrapped__ if getattr(patch, "__code__", None) is tracker else None
-        found = known_bodies.get(kind)
-        if found is None or found[0] is not step:  # new, or patched on the class since
-            found = known_bodies[kind] = (step, body_of(step))
-        body = found[1]
+        known = kept.get(optimizer)
+        if known is None or known.step is not step:  # new, or patched on the class since
+            known = look_at(optimizer, step)
+        torchs_body = known.torchs
         if (
-            body is None
+            torchs_body is None
             or own["_optimizer_step_pre_hooks"]  # hooks may come and go at any time
             or own["_optimizer_step_post_hooks"]
             or hooks._global_optimizer_pre_hooks
@@ -408,7 +464,7 @@ def fast_step(
                 not unwatched
                 and (
                     grad_enabled()  # the body counts on gradients being off
-                    or (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
+                    or (profiler._is_profiler_enabled or functions() or dispatch())
                 )
             )
         ):
@@ -416,18 +472,15 @@ def fast_step(
             return False
         if patch is not None:
             own["_opt_called"] = True  # what the scheduler's warning about order looks at
-        known, look = kept.get(optimizer), looks.get(kind)
-        is_known = False
-        if known is not None:
-            try:
-                # In one call, by identity first; parameters that are others are no truth together.
-                is_known = optimizer.param_groups == known.values and known.first.is_cpu
-            except Exception:
-                is_known = False
-        if not is_known and look is not None:
-            known = kept[optimizer] = look(optimizer)
-        if known is None or not known.body(optimizer, known):
-            body(optimizer)
+        try:
+            # In one call, by identity first; parameters that are others are no truth together.
+            is_known = optimizer.param_groups == known.values and known.first.is_cpu is known.is_cpu
+        except Exception:
+            is_known = False
+        if not is_known:
+            known = look_at(optimizer, step)
+        if not known.body(optimizer, known):
+            torchs_body(optimizer)
         if clears and kind.zero_grad is zero_grad and "zero_grad" not in own:
             _clear(optimizer)
             return True
@@ -440,13 +493,13 @@ def fast_zero_grad(public: Callable[[Optimizer], object]) -> Callable[[Optimizer
     """`Optimizer.zero_grad` without its profiler range and its guard against being compiled."""
     method: Any = torchs(Optimizer.zero_grad, torch._compile)
     torchs(method.__wrapped__, optimizer_module)
-    profiler, profiling, functions, dispatch = watchers()
+    profiler, functions, dispatch = watchers()
 
     def zero_grad(optimizer: Optimizer) -> None:
         if (
             type(optimizer).zero_grad is not method  # overridden or patched
             or "zero_grad" in optimizer.__dict__  # patched on the instance
-            or (profiler._is_profiler_enabled or profiling() or functions() or dispatch())
+            or (profiler._is_profiler_enabled or functions() or dispatch())
         ):
             public(optimizer)
         else:

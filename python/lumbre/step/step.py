@@ -33,7 +33,7 @@ class Step:
     Args:
         now: The batch under way.
         optimizers: The optimizers of the run by name; None for one that only lends its name.
-        calls: The three calls of a training step.
+        calls: The calls of a training step.
         has_forward: False for a model that answers with its input.
         own: The module's own step, if it has one.
         own_loop: True if the user writes the loop.

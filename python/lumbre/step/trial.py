@@ -21,6 +21,7 @@ from lumbre.step.shortcuts import (
     Look,
     Way,
     fast_backward,
+    fast_call,
     fast_step,
     fast_zero_grad,
     looker,
@@ -69,9 +70,13 @@ def _is_wrapped(model: object) -> bool:
 
 
 def _is_watched() -> bool:
-    hooks = optimizer_module
+    steps: Any = optimizer_module
+    modules: Any = torch.nn.modules.module
     return bool(
-        are_watching() or hooks._global_optimizer_pre_hooks or hooks._global_optimizer_post_hooks
+        are_watching()
+        or steps._global_optimizer_pre_hooks
+        or steps._global_optimizer_post_hooks
+        or modules._has_any_global_hook()
     )
 
 
@@ -94,6 +99,7 @@ def _proven_calls() -> Calls:
         _NotNowError: when a guard of a shortcut trips; nothing is concluded from that.
     """
     shortcuts: dict[str, Callable[[Any], Any]] = {
+        "call": fast_call,
         "backward": fast_backward,
         "step": fast_step,
         "zero_grad": fast_zero_grad,
@@ -113,6 +119,11 @@ def _proven_calls() -> Calls:
     return calls
 
 
+class _Mean(nn.Module):
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.add(first, second, alpha=3).mean()
+
+
 def _trial(calls: Calls) -> list[object]:
     """Take three steps on a tiny problem; return everything that a step could have changed.
 
@@ -124,11 +135,12 @@ def _trial(calls: Calls) -> list[object]:
     second = torch.tensor([0.5], dtype=torch.float32, device="cpu", requires_grad=True)
     groups: list[dict[str, Any]] = [{"params": [first]}, {"params": [second], "lr": 0.3}]
     optimizer = SGD(groups, lr=0.1, momentum=0.9)
+    module = _Mean()
     seen: list[object] = []
     rounds: tuple[tuple[Tensor, ...], ...] = ((), (first,), (first, second))
     for inputs in rounds:
         with torch.enable_grad():
-            calls.backward(torch.add(first, second, alpha=3).mean(), inputs)
+            calls.backward(calls.call(module, first, second), inputs)
             seen.append(torch.is_grad_enabled())
         seen += [tensor.grad is not None and tensor.grad.tolist() for tensor in (first, second)]
         with torch.no_grad():
