@@ -54,17 +54,18 @@ METRICS = {
 }
 NN = {"MixedTarget": "first, second, weight", "MixupLoss": "loss", "mixup": "x, y, weight"}
 _RUN = "accelerator=None, verbose=None, dataloader_options=None"
+_TIME = "*, steps_per_epoch=None, valid_steps=None, valid_every=1, max_steps=None, max_time=None"
 FUNCTIONS = {
     "setup": "module, loss=None, optimizer=None, metrics=None, backward=None",
     "Trainable.set_hparams": "self, **hparams",
     "Trainable.set_opt_hparams": "self, **opt_hparams",
-    "Trainable.fit": f"self, data, epochs=10, callbacks=(), valid_data=None, {_RUN}",
+    "Trainable.fit": f"self, data, epochs=10, callbacks=(), valid_data=None, {_RUN}, {_TIME}",
     "Trainable.lr_finder": (
         "self, data, steps=100, start_lr=1e-07, end_lr=0.1, log_spaced_intervals=True, "
         f"opt_name=None, {_RUN}, callbacks=()"
     ),
-    "Fitted.predict": f"self, data, callbacks=(), {_RUN}, stack=True",
-    "Fitted.evaluate": f"self, data, metrics=None, callbacks=(), {_RUN}",
+    "Fitted.predict": f"self, data, callbacks=(), {_RUN}, stack=True, steps=None",
+    "Fitted.evaluate": f"self, data, metrics=None, callbacks=(), {_RUN}, steps=None",
     "Fitted.get_metrics": "self",
     "Fitted.plot": "self",
     "Fitted.save": "self, path",
@@ -74,7 +75,7 @@ FUNCTIONS = {
     "LRRecords.suggestion": "self, method='valley'",
     "run": (
         "model, optimizers, metrics=None, callbacks=(), epochs=10, loss=None, accelerator=None, "
-        "verbose=None"
+        f"verbose=None, {_TIME}"
     ),
     "load": "path, module=None, *, hparams=None, loss=None, metrics=None",
     "save_model_weights": "fitted, path",
@@ -111,7 +112,7 @@ CTX = {
     "get_formatted_metrics": "self, set, epoch=None",
     "get_metrics_df": "self",
     "call_callbacks": "self, /, name",
-    "stop": "self, /, reason=''",
+    "stop": "self, /, reason='', *, resumable=False",
     "skip_epoch": "self, /",
     "skip_batch": "self, /",
     "state_dict": "self",

@@ -79,7 +79,7 @@ class AutoResume(Callback):
             go_on(ctx, Found(self._file, state), mend)
         self._saved_at = ctx.step_count
         # A fit of fewer epochs than the file has done must not take the file away.
-        self._has_trained = ctx.epoch <= ctx.max_epochs
+        self._has_trained = ctx.max_epochs is None or ctx.epoch <= ctx.max_epochs
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Save, unless the run is about to end: then this epoch would be run again."""

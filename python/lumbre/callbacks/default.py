@@ -62,7 +62,7 @@ class TrainValid(Callback):
 
     def on_valid_begin(self, ctx: Context) -> None:
         """Validate the model as it will be used."""
-        if ctx.max_epochs and not ctx.epoch and not self._has_noted:
+        if ctx.max_epochs != 0 and not ctx.epoch and not self._has_noted:
             self._note(ctx)  # a pass before the epochs of a loop of one's own
             self._has_noted = True
         _switch(ctx, False)

@@ -109,7 +109,7 @@ class EMA(Callback):
 
     def on_valid_begin(self, ctx: Context) -> None:
         """Validate the averaged weights."""
-        if ctx.max_epochs:  # a pass by itself measures the model that it was given
+        if ctx.max_epochs != 0:  # a pass by itself measures the model that it was given
             self._put_in_place()
 
     def on_epoch_end(self, ctx: Context) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from lumbre.arguments import optimizer_name, optimizers_of, whole
 from lumbre.engine.parts import step_of
-from lumbre.errors import ArgumentError
+from lumbre.errors import ArgumentError, LumbreWarning
 from lumbre.hooks.callback import Callback
+from lumbre.warn import warn
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context
@@ -59,3 +60,12 @@ class GradientAccumulation(Callback):
                     "loss of one batch several times a step. Use a larger batch_size."
                 )
             step.windows.gather(name, self.steps)
+        if ctx.max_steps is not None and self.steps > 1:
+            most = -(-ctx.max_steps // self.steps)
+            warn(_COUNTED.format(ctx.max_steps, self.steps, most), LumbreWarning)
+
+
+_COUNTED = (
+    "max_steps={0} counts training batches, of which GradientAccumulation({1}) gathers {1} for a "
+    "step of an optimizer: those will be some {2}. For {0} of them, multiply by {1}."
+)

@@ -15,7 +15,6 @@ from lumbre.arguments import monitor_of, optimizer_name, optimizers_of
 from lumbre.callbacks.gradient_accumulation import GradientAccumulation
 from lumbre.callbacks.scheduler_call import check_scheduler, is_epoch, wanted_by
 from lumbre.callbacks.scheduler_state import loaded_state, saved_state
-from lumbre.data.counts import length_of
 from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning, MonitorError
 from lumbre.hooks.callback import Callback
 from lumbre.text import did_you_mean, name_of
@@ -257,13 +256,12 @@ class LRScheduler(Callback):
         A plan that is merely longer than the run, or was rounded, may be meant.
         """
         total = getattr(self.schedulers[name], "total_steps", None)
-        batches = length_of(ctx.train_data)
-        if not isinstance(total, int) or batches is None:
+        steps, epochs = ctx.total_steps, ctx.max_epochs
+        if not isinstance(total, int) or steps is None or epochs is None:
             return
-        epochs = ctx.max_epochs
         counts = {
-            "on_train_batch_after_step": epochs * math.ceil(batches / _gathered(ctx, name)),
-            "on_train_batch_end": epochs * batches,
+            "on_train_batch_after_step": epochs * math.ceil(steps / epochs / _gathered(ctx, name)),
+            "on_train_batch_end": steps,
             "on_epoch_end": epochs,
         }
         here = "on_epoch_end" if self.call_on in _OF_EPOCH else self.call_on

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from lumbre._core import NativeCallback
 from lumbre.arguments import flag
-from lumbre.data.counts import length_of
 from lumbre.hooks.callback import Callback
 from lumbre.output import is_terminal, say, write
 
@@ -38,7 +37,7 @@ class Progress(Callback):
 
     def on_valid_begin(self, ctx: Context) -> None:
         """A new bar."""
-        self._open(ctx, f"{_epoch(ctx)} valid" if ctx.max_epochs else "evaluate", "valid")
+        self._open(ctx, f"{_epoch(ctx)} valid" if ctx.epoch else "evaluate", "valid")
 
     def on_predict_begin(self, ctx: Context) -> None:
         """A new bar."""
@@ -77,7 +76,7 @@ class Progress(Callback):
         self._set = set_
         # disable=None: no bar where nobody could see it move. When to draw is ours to say.
         bar: Any = tqdm(
-            total=length_of(ctx.data),
+            total=ctx._pass_length,
             desc=title,
             leave=False,
             disable=None,
@@ -162,8 +161,12 @@ def is_shown() -> bool:
 
 
 def _epoch(ctx: Context) -> str:
-    width = len(str(ctx.max_epochs))
-    return f"epoch {ctx.epoch:{width}}/{ctx.max_epochs}"
+    """The epoch of how many; of a run that is measured in steps, its last step of how many."""
+    if ctx.max_epochs is not None:
+        width = len(str(ctx.max_epochs))
+        return f"epoch {ctx.epoch:{width}}/{ctx.max_epochs}"
+    most = "" if ctx.max_steps is None else f"/{ctx.max_steps}"
+    return f"epoch {ctx.epoch} step {ctx.step_count}{most}"
 
 
 def _values(ctx: Context, set_: str) -> str:

@@ -26,6 +26,11 @@ def length_of(data: Any) -> int | None:
         return None
 
 
+def least(*counts: int | None) -> int | None:
+    """Return the least of those that are known; None where none is."""
+    return min((count for count in counts if count is not None), default=None)
+
+
 def samples_of(loader: Any) -> int | None:
     """Return how many samples a loader gives in a pass; None where that is not sure."""
     if isinstance(loader, TensorLoader):

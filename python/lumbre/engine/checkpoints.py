@@ -72,7 +72,7 @@ def go_on(ctx: Context, found: Found, mend: str, **parts: bool) -> None:
         # What a callback raised is nearer to its author than what was made of it.
         cause = error.__cause__ or error
         raise FileError(f"{found.path} cannot be resumed. {error} {mend}") from cause
-    if ctx.epoch > ctx.max_epochs:
+    if ctx.max_epochs is not None and ctx.epoch > ctx.max_epochs:
         warn(_DONE_ALREADY.format(found.path, ctx.epoch, ctx.max_epochs), LumbreWarning)
     if ctx.verbose:
         say(f"Resuming from {found.path}, after epoch {ctx.epoch}.")

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lumbre._core import Batches
-from lumbre.data.counts import check_count, length_of
+from lumbre.data.continued import Continued, tell_epoch
+from lumbre.data.counts import check_count
 from lumbre.data.fast_loader import fast_loader
 from lumbre.engine.ends import (
     check_epoch,
@@ -58,6 +59,7 @@ def epochs(ctx: RunState) -> Iterator[int]:
     if ctx.epoch or ctx._next_end() is not None:
         raise ContextError(_BEGUN_ALREADY.format(ctx.place))
     fire("on_fit_begin")
+    ctx._start_clock()
     while ctx._next_epoch():
         with EpochGuard(ctx) as guard:
             fire("on_epoch_begin")
@@ -80,14 +82,14 @@ def train(ctx: RunState, loader: Iterable[Any]) -> Iterator[Any]:
     if not begin(ctx, loader, training=True):
         return
     fire, now, step = ctx.call_callbacks, ctx._now, step_of(ctx)
-    step.begin_pass(ctx, length_of(loader))
+    step.begin_pass(ctx, ctx._pass_length)
     fire("on_train_begin")
     step.see_optimizers(ctx)  # there may be other optimizers by now
     is_unnamed = step.is_own and len(ctx.optimizers) > 1  # the step says which one it means
     mine = ctx._pass = object()
     try:
         set_grad(True)
-        for _ in batches(ctx, loader, "the training data"):
+        for _ in batches(ctx, passes(ctx, loader), "the training data"):
             if is_unnamed:
                 ctx.opt_name = None
             if not fire("on_train_batch_begin"):
@@ -148,6 +150,21 @@ def begin(ctx: RunState, loader: Iterable[Any], *, training: bool) -> bool:
     ctx._parts = parts_of(ctx, step_of(ctx), training)
     ctx.step = ctx._parts.step
     return True
+
+
+def passes(ctx: RunState, loader: Iterable[Any]) -> Iterable[Any]:
+    """Return what an epoch takes its training batches from: one pass, or a slice of many."""
+
+    def begin_pass() -> None:
+        tell_epoch(loader, ctx._next_data_epoch() - 1)
+
+    if ctx._steps_per_epoch is None:
+        begin_pass()
+        return loader
+    continued: Continued | None = ctx._continued
+    if continued is None or continued.loader is not loader:
+        continued = ctx._continued = Continued(loader, begin_pass, "the training data")
+    return continued
 
 
 def batches(ctx: RunState, loader: Iterable[Any], what: str) -> Batches:

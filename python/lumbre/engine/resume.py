@@ -17,6 +17,10 @@ from lumbre.hooks.foreign import Given
 from lumbre.state.run_state import RunState
 from lumbre.warn import warn
 
+_BEGUN_ANEW = (
+    "With steps_per_epoch an epoch is a slice of a pass over the data. The run that goes on begins "
+    "a new pass, as the file does not hold where that of the run before was."
+)
 _SPANS = ("fit", "epoch", "train", "valid")
 # What each part of a restore reads.
 _PARTS = {
@@ -67,6 +71,8 @@ def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) 
         # First, as it refuses what makes no sense.
         progress = state["progress"]
         ctx._resume(progress["epoch"], progress["step_count"], progress["stop_reason"])
+        if ctx._steps_per_epoch is not None:
+            warn(_BEGUN_ANEW, LumbreWarning)
         ctx._use_once([(name, hook) for name, hook in progress["used_once"]])
     if parts["model"]:
         ctx.accelerator.unwrap(ctx.model).load_state_dict(state["model"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from lumbre.accelerator import Accelerator, as_accelerator, unwrapped
-from lumbre.arguments import flag
+from lumbre.arguments import flag, whole
 from lumbre.data.loaders import eval_loader
 from lumbre.engine import loop
 from lumbre.engine.context import Context
@@ -44,6 +44,8 @@ class Fitted:
         hparams: What built the module.
         opt_hparams: What built the optimizer.
         stop_reason: Who stopped the fit and why; None when it ran to its end.
+        paused: True if what ended it is something that it may go on from: `max_time`, Ctrl-C, or
+            `ctx.stop(reason, resumable=True)`.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Fitted:
         self.hparams = dict(recipe.hparams)
         self.opt_hparams = dict(recipe.opt_hparams)
         self.stop_reason = stop_reason
+        self.paused = False
         self._recipe = recipe
         self._optimizers = optimizers
 
@@ -79,6 +82,7 @@ class Fitted:
         verbose: bool | None = None,
         dataloader_options: Mapping[str, Any] | None = None,
         stack: bool = True,
+        steps: int | None = None,
     ) -> Any:
         """Predict, by the module's `predict(x)` if it has one, else by `forward`.
 
@@ -89,6 +93,7 @@ class Fitted:
             verbose: Whether to show the progress; by default in a terminal or notebook only.
             dataloader_options: Keywords for a loader that lumbre makes.
             stack: Whether to join the batches along their first dimension; else a list of batches.
+            steps: How many batches at most, for data without an end; all of them unless given.
 
         Returns:
             The predictions on the CPU, in the order of the data, in the form the model gives them:
@@ -102,7 +107,9 @@ class Fitted:
         """
         flag("predict", "stack", stack)
         loader = eval_loader(data, dataloader_options, in_order=True)
-        ctx = self._context("predict", callbacks, accelerator, verbose, MetricSet(), data=loader)
+        ctx = self._context(
+            "predict", callbacks, accelerator, verbose, MetricSet(), steps, data=loader
+        )
         joined, batches = Joined(ctx), list[Any]()
         take, to_cpu = joined.add if stack else batches.append, ctx.accelerator.to_cpu
         with RunGuard(ctx, "predict"):
@@ -119,6 +126,7 @@ class Fitted:
         accelerator: Accelerator | None = None,
         verbose: bool | None = None,
         dataloader_options: Mapping[str, Any] | None = None,
+        steps: int | None = None,
     ) -> Evaluation:
         """Measure the loss and the metrics on data, by exactly the validation pass of a fit.
 
@@ -129,10 +137,13 @@ class Fitted:
             accelerator: Where to evaluate.
             verbose: Whether to show the progress; by default in a terminal or notebook only.
             dataloader_options: Keywords for a loader that lumbre makes.
+            steps: How many batches at most, for data without an end; all of them unless given.
         """
         loader = eval_loader(data, dataloader_options)
         chosen = self._recipe.metrics if metrics is None else as_metric_set(metrics)
-        ctx = self._context("evaluate", callbacks, accelerator, verbose, chosen, valid_data=loader)
+        ctx = self._context(
+            "evaluate", callbacks, accelerator, verbose, chosen, steps, valid_data=loader
+        )
         with RunGuard(ctx, "evaluate"):
             loop.evaluate(ctx)
         valid = ctx.records["metrics"]["valid"]
@@ -171,11 +182,13 @@ class Fitted:
         accelerator: Any,
         verbose: bool | None,
         metrics: MetricSet,
+        steps: int | None,
         **data: Any,
     ) -> Context:
+        most = None if steps is None else whole(kind, "steps", steps, least=1)
         accelerator = as_accelerator(accelerator)
         is_kept = accelerator.unwrap(self._wrapped) is self.model
-        return start(
+        ctx = start(
             kind,
             self._recipe,
             callbacks,
@@ -188,6 +201,8 @@ class Fitted:
             metrics=metrics,
             **data,
         )
+        ctx._set_limits(valid_steps=most)
+        return ctx
 
     def get_metrics(self) -> pd.DataFrame:
         """All values as a long data frame: set, metric, epoch, value."""

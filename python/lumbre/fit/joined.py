@@ -71,8 +71,9 @@ class Joined:
         is_plain = type(pred) is Tensor and pred.layout is torch.strided and pred.is_contiguous()
         if count is None or not is_plain or not pred.dim() or len(pred) != size_of(self._ctx.input):
             return
+        most = self._ctx._valid_steps
         try:
-            whole = _Whole(pred, count)
+            whole = _Whole(pred, count if most is None else min(count, most * len(pred)))
         except RuntimeError as error:  # more than there is memory for
             raise self._refusal(f"pred ends in {type(error).__name__}: {error}") from error
         if whole.takes(pred):

@@ -20,6 +20,9 @@ _WORDS = {
     **dict.fromkeys(("max_epochs", "n_epochs", "num_epochs"), "epochs"),
     **dict.fromkeys(("validation_data", "validation_split"), "valid_data"),
     **dict.fromkeys(("criterion", "loss_fn"), "loss"),
+    **dict.fromkeys(("validation_steps", "limit_val_batches"), "valid_steps"),
+    **dict.fromkeys(("validation_freq", "check_val_every_n_epoch"), "valid_every"),
+    "limit_train_batches": "steps_per_epoch",
     "learning_rate": "lr",
 }
 # What to write for an argument that belongs elsewhere.
@@ -29,7 +32,8 @@ _PLACES = {
     "accelerator=lb.Accelerator({}=...)": "cpu device device_placement mixed_precision",
     "lb.setup(...).set_opt_hparams({}=...)": "betas eps lr momentum nesterov weight_decay",
     "lb.setup(..., {}=...)": "backward loss metrics module optimizer",
-    "fit(..., {}=...)": "accelerator callbacks data dataloader_options epochs valid_data verbose",
+    "fit(..., {}=...)": "accelerator callbacks data dataloader_options epochs max_steps max_time "
+    "steps_per_epoch valid_data valid_every valid_steps verbose",
 }
 
 

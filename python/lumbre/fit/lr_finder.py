@@ -21,6 +21,7 @@ from lumbre.data.loaders import train_loader
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentError, ArgumentTypeError
+from lumbre.fit.limits import Limits
 from lumbre.fit.lr_records import LRRecords, Smoothed
 from lumbre.fit.recipe import Recipe
 from lumbre.fit.start import start
@@ -63,7 +64,7 @@ def find_lr(
             verbose,
             model=model,
             optimizers=optimizers,
-            epochs=(1, 1),
+            limits=Limits(1, 1),
             metrics=MetricSet(),
             train_data=_Again(loader, len(rates)),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,8 +15,9 @@ from lumbre.engine.context import Context
 from lumbre.engine.ends import end_run
 from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentTypeError
+from lumbre.fit.limits import TEN, limits_of
 from lumbre.fit.recipe import Recipe, check_optimizer
-from lumbre.fit.start import epochs_pair, start
+from lumbre.fit.start import start
 from lumbre.hooks.foreign import Callbacks
 from lumbre.metrics.sets import as_metric_set
 
@@ -26,10 +28,16 @@ def run(
     optimizers: Optimizer | Mapping[str, Optimizer],
     metrics: Any = None,
     callbacks: Callbacks = (),
-    epochs: int | tuple[int, int] = 10,
+    epochs: int | tuple[int, int | None] | None = TEN,
     loss: Callable[..., Any] | None = None,
     accelerator: Accelerator | None = None,
     verbose: bool | None = None,
+    *,
+    steps_per_epoch: int | None = None,
+    valid_steps: int | None = None,
+    valid_every: int = 1,
+    max_steps: int | None = None,
+    max_time: float | str | datetime.timedelta | None = None,
 ) -> Iterator[Context]:
     """Give callbacks, metrics, records, stop and files to a loop that you write yourself.
 
@@ -55,6 +63,12 @@ def run(
         loss: Called as `loss(pred, target)` by `ctx.compute_loss()`; the module's own unless given.
         accelerator: Where to train; the best device there is unless given.
         verbose: Whether to show the progress; by default in a terminal or notebook only.
+        steps_per_epoch: As in `fit`: `ctx.train(loader)` gives so many batches, and goes on in the
+            next epoch where it was.
+        valid_steps: As in `fit`.
+        valid_every: As in `fit`: in other epochs `ctx.valid(loader)` gives nothing.
+        max_steps: As in `fit`.
+        max_time: As in `fit`.
 
     Returns:
         A context manager that gives `ctx`.
@@ -96,8 +110,8 @@ def run(
     for each in found.values():
         check_optimizer(each, model, loss)
     recipe = Recipe(model, loss, None, as_metric_set(metrics), None)
-    pair = epochs_pair(epochs)
-    ctx = start("run", recipe, callbacks, accelerator, verbose, optimizers=found, epochs=pair)
+    limits = limits_of(epochs, steps_per_epoch, valid_steps, valid_every, max_steps, max_time)
+    ctx = start("run", recipe, callbacks, accelerator, verbose, optimizers=found, limits=limits)
     with RunGuard(ctx, "run"):
         yield ctx
         end_run(ctx)

@@ -10,11 +10,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lumbre.accelerator import Accelerator, as_accelerator
-from lumbre.arguments import is_whole
 from lumbre.callbacks.default import default_callbacks
 from lumbre.callbacks.progress import Progress, shown
 from lumbre.engine.context import Context
-from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning
+from lumbre.errors import ArgumentTypeError, LumbreWarning
+from lumbre.fit.limits import Limits
 from lumbre.fit.recipe import Recipe, no_loss
 from lumbre.hooks.foreign import Callbacks, as_callbacks
 from lumbre.hooks.schedule import compile_schedule
@@ -38,7 +38,7 @@ def start(
     *,
     model: nn.Module | None = None,
     optimizers: Mapping[str, Optimizer | None] | None = None,
-    epochs: tuple[int, int] | None = None,
+    limits: Limits | None = None,
     metrics: MetricSet | None = None,
     **data: Any,
 ) -> Context:
@@ -53,7 +53,7 @@ def start(
         model: The model; made of the recipe unless given.
         optimizers: The optimizers by name; made of the recipe unless given. In a run that trains
             nothing they are names alone, with None.
-        epochs: The least and the greatest number of them; None where the run is no fit.
+        limits: What ends the passes and the run; None where it is no fit.
         metrics: In the place of the recipe's.
         data: The loaders by the names that they have on ctx.
     """
@@ -99,8 +99,10 @@ def start(
     ctx.opt_name = names[0]
     # Last, as it puts hooks on the optimizers: what is refused before leaves none behind.
     step.set_precision(accelerator, optimizers)
-    if epochs is not None:
-        ctx.min_epochs, ctx.max_epochs = epochs
+    if limits is not None:
+        given = limits._asdict()
+        ctx.min_epochs, ctx.max_epochs = given.pop("min_epochs"), given.pop("max_epochs")
+        ctx._set_limits(**given)
         _check_loss(ctx)
     return ctx
 
@@ -158,20 +160,6 @@ def _missing_loss(pred: Any, target: Any) -> Any:
     no_loss()
 
 
-def epochs_pair(epochs: int | tuple[int, int]) -> tuple[int, int]:
-    """Return the least and the greatest number of epochs."""
-    pair = epochs if isinstance(epochs, tuple | list) else (1, epochs)
-    if len(pair) != 2 or not all(map(is_whole, pair)):
-        raise ArgumentError(f"epochs is a whole number or a pair (min, max); got {epochs!r}.")
-    least, most = map(int, pair)
-    if most < 1 or least < 0 or least > most:
-        raise ArgumentError(_NO_EPOCHS.format(epochs))
-    return least, most
-
-
-_NO_EPOCHS = (
-    "epochs is at least 1, and of a pair (min, max) the min is not above the max; got {!r}."
-)
 _NO_FUNCTION = (
     "{}.loss is {!r}, which is no function of pred and target. Pass the loss, "
     "lb.setup(..., loss=nn.MSELoss()), or give the attribute another name."

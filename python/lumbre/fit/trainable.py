@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +17,11 @@ from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentError
 from lumbre.fit.fitted import Fitted
 from lumbre.fit.keywords import explained
+from lumbre.fit.limits import TEN, limits_of
 from lumbre.fit.lr_finder import find_lr
 from lumbre.fit.lr_records import LRRecords
 from lumbre.fit.recipe import Recipe
-from lumbre.fit.start import epochs_pair, start
+from lumbre.fit.start import start
 from lumbre.hooks.foreign import Callbacks
 from lumbre.text import name_of
 
@@ -50,46 +52,65 @@ class Trainable(Recipe):
     def fit(
         self,
         data: Any,
-        epochs: int | tuple[int, int] = 10,
+        epochs: int | tuple[int, int | None] | None = TEN,
         callbacks: Callbacks = (),
         valid_data: Any = None,
         accelerator: Accelerator | None = None,
         verbose: bool | None = None,
         dataloader_options: Mapping[str, Any] | None = None,
+        *,
+        steps_per_epoch: int | None = None,
+        valid_steps: int | None = None,
+        valid_every: int = 1,
+        max_steps: int | None = None,
+        max_time: float | str | datetime.timedelta | None = None,
     ) -> Fitted:
         """Train.
 
         Args:
             data: A DataLoader, a Dataset, a list of tensors or arrays, or anything that
                 `as_dataloader` has learned.
-            epochs: How many, or (min, max): between the two `EarlyStopping` decides.
+            epochs: How many, or (min, max): between the two `EarlyStopping` decides. None, also as
+                the max, for as many as it takes, which `max_steps` or `max_time` has to end; it
+                is None where that is given and `epochs` is not.
             callbacks: What runs beside the default callbacks.
             valid_data: As `data`; or the fraction of it to hold back, between 0 and 1.
             accelerator: Where to train; the best device there is unless given.
             verbose: Whether to show the progress; by default in a terminal or notebook only.
             dataloader_options: Keywords for the loaders that lumbre makes: a batch size of 32, and
                 training data shuffled, unless told otherwise.
+            steps_per_epoch: Training batches in an epoch, which is then a slice of one continuing
+                pass: the data are begun anew only when they are used up. All batches unless given.
+            valid_steps: Batches of the validation data in a pass; all of them unless given.
+            valid_every: Validate each so many epochs, and in the last one.
+            max_steps: Training batches in the whole fit. The epoch in which they are reached ends
+                there, in order.
+            max_time: Seconds, a `timedelta`, or text such as "2h30m", counted from the begin of
+                the fit. The epoch ends in order then, and `fitted.paused` is True.
 
         Returns:
             The trained model with its records; also after a stop, Ctrl-C, or an exception that
             `ctx.handlers` deals with.
         """
         train, valid = loaders(data, valid_data, dataloader_options)
-        pair = epochs_pair(epochs)
+        limits = limits_of(epochs, steps_per_epoch, valid_steps, valid_every, max_steps, max_time)
         ctx = start(
             "fit",
             self,
             callbacks,
             accelerator,
             verbose,
-            epochs=pair,
+            limits=limits,
             train_data=train,
             valid_data=valid,
         )
         with RunGuard(ctx, "fit"):
             loop.fit(ctx)
         model = ctx.accelerator.unwrap(ctx.model)
-        return Fitted(self, model, ctx.records, ctx.stop_reason, list(ctx.optimizers), ctx.model)
+        names = list(ctx.optimizers)
+        fitted = Fitted(self, model, ctx.records, ctx.stop_reason, names, ctx.model)
+        fitted.paused = ctx.paused
+        return fitted
 
     @explained
     def lr_finder(

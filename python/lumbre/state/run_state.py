@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lumbre._core import Meter, Schedule
 from lumbre.data.batch import input_and_target, with_input, with_target
+from lumbre.data.counts import least, length_of
 from lumbre.errors import ArgumentTypeError, ContextError
 from lumbre.state.logbook import Logbook
 from lumbre.state.now import Now
@@ -67,6 +68,7 @@ class RunState(Logbook):
     _now: Now  # the batch under way
     _step: Any  # a step.Step
     _parts: Any  # the engine.Parts of the pass under way
+    _continued: Any  # a data.Continued, where an epoch is a slice of the passes over the data
     _pass: object | None  # a mark of the pass under way: an old generator does not end a new one
     _grad_outside: bool  # whether gradients are on between the passes
     _interrupt_fired: bool
@@ -81,7 +83,7 @@ class RunState(Logbook):
         """Begin with a step, a plan and the attributes of the run."""
         super().__init__()
         self._step, self._now = step, step.now
-        self._parts = self._pass = None
+        self._parts = self._pass = self._continued = None
         self._waiting = {}
         self._grad_outside = self._interrupt_fired = self._is_over = False
         self.data = self.train_data = self.valid_data = self.exception = None
@@ -113,6 +115,24 @@ class RunState(Logbook):
     batch = _of_now("batch", "The batch as the loader gave it, on the device.")
     pred = _of_now("pred", "What the model answered; may be replaced.")
     loss_grad = _of_now("loss_grad", "The loss with its graph; may be replaced.")
+
+    @property
+    def _pass_length(self) -> int | None:
+        """The number of batches in the pass under way, as far as it is known; None where not."""
+        length = length_of(self.data)
+        if not self.training:
+            return least(length, self._valid_steps)
+        before = self.step_count - self.iter
+        left = None if self.max_steps is None else self.max_steps - before
+        return least(self._steps_per_epoch or length, left)
+
+    @property
+    def total_steps(self) -> int | None:
+        """The number of training batches in the whole run; None where it cannot be known."""
+        per_epoch, epochs = self._steps_per_epoch or length_of(self.train_data), self.max_epochs
+        if per_epoch is None or epochs is None:
+            return self.max_steps
+        return least(per_epoch * epochs, self.max_steps)
 
     @property
     def opt_name(self) -> Any:

@@ -4,7 +4,8 @@
 //! One thread writes; the fields are atomics so that a signal handler and other threads may look.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::hook::{Edge, Hook, HookId, Scope};
 use crate::lock::lock;
@@ -35,9 +36,46 @@ const COMPARED: u8 = 2;
 
 const BATCHES: u32 = Scope::TrainBatch.bit() | Scope::ValidBatch.bit() | Scope::PredictBatch.bit();
 
+/// What ends a pass or a run, beside the data and the last epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Training batches in an epoch.
+    pub steps_per_epoch: Option<u64>,
+    /// Batches in a pass that does not train.
+    pub valid_steps: Option<u64>,
+    /// A validation pass is in each epoch whose number this divides, and in the last one.
+    pub valid_every: u64,
+    /// Training batches in the run.
+    pub max_steps: Option<u64>,
+    /// Time since the run was begun.
+    pub max_time: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            steps_per_epoch: None,
+            valid_steps: None,
+            valid_every: 1,
+            max_steps: None,
+            max_time: None,
+        }
+    }
+}
+
 /// Counters, wishes and open scopes of one run.
 #[derive(Debug, Default)]
 pub struct State {
+    limits: OnceLock<Limits>,
+    /// When the run was begun.
+    began: OnceLock<Instant>,
+    /// Nanoseconds by which a test has moved the clock.
+    moved: AtomicU64,
+    /// The time has run out, which was seen.
+    timed_out: AtomicBool,
+    /// The stop that was asked for first is one that the run may go on from.
+    paused: AtomicBool,
+    data_epoch: AtomicU64,
     epoch: AtomicU64,
     min_epochs: AtomicU64,
     max_epochs: AtomicU64,
@@ -96,6 +134,84 @@ impl State {
     /// Move the end of the run.
     pub fn set_max_epochs(&self, epochs: u64) {
         self.max_epochs.store(epochs, Relaxed);
+    }
+
+    /// Say what ends passes and the run; once.
+    pub fn set_limits(&self, limits: Limits) {
+        // A second call has no effect: limits hold for a whole run.
+        self.limits.get_or_init(|| limits);
+    }
+
+    /// What ends passes and the run.
+    pub fn limits(&self) -> Limits {
+        self.limits.get().copied().unwrap_or_default()
+    }
+
+    /// Start the clock of `max_time`.
+    pub fn start_clock(&self) {
+        self.began.get_or_init(Instant::now);
+    }
+
+    /// Move the clock on, for tests.
+    pub fn move_clock(&self, by: Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.moved.fetch_add(nanos, Relaxed);
+    }
+
+    /// The pass over the training data under way, from 1, or the last one; 0 before the first.
+    pub fn data_epoch(&self) -> u64 {
+        self.data_epoch.load(Relaxed)
+    }
+
+    /// Begin a pass over the training data.
+    pub fn next_data_epoch(&self) {
+        self.data_epoch.fetch_add(1, Relaxed);
+    }
+
+    /// True if the run has taken all of its steps, or its time is over.
+    fn limit_is_reached(&self) -> bool {
+        let Some(limits) = self.limits.get() else {
+            return false;
+        };
+        let is_through = limits
+            .max_steps
+            .is_some_and(|most| self.step_count() >= most);
+        is_through || self.is_timed_out(limits)
+    }
+
+    fn is_timed_out(&self, limits: &Limits) -> bool {
+        let (Some(most), Some(began)) = (limits.max_time, self.began.get()) else {
+            return false;
+        };
+        if !self.timed_out.load(Relaxed) {
+            let moved = Duration::from_nanos(self.moved.load(Relaxed));
+            if began.elapsed() + moved < most {
+                return false;
+            }
+            self.timed_out.store(true, Relaxed);
+            self.pause(format!("max_time: {}", self.place()));
+        }
+        true
+    }
+
+    /// Keep the reason of an end from which the run may go on.
+    fn pause(&self, why: String) {
+        let mut reason = self.reason();
+        if reason.is_none() {
+            *reason = Some(why);
+            self.paused.store(true, Relaxed);
+        }
+    }
+
+    /// True if what ended the run is something that it may go on from.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Relaxed)
+    }
+
+    /// True if the epoch under way has a validation pass.
+    pub fn validates(&self) -> bool {
+        let (epoch, every) = (self.epoch(), self.limits().valid_every.max(1));
+        epoch % every == 0 || epoch >= self.max_epochs() || self.limit_is_reached()
     }
 
     /// The batch in this pass, from 1; 0 before the first.
@@ -224,7 +340,8 @@ impl State {
 
     /// Begin the next epoch, if there is one to come.
     pub fn next_epoch(&self) -> bool {
-        if self.wishes(STOP | INTERRUPT) || self.epoch() >= self.max_epochs() {
+        let is_last = self.epoch() >= self.max_epochs();
+        if self.wishes(STOP | INTERRUPT) || is_last || self.limit_is_reached() {
             return false;
         }
         self.forget(SKIP_EPOCH | SKIP_BATCH);
@@ -238,6 +355,7 @@ impl State {
     pub fn resume(&self, epoch: u64, step_count: u64) {
         self.epoch.store(epoch, Relaxed);
         self.completed.store(epoch, Relaxed);
+        self.data_epoch.store(epoch, Relaxed);
         self.step_count.store(step_count, Relaxed);
     }
 
@@ -245,6 +363,9 @@ impl State {
     pub fn next_pass(&self, training: bool) -> bool {
         if self.wishes(SKIP_EPOCH | STOP | INTERRUPT) {
             self.note_cut(STOP | INTERRUPT);
+            return false;
+        }
+        if !training && !self.validates() {
             return false;
         }
         self.training.store(training, Relaxed);
@@ -292,7 +413,18 @@ impl State {
         if is_over {
             self.note_cut(ends);
         }
-        is_over
+        is_over || self.limits.get().is_some_and(|limits| self.is_full(limits))
+    }
+
+    /// True if a pass has all the batches that it may have. One that trains has one at least.
+    fn is_full(&self, limits: &Limits) -> bool {
+        let iter = self.iter();
+        if self.is_open(Scope::Train) {
+            limits.steps_per_epoch.is_some_and(|most| iter >= most)
+                || (iter > 0 && self.limit_is_reached())
+        } else {
+            limits.valid_steps.is_some_and(|most| iter >= most)
+        }
     }
 
     /// True if the end of the run, not the epoch's own, has left out a part of the epoch.
@@ -313,22 +445,23 @@ impl State {
             Flow::SkipBatch => SKIP_BATCH,
             Flow::SkipEpoch => SKIP_EPOCH,
             Flow::Stop(why) => {
-                let reason = match (who, why.is_empty()) {
-                    (Some(who), false) => format!("{who}: {why}"),
-                    (Some(who), true) => who.to_owned(),
-                    (None, _) => why,
-                };
                 // The first reason is the one that ended the run.
-                self.reason().get_or_insert(reason);
+                self.reason().get_or_insert(credited(why, who));
                 STOP
             }
         };
         self.wishes.fetch_or(bit, Relaxed);
     }
 
-    /// Record a Ctrl-C: like a stop, but it does not wait for a validation pass to finish.
+    /// Record a stop that the run may go on from.
+    pub fn wish_pause(&self, why: String, who: Option<&str>) {
+        self.pause(credited(why, who));
+        self.wishes.fetch_or(STOP, Relaxed);
+    }
+
+    /// Record a Ctrl-C: like such a stop, but it does not wait for a validation pass to finish.
     pub fn interrupt(&self, reason: &str) {
-        self.reason().get_or_insert_with(|| reason.to_owned());
+        self.pause(reason.to_owned());
         self.wishes.fetch_or(INTERRUPT, Relaxed);
     }
 
@@ -408,6 +541,15 @@ impl State {
 
     fn reason(&self) -> MutexGuard<'_, Option<String>> {
         lock(&self.reason)
+    }
+}
+
+/// A reason, and who has it.
+fn credited(why: String, who: Option<&str>) -> String {
+    match (who, why.is_empty()) {
+        (Some(who), false) => format!("{who}: {why}"),
+        (Some(who), true) => who.to_owned(),
+        (None, _) => why,
     }
 }
 
@@ -561,6 +703,100 @@ mod tests {
         assert_eq!(state.place(), "epoch 1, iteration 1, training");
         state.enter(Hook::EpochEnd);
         assert_eq!(state.place(), "epoch 1");
+    }
+
+    fn limited(max_epochs: u64, limits: Limits) -> State {
+        let state = State::new(max_epochs);
+        state.set_limits(limits);
+        state.start_clock();
+        state
+    }
+
+    /// Take steps in a training pass until it is over; gives how many.
+    fn train(state: &State) -> u64 {
+        assert!(state.next_pass(true));
+        state.enter(Hook::TrainBegin);
+        while !state.pass_is_over() {
+            state.next_batch();
+        }
+        state.enter(Hook::TrainEnd);
+        state.iter()
+    }
+
+    #[test]
+    fn an_epoch_has_its_steps_and_the_last_one_what_is_left() {
+        let limits = Limits {
+            steps_per_epoch: Some(4),
+            max_steps: Some(10),
+            ..Limits::default()
+        };
+        let state = limited(u64::MAX, limits);
+        let mut taken = Vec::new();
+        while state.next_epoch() {
+            taken.push(train(&state));
+            assert!(!state.is_cut());
+        }
+        assert_eq!(taken, [4, 4, 2]);
+        assert_eq!((state.stop_reason(), state.is_paused()), (None, false));
+    }
+
+    #[test]
+    fn validation_has_its_steps_and_its_epochs() {
+        let limits = Limits {
+            valid_steps: Some(2),
+            valid_every: 3,
+            steps_per_epoch: Some(1),
+            ..Limits::default()
+        };
+        let state = limited(5, limits);
+        let mut epochs = Vec::new();
+        while state.next_epoch() {
+            train(&state);
+            if state.next_pass(false) {
+                epochs.push(state.epoch());
+                state.enter(Hook::ValidBegin);
+                while !state.pass_is_over() {
+                    state.next_batch();
+                }
+                assert_eq!(state.iter(), 2);
+                state.enter(Hook::ValidEnd);
+            }
+        }
+        assert_eq!(epochs, [3, 5]);
+    }
+
+    #[test]
+    fn time_ends_a_run_in_order_and_as_a_pause() {
+        let limits = Limits {
+            max_time: Some(Duration::from_secs(3600)),
+            valid_every: 100,
+            ..Limits::default()
+        };
+        let state = limited(u64::MAX, limits);
+        assert!(state.next_epoch() && state.next_pass(true));
+        state.enter(Hook::TrainBegin);
+        state.next_batch();
+        assert!(!state.pass_is_over() && !state.validates());
+        state.move_clock(Duration::from_secs(3600));
+        assert!(state.pass_is_over() && !state.is_stopped() && !state.is_cut());
+        state.enter(Hook::TrainEnd);
+        assert!(state.next_pass(false), "the last epoch is validated");
+        assert!(!state.next_epoch() && state.is_paused());
+        let reason = state.stop_reason().unwrap();
+        assert_eq!(reason, "max_time: epoch 1, iteration 1, training");
+    }
+
+    #[test]
+    fn the_first_reason_says_whether_a_stop_is_a_pause() {
+        let state = State::new(1);
+        state.wish_pause("for now".into(), Some("Judge"));
+        state.wish(Flow::Stop("enough".into()), None);
+        assert!(state.is_stopped() && state.is_paused());
+        assert_eq!(state.stop_reason().as_deref(), Some("Judge: for now"));
+        let state = State::new(1);
+        state.wish(Flow::Stop("enough".into()), None);
+        state.interrupt("Ctrl-C");
+        assert!(!state.is_paused());
     }
 
     #[test]

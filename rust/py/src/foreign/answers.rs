@@ -133,7 +133,7 @@ unsafe extern "C" fn stop(call: *const Call, reason: Text) {
     // SAFETY: as in `metric`.
     unsafe {
         let reason = lossy(reason);
-        wish(call, |lent| lent.frame.run.get().stop(&reason));
+        wish(call, |lent| lent.frame.run.get().stop(&reason, false));
     }
 }
 

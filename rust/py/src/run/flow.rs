@@ -1,8 +1,9 @@
 //! The part of `_core.Run` that counts, and that records and honors wishes.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use lumbre_core::flow::Flow;
+use lumbre_core::flow::{Flow, Limits};
 use lumbre_core::hook::{Hook, Scope};
 use lumbre_core::records::Set;
 use pyo3::prelude::*;
@@ -51,12 +52,90 @@ impl Run {
             .map(Hook::name)
     }
 
-    /// End the run when the batch under way is finished, and say why.
-    #[pyo3(signature = (reason=""))]
-    pub fn stop(&self, reason: &str) {
+    /// End the run when the batch under way is finished, and say why. It is done then, unless it is
+    /// `resumable`: a pause, from which it may go on later.
+    #[pyo3(signature = (reason="", *, resumable=false))]
+    pub fn stop(&self, reason: &str, resumable: bool) {
         let bound = self.bound();
         let who = bound.as_ref().and_then(|bound| bound.plan.current());
-        self.state.wish(Flow::Stop(reason.to_owned()), who);
+        if resumable {
+            self.state.wish_pause(reason.to_owned(), who);
+        } else {
+            self.state.wish(Flow::Stop(reason.to_owned()), who);
+        }
+    }
+
+    /// Say what ends passes and the run, beside the data and the last epoch; once.
+    #[pyo3(
+        name = "_set_limits",
+        signature = (*, steps_per_epoch=None, valid_steps=None, valid_every=1, max_steps=None, max_time=None)
+    )]
+    fn set_limits(
+        &self,
+        steps_per_epoch: Option<u64>,
+        valid_steps: Option<u64>,
+        valid_every: u64,
+        max_steps: Option<u64>,
+        max_time: Option<f64>,
+    ) {
+        self.state.set_limits(Limits {
+            steps_per_epoch,
+            valid_steps,
+            valid_every,
+            max_steps,
+            // What is longer than any run is no limit.
+            max_time: max_time.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        });
+    }
+
+    /// Start the clock of `max_time`.
+    #[pyo3(name = "_start_clock")]
+    fn start_clock(&self) {
+        self.state.start_clock();
+    }
+
+    /// Move that clock on by so many seconds, for tests.
+    #[pyo3(name = "_move_clock")]
+    fn move_clock(&self, seconds: f64) {
+        self.state.move_clock(Duration::from_secs_f64(seconds));
+    }
+
+    /// Begin a pass over the training data; gives its number.
+    #[pyo3(name = "_next_data_epoch")]
+    fn next_data_epoch(&self) -> u64 {
+        self.state.next_data_epoch();
+        self.state.data_epoch()
+    }
+
+    /// The pass over the training data, from 1; 0 before the first. Other than `epoch` where an epoch
+    /// is so many steps.
+    #[getter]
+    fn data_epoch(&self) -> u64 {
+        self.state.data_epoch()
+    }
+
+    /// The training batches of an epoch, where `steps_per_epoch` says so.
+    #[getter(_steps_per_epoch)]
+    fn steps_per_epoch(&self) -> Option<u64> {
+        self.state.limits().steps_per_epoch
+    }
+
+    /// The batches of a pass that does not train, where `valid_steps` says so.
+    #[getter(_valid_steps)]
+    fn valid_steps(&self) -> Option<u64> {
+        self.state.limits().valid_steps
+    }
+
+    /// The training batches of the run, where `max_steps` says so.
+    #[getter]
+    fn max_steps(&self) -> Option<u64> {
+        self.state.limits().max_steps
+    }
+
+    /// True if what ended the run is something that it may go on from.
+    #[getter]
+    fn paused(&self) -> bool {
+        self.state.is_paused()
     }
 
     /// Finish the batch under way, then leave out the rest of the epoch.
@@ -150,15 +229,16 @@ impl Run {
         self.state.set_min_epochs(epochs);
     }
 
-    /// The last epoch there will be, if nobody stops before.
+    /// The last epoch there will be, if nobody stops before; None where it is steps or time that end
+    /// the run, 0 where it is no fit.
     #[getter]
-    fn max_epochs(&self) -> u64 {
-        self.state.max_epochs()
+    fn max_epochs(&self) -> Option<u64> {
+        Some(self.state.max_epochs()).filter(|&epochs| epochs != u64::MAX)
     }
 
     #[setter]
-    fn set_max_epochs(&self, epochs: u64) {
-        self.state.set_max_epochs(epochs);
+    fn set_max_epochs(&self, epochs: Option<u64>) {
+        self.state.set_max_epochs(epochs.unwrap_or(u64::MAX));
     }
 
     /// The batch in this pass, from 1.
