@@ -443,3 +443,25 @@ def test_the_example_ends_as_the_loop_of_ones_own_does() -> None:
     assert fitted.records["metrics"] == ctx.records["metrics"]
     assert len(fitted.records["metrics"]["valid"]) == 6
     assert fitted.records["metrics"]["valid"][-1]["loss"] < 0.02
+
+
+class _Late(lb.Callback):
+    """Moves the clock past the end in the fourth step."""
+
+    def on_train_batch_end(self, ctx: Any) -> None:
+        if ctx.step_count == 4:
+            ctx._move_clock(3600.0)
+
+
+def test_a_fit_goes_on_from_a_pause(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    resume = lb.callbacks.AutoResume(path)
+    loader = DataLoader(table(), 4)
+    first = fit(loader, _Late(), resume, epochs=4, max_time="1h")
+    assert first.paused
+    assert len(first.records["metrics"]["train"]) == 2
+    assert path.exists()
+    second = fit(loader, resume, epochs=4, max_time="1h")
+    assert (second.paused, second.stop_reason) == (False, None)
+    assert len(second.records["metrics"]["train"]) == 4
+    assert not path.exists()

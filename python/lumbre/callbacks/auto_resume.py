@@ -92,7 +92,8 @@ class AutoResume(Callback):
             self._saved_at = ctx.step_count
 
     def on_fit_end(self, ctx: Context) -> None:
-        """Take the file away when all went well."""
-        ended_well = not ctx.interrupted and ctx.exception is None and self._has_trained
+        """Take the file away when all went well; after a pause the fit may go on from it."""
+        is_paused = ctx.paused or ctx.interrupted
+        ended_well = not is_paused and ctx.exception is None and self._has_trained
         if ended_well and ctx.accelerator.is_main:
             remove(self._file)

@@ -57,8 +57,8 @@ def state_of(ctx: RunState) -> dict[str, Any]:
             "iter": ctx.iter,
             "step_count": ctx.step_count,
             "used_once": [list(pair) for pair in ctx._used_once()],
-            # Ctrl-C ends the run that it was pressed in, and no other.
-            "stop_reason": None if ctx.interrupted else ctx.stop_reason,
+            # A pause ends the run that it was in, and no other.
+            "stop_reason": None if ctx.paused or ctx.interrupted else ctx.stop_reason,
         },
         **draws_of(_loaders(ctx), ctx.device),
     }
