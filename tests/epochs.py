@@ -20,8 +20,14 @@ class Epochs:
         self.epoch = 0
         self.accelerator = SimpleNamespace(is_main=is_main)
 
+        self._notes_rates = self._is_before_epochs = False
+
     def get_metrics(self, set_: str, epoch: int | None = None) -> dict[str, Any]:
-        return dict(self.history[(epoch or self.epoch) - 1].get(set_, {}))
+        epoch = self.epoch if epoch is None else epoch
+        return dict(self.history[epoch - 1].get(set_, {})) if epoch else {}
+
+    def _sides(self, epoch: int) -> dict[str, float]:
+        return {}
 
 
 def log(logger: Any, ctx: Any, first: int, last: int, middle: bool = False) -> None:

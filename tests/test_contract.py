@@ -31,8 +31,10 @@ CALLBACKS = {
         "**scheduler_options"
     ),
     "CSVLogger": "path",
-    "JSONLogger": "path",
-    "TensorBoard": "logdir, histograms=False",
+    "JSONLogger": "path, every=None",
+    "TensorBoard": "logdir, histograms=False, every=None",
+    "StepHistory": "every=1, grad_norm=False",
+    "Throughput": "items=None",
     "GradientClip": "max_norm=1.0, norm_type=2.0, opt_name=None",
     "GradientAccumulation": "steps, opt_name=None",
     "MixedPrecision": "dtype=None",
@@ -54,12 +56,14 @@ METRICS = {
 }
 NN = {"MixedTarget": "first, second, weight", "MixupLoss": "loss", "mixup": "x, y, weight"}
 _RUN = "accelerator=None, verbose=None, dataloader_options=None"
-_TIME = "*, steps_per_epoch=None, valid_steps=None, valid_every=1, max_steps=None, max_time=None"
+_SLICES = "*, steps_per_epoch=None, valid_steps=None, valid_every=1"
+_LIMITS = "max_steps=None, max_time=None"
 FUNCTIONS = {
     "setup": "module, loss=None, optimizer=None, metrics=None, backward=None",
     "Trainable.set_hparams": "self, **hparams",
     "Trainable.set_opt_hparams": "self, **opt_hparams",
-    "Trainable.fit": f"self, data, epochs=10, callbacks=(), valid_data=None, {_RUN}, {_TIME}",
+    "Trainable.fit": f"self, data, epochs=10, callbacks=(), valid_data=None, {_RUN}, "
+    f"{_SLICES}, valid_first=False, {_LIMITS}",
     "Trainable.lr_finder": (
         "self, data, steps=100, start_lr=1e-07, end_lr=0.1, log_spaced_intervals=True, "
         f"opt_name=None, {_RUN}, callbacks=()"
@@ -67,7 +71,8 @@ FUNCTIONS = {
     "Fitted.predict": f"self, data, callbacks=(), {_RUN}, stack=True, steps=None",
     "Fitted.evaluate": f"self, data, metrics=None, callbacks=(), {_RUN}, steps=None",
     "Fitted.get_metrics": "self",
-    "Fitted.plot": "self",
+    "Fitted.get_steps": "self",
+    "Fitted.plot": "self, *names, x='epoch'",
     "Fitted.save": "self, path",
     "Evaluation.get_metrics": "self",
     "LRRecords.to_pandas": "self",
@@ -75,7 +80,7 @@ FUNCTIONS = {
     "LRRecords.suggestion": "self, method='valley'",
     "run": (
         "model, optimizers, metrics=None, callbacks=(), epochs=10, loss=None, accelerator=None, "
-        f"verbose=None, {_TIME}"
+        f"verbose=None, {_SLICES}, {_LIMITS}"
     ),
     "load": "path, module=None, *, hparams=None, loss=None, metrics=None",
     "save_model_weights": "fitted, path",
@@ -105,6 +110,7 @@ FUNCTIONS = {
 }
 CTX = {
     "log": "self, what, set, value, index=None, append=True",
+    "log_mean": "self, /, name, value, weight=None",
     "log_metric": "self, /, name, value, set=None",
     "get_log": "self, what, set, index=None",
     "get_metrics": "self, /, set, epoch=None",
@@ -212,7 +218,7 @@ def test_two_averages_of_one_kind_live_side_by_side() -> None:
 
 def test_each_callback_that_is_not_default_has_a_file_of_tests_of_its_own() -> None:
     names = [name for name in lb.callbacks.__all__ if name not in DEFAULT]
-    assert len(names) == 15
+    assert len(names) == 17
     for name in names:
         stem = inspect.getmodule(getattr(lb.callbacks, name)).__name__.rpartition(".")[2]  # type: ignore[union-attr]
         assert [*(TESTS / "callbacks").rglob(f"test_{stem}.py")], name

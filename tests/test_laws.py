@@ -148,6 +148,8 @@ CALLS: dict[str, tuple[Any, Callable[..., Any]]] = {
     "MixedPrecision": (MixedPrecision, lambda **o: MixedPrecision(**o)),
     "Mixup": (Mixup, lambda **o: Mixup(**o)),
     "EMA": (lb.callbacks.EMA, lambda **o: lb.callbacks.EMA(**o)),
+    "StepHistory": (lb.callbacks.StepHistory, lambda **o: lb.callbacks.StepHistory(**o)),
+    "Throughput": (lb.callbacks.Throughput, lambda **o: lb.callbacks.Throughput(**o)),
     **{
         name: (
             getattr(lb.metrics, name),

@@ -28,12 +28,14 @@ ORDER = [
     "Mixup",
     "GradientClip",
     "LRScheduler",
+    "Throughput",
     "CSVLogger",
     "JSONLogger",
     "TensorBoard",
     "EMA",
     "KeepBestModel",
     "EarlyStopping",
+    "StepHistory",
     "TerminateOnNaN",
     "ModelCheckpoint",
     "ResumeFromCheckpoint",
@@ -42,9 +44,9 @@ ORDER = [
 # Of one weight: they keep the order in which they were passed.
 ALIKE = [
     {"MixedPrecision", "GradientAccumulation"},
-    {"Mixup", "GradientClip", "LRScheduler"},
+    {"Mixup", "GradientClip", "LRScheduler", "Throughput"},
     {"CSVLogger", "JSONLogger", "TensorBoard"},
-    {"EarlyStopping", "TerminateOnNaN"},
+    {"EarlyStopping", "StepHistory", "TerminateOnNaN"},
 ]
 OWN = [name for name in lb.callbacks.__all__ if name not in DEFAULT]
 
@@ -60,6 +62,9 @@ def made(name: str, folder: Any = "folder") -> lb.Callback:
         "TensorBoard": (f"{folder}/runs",),
     }
     options: dict[str, dict[str, Any]] = {
+        "JSONLogger": {"every": 2},
+        "TensorBoard": {"every": 2},
+        "Throughput": {"items": len},
         "EarlyStopping": {"patience": 5},
         "LRScheduler": {"scheduler": torch.optim.lr_scheduler.StepLR, "step_size": 1, "gamma": 0.9},
         "Mixup": {"auto_loss": True},
@@ -85,7 +90,7 @@ def place(given: list[str]) -> dict[str, list[str]]:
 
 def test_all_of_them_are_here() -> None:
     assert sorted(ORDER) == sorted(lb.callbacks.__all__)
-    assert len(OWN) == 15
+    assert len(OWN) == 17
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -181,15 +186,20 @@ def test_all_of_them_together_end_in_the_same_bits_after_a_kill_in_any_order(
                 dataloader_options={"batch_size": 4},
             )
 
-    whole = run(tmp_path / "whole", OWN)
+    # Times differ from run to run.
+    all_of_them = [name for name in OWN if name != "Throughput"]
+    whole = run(tmp_path / "whole", all_of_them)
     killer = at("on_train_batch_end", lambda ctx: 1 // 0, 15)
     with pytest.raises(ZeroDivisionError):
-        run(tmp_path / "killed", OWN, killer)
+        run(tmp_path / "killed", all_of_them, killer)
     states = form.read(tmp_path / "killed" / "state", "checkpoint")["callbacks"]
     assert {"EMA", "KeepBestModel", "EarlyStopping", "LRScheduler", "ModelCheckpoint"} <= {*states}
-    resumed = run(tmp_path / "killed", OWN[::-1], seed=3)
+    resumed = run(tmp_path / "killed", all_of_them[::-1], seed=3)
     assert resumed.records["metrics"] == whole.records["metrics"]
     assert torch.equal(resumed.model.weight, whole.model.weight)
+    rows = [each.get_steps().drop(columns="seconds") for each in (resumed, whole)]
+    assert rows[0].equals(rows[1])
+    assert len(rows[0]) == 36
     for name in ("log.csv", "epochs"):
         left, right = tmp_path / "whole" / name, tmp_path / "killed" / name
         if left.is_dir():

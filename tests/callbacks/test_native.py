@@ -13,7 +13,16 @@ from lumbre.errors import ArgumentError
 from runs import Scale, fit
 
 STATELESS = ["profile", "metrics", "progress", "terminate_on_nan"]
-FACES = ["Profile", "Metrics", "Progress", "TerminateOnNaN", "EarlyStopping"]
+WITH_ARGUMENTS = ["early_stopping", "step_history", "throughput"]
+FACES = [
+    "Profile",
+    "Metrics",
+    "Progress",
+    "TerminateOnNaN",
+    "EarlyStopping",
+    "StepHistory",
+    "Throughput",
+]
 
 
 def native_of(name: str) -> NativeCallback:
@@ -55,7 +64,7 @@ def test_a_state_may_be_a_dict() -> None:
 
 def test_the_faces_are_all_there_are() -> None:
     made = {name for name, value in vars(NativeCallback).items() if isinstance(value, staticmethod)}
-    assert made == {*STATELESS, "early_stopping", "foreign"}
+    assert made == {*STATELESS, *WITH_ARGUMENTS, "foreign"}
     native = [n for n in lb.callbacks.__all__ if hasattr(getattr(lb.callbacks, n), "_native")]
     assert sorted(native) == sorted(FACES)
 

@@ -296,7 +296,7 @@ def test_the_records_are_laid_out_by_part_set_and_epoch() -> None:
     )
     records = fitted.records
     assert seen == [records]
-    assert list(records) == ["metrics", "profile"]
+    assert list(records) == ["metrics", "profile", "optimizer"]
     assert records["metrics"] == {
         "train": [{"loss": 3.0, "mae": 2.0}] * 2,
         "valid": [{"loss": 2.0, "mae": 1.0}] * 2,

@@ -122,9 +122,11 @@ def test_a_batch_has_a_sample_at_least(size: Any) -> None:
         fit(Scale, at("on_train_batch_begin", lambda ctx: setattr(ctx, "batch_size", size)))
 
 
-@pytest.mark.parametrize("epoch", [0, -1])
+@pytest.mark.parametrize("epoch", [-1, -2])
 def test_epochs_are_counted_from_one(epoch: int) -> None:
-    with pytest.raises(errors.ArgumentError, match="epochs are counted from 1; got"):
+    with pytest.raises(
+        errors.ArgumentError, match="epochs are counted from 1, and 0 is what comes before; got"
+    ):
         fit(Scale, at("on_epoch_end", lambda ctx: ctx.get_metrics("train", epoch)))
 
 

@@ -94,8 +94,10 @@ class Tree:
             return "train_step" if training else "valid_step"
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         # The last steps of a pass are those of a batch, where several batches make a step; and a
-        # step is where it is taken, not where its parts are made.
-        is_read = name in self.functions and name not in ("finish_windows", "parts_of")
+        # step is where it is taken, not where its parts are made. What is measured before the first
+        # epoch is the same pass once more.
+        others = ("finish_windows", "parts_of", "validate_first")
+        is_read = name in self.functions and name not in others
         return name if is_read else None
 
 

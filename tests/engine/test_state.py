@@ -38,7 +38,7 @@ def test_a_state_holds_all_and_can_be_saved() -> None:
     state = state_of(Pair, optimizer=None, loss=nn.MSELoss())
     assert list(state) == [
         "model", "module", "hparams", "opt_hparams", "optimizers", "optimizer_kinds", "scalers",
-        "callbacks", "records", "progress", "rng", "generators", "samplers",
+        "callbacks", "records", "steps", "progress", "rng", "generators", "samplers",
         "splits",
     ]  # fmt: skip
     assert list(state["optimizers"]) == ["a", "b"]

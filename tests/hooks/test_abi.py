@@ -73,7 +73,7 @@ FORGERIES: dict[str, tuple[Callable[[], object], str]] = {
     # Then the version, and nothing else if it is another one.
     "major 2": (
         lambda: forged(abi_major=2, abi_minor=7, size=8, call=None),
-        "built for version 2.7 of lumbre's callback ABI, and version 1.0 runs here",
+        "built for version 2.7 of lumbre's callback ABI, and version 1.1 runs here",
     ),
     "major 0": (lambda: forged(abi_major=0), "version 0.0"),
     "a huge major": (lambda: forged(abi_major=2**32 - 1), "version 4294967295.0"),
@@ -201,7 +201,7 @@ def test_an_error_of_the_method_is_not_hidden() -> None:
 def test_a_capsule_made_by_hand_is_called() -> None:
     seen = []
     fit(Scale, forged(lambda call: seen.append((call.epoch, call.hook, call.size))), epochs=3)
-    assert seen == [(1, EPOCH_END, 128), (2, EPOCH_END, 128), (3, EPOCH_END, 128)]
+    assert seen == [(1, EPOCH_END, 136), (2, EPOCH_END, 136), (3, EPOCH_END, 136)]
 
 
 @pytest.mark.parametrize("size", [144, 152, 160, 168, 176, 184, 1024, 4096])

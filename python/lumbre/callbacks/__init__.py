@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from lumbre.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from lumbre.callbacks.progress import Progress as Progress
     from lumbre.callbacks.resume_from_checkpoint import ResumeFromCheckpoint as ResumeFromCheckpoint
+    from lumbre.callbacks.step_history import StepHistory as StepHistory
     from lumbre.callbacks.terminate_on_nan import TerminateOnNaN as TerminateOnNaN
+    from lumbre.callbacks.throughput import Throughput as Throughput
 
 # The names in each file. A fit needs few of them, and some need packages that are slow to import.
 _HOMES = {
@@ -43,7 +45,9 @@ _HOMES = {
     "model_checkpoint": "ModelCheckpoint",
     "progress": "Progress",
     "resume_from_checkpoint": "ResumeFromCheckpoint",
+    "step_history": "StepHistory",
     "terminate_on_nan": "TerminateOnNaN",
+    "throughput": "Throughput",
 }
 __all__ = [name for names in _HOMES.values() for name in names.split()]
 

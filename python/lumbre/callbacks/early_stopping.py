@@ -14,11 +14,13 @@ from lumbre.hooks.callback import Callback
 class EarlyStopping(Callback):
     """Stops at the `patience`-th epoch in a row without an improvement of what it watches.
 
-    Acts at `on_fit_begin` and `on_epoch_end`, at weight inf: every other callback has logged its
-    values by then. After that epoch's end `on_early_stopping` fires, and a line says so when the
-    run is verbose. It never stops before the `min` of `epochs=(min, max)`; epochs without an
-    improvement count on during them. A NaN is no improvement. The weights are those of the last
-    epoch; `KeepBestModel` puts back those of the best. Written in Rust.
+    Acts at `on_fit_begin`, at `on_valid_end` before the first epoch (what `valid_first=True`
+    measures is the first best value, if it beats the baseline) and at `on_epoch_end`, at weight
+    inf: every other callback has logged its values by then. After that epoch's end
+    `on_early_stopping` fires, and a line says so when the run is verbose. It never stops before the
+    `min` of `epochs=(min, max)`; epochs without an improvement count on during them. A NaN is no
+    improvement. The weights are those of the last epoch; `KeepBestModel` puts back those of the
+    best. Written in Rust.
 
     Args:
         monitor: What to watch: a set and the name of a record.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch.nn.utils import clip_grad_norm_
 
 from lumbre.arguments import number, optimizer_name, optimizers_of
+from lumbre.engine.parts import norm_name
 from lumbre.hooks.callback import Callback
 from lumbre.step.step import parameters_of
 
@@ -21,7 +22,8 @@ class GradientClip(Callback):
     at weight 0. The gradients are those of the step by then: in float16 no longer scaled, under
     `GradientAccumulation` the mean of the window; of an optimizer that evaluates its loss several
     times a step, such as LBFGS, those of the first time. Changes the `grad` of the parameters of
-    `ctx.opt`.
+    `ctx.opt`. Their norm before, in the mean of an epoch, is `records["optimizer"]["grad_norm"]`,
+    with several optimizers `"grad_norm_<optimizer>"`.
 
     Args:
         max_norm: The norm that is kept to; 0 freezes the parameters, inf changes nothing.
@@ -53,4 +55,6 @@ class GradientClip(Callback):
     def on_train_batch_before_step(self, ctx: Context) -> None:
         """Clip."""
         if self.opt_name is None or self.opt_name == ctx.opt_name:
-            clip_grad_norm_(parameters_of(ctx.opt), self.max_norm, self.norm_type)
+            norm = clip_grad_norm_(parameters_of(ctx.opt), self.max_norm, self.norm_type)
+            if not ctx._notes_norms:
+                ctx._log_grad_norm(norm, norm_name(ctx))

@@ -30,10 +30,11 @@ class KeepBestModel(Callback):
     as batch statistics and the extra state of modules are among them. They stay in memory, on the
     model's device, and are a part of the state that is saved. NaN is never an improvement. An epoch
     that a stop or Ctrl-C has cut short does not count; where none has counted, the model stays as
-    it is.
+    it is. With `valid_first=True` the weights that the fit began with are among them, as epoch 0.
 
-    Acts at `on_fit_begin`, `on_epoch_end` and `on_fit_end`, at weight 1e8: after the callbacks that
-    log, and after `EMA`. Writes into the weights of `ctx.model`, in place.
+    Acts at `on_fit_begin`, `on_valid_end` before the first epoch, `on_epoch_end` and `on_fit_end`,
+    at weight 1e8: after the callbacks that log, and after `EMA`. Writes into the weights of
+    `ctx.model`, in place.
 
     Args:
         monitor: What to watch: a set and the name of a record.
@@ -77,7 +78,7 @@ class KeepBestModel(Callback):
     @property
     def best_epoch(self) -> int | None:
         """The epoch whose weights it has."""
-        return self._epoch or None
+        return None if math.isnan(self._value) else self._epoch
 
     @property
     def best_value(self) -> float:
@@ -94,8 +95,15 @@ class KeepBestModel(Callback):
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Remember the weights if they are better."""
-        if ctx._is_cut or ctx.exception is not None:
-            return
+        if not (ctx._is_cut or ctx.exception is not None):
+            self._look(ctx)
+
+    def on_valid_end(self, ctx: Context) -> None:
+        """Remember the weights that the fit begins with, where these are measured."""
+        if ctx._is_before_epochs:
+            self._look(ctx)
+
+    def _look(self, ctx: Context) -> None:
         monitor = self._monitor()
         value = monitor.value(ctx)
         if value is not None and monitor.improves(value, self._value):
@@ -104,7 +112,7 @@ class KeepBestModel(Callback):
 
     def on_fit_end(self, ctx: Context) -> None:
         """Put the best weights back."""
-        if self._epoch:
+        if self.best_epoch is not None:
             ctx.accelerator.unwrap(ctx.model).load_state_dict(self._weights)
 
     def state_dict(self) -> dict[str, Any]:

@@ -140,7 +140,8 @@ class LRScheduler(Callback):
         me = weakref.ref(self)
 
         def advance(ctx: Context) -> None:
-            if (alive := me()) is not None:
+            # What is measured before the first epoch is no step of a schedule.
+            if (alive := me()) is not None and not ctx._is_before_epochs:
                 alive._advance(ctx)
 
         if self.call_on != "on_fit_begin":

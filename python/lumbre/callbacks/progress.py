@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lumbre._core import NativeCallback
 from lumbre.arguments import flag
+from lumbre.callbacks.throughput import Throughput
 from lumbre.hooks.callback import Callback
 from lumbre.output import is_terminal, say, write
 
@@ -37,7 +38,8 @@ class Progress(Callback):
 
     def on_valid_begin(self, ctx: Context) -> None:
         """A new bar."""
-        self._open(ctx, f"{_epoch(ctx)} valid" if ctx.epoch else "evaluate", "valid")
+        is_of_fit = ctx.epoch or ctx._is_before_epochs
+        self._open(ctx, f"{_epoch(ctx)} valid" if is_of_fit else "evaluate", "valid")
 
     def on_predict_begin(self, ctx: Context) -> None:
         """A new bar."""
@@ -47,7 +49,13 @@ class Progress(Callback):
         """The bar goes."""
         self._close()
 
-    on_valid_end = on_predict_end = on_interrupt = on_exception = on_train_end
+    on_predict_end = on_interrupt = on_exception = on_train_end
+
+    def on_valid_end(self, ctx: Context) -> None:
+        """The bar goes; what is measured before the first epoch has a line of its own."""
+        self._close()
+        if ctx._is_before_epochs:
+            say(f"{_epoch(ctx)} · valid {_values(ctx, 'valid')}")
 
     def on_epoch_end(self, ctx: Context) -> None:
         """One line with the values of the epoch."""
@@ -65,7 +73,8 @@ class Progress(Callback):
         if ctx.device.type == "cpu" and self._set is not None:
             # In the middle of a pass a metric may not be able to give a value yet.
             with contextlib.suppress(Exception):
-                self._bar.set_postfix_str(_values(ctx, self._set), refresh=False)
+                shown = f"{_values(ctx, self._set)} {_speed(ctx) if ctx.training else ''}"
+                self._bar.set_postfix_str(shown.strip(), refresh=False)
         self._bar.refresh()
         self._is_drawn = True
 
@@ -167,6 +176,18 @@ def _epoch(ctx: Context) -> str:
         return f"epoch {ctx.epoch:{width}}/{ctx.max_epochs}"
     most = "" if ctx.max_steps is None else f"/{ctx.max_steps}"
     return f"epoch {ctx.epoch} step {ctx.step_count}{most}"
+
+
+def _speed(ctx: Context) -> str:
+    """Return what a Throughput has measured by now."""
+    shown = []
+    for each in ctx.callbacks:
+        if isinstance(each, Throughput):
+            for name, rate in each.rates().items():
+                what = name.partition("_per_second")[0]
+                is_share = name == "waiting"
+                shown.append(f"{what} {rate:.0%}" if is_share else f"{rate:.3g} {what}/s")
+    return " ".join(shown)
 
 
 def _values(ctx: Context, set_: str) -> str:

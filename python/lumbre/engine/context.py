@@ -74,7 +74,8 @@ class Context(RunState):
             `ctx.loss_grad`, the loss with its graph.
         """
         if self.skipped:
-            self.loss_grad = step_of(self).compute_loss(self.batch)
+            loss = step_of(self).compute_loss(self.batch)
+            self.loss_grad = loss[0] if type(loss) is tuple and loss else loss
         else:
             self._own_parts().compute_loss()
         return self.loss_grad

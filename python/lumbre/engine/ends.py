@@ -47,11 +47,16 @@ def end_run(ctx: RunState) -> None:
         close(ctx)
 
 
+def finish_training(ctx: RunState) -> None:
+    """End the batches of a training pass; the norms of its gradients are recorded."""
+    if step_of(ctx).windows.in_use:
+        finish_windows(ctx)
+    ctx._record_norms()
+
+
 def finish_windows(ctx: RunState) -> None:
     """Step on what the last batches of a pass have gathered, fewer than a window holds."""
     step = step_of(ctx)
-    if not step.windows.in_use:
-        return
     ctx._end_batch()  # skip_batch in the last batch does not skip what is gathered
     for name in step.windows.end_pass(ctx.iter):
         ctx.opt_name = name
@@ -77,7 +82,7 @@ def leave_pass(ctx: RunState) -> None:
         set_grad(True)
         if end == "on_train_batch_end" and ctx.call_callbacks(end):
             step_of(ctx).clear(ctx)
-        finish_windows(ctx)
+        finish_training(ctx)
         set_grad(ctx._grad_outside)
     close(ctx, inside_epoch=True)
 

@@ -18,7 +18,7 @@ from lumbre.data.fast_loader import fast_loader
 from lumbre.engine.ends import (
     check_epoch,
     check_none_under_way,
-    finish_windows,
+    finish_training,
     interrupt,
     leave_loop,
     leave_pass,
@@ -39,16 +39,27 @@ def fit(ctx: RunState) -> None:
             for _ in train(ctx, ctx.train_data):
                 now.step(ctx)
             if ctx.valid_data is not None:
-                for _ in valid(ctx, ctx.valid_data):
-                    now.step(ctx)
+                validate(ctx)
 
 
 def evaluate(ctx: RunState) -> None:
     """Run exactly the validation pass of an epoch."""
-    for _ in valid(ctx, ctx.valid_data):
-        ctx.step(ctx)
+    validate(ctx)
     if ctx.interrupted:
         raise KeyboardInterrupt
+
+
+def validate(ctx: RunState) -> None:
+    """Measure the model on the validation data."""
+    now = ctx._now
+    for _ in valid(ctx, ctx.valid_data):
+        now.step(ctx)
+
+
+def validate_first(ctx: RunState) -> None:
+    """Measure what the epochs begin with, if that is wanted; a run that goes on has done so."""
+    if ctx._valid_first and not ctx.epoch:
+        validate(ctx)
 
 
 def epochs(ctx: RunState) -> Iterator[int]:
@@ -60,6 +71,7 @@ def epochs(ctx: RunState) -> Iterator[int]:
         raise ContextError(_BEGUN_ALREADY.format(ctx.place))
     fire("on_fit_begin")
     ctx._start_clock()
+    validate_first(ctx)
     while ctx._next_epoch():
         with EpochGuard(ctx) as guard:
             fire("on_epoch_begin")
@@ -85,6 +97,7 @@ def train(ctx: RunState, loader: Iterable[Any]) -> Iterator[Any]:
     step.begin_pass(ctx, ctx._pass_length)
     fire("on_train_begin")
     step.see_optimizers(ctx)  # there may be other optimizers by now
+    ctx._record_rates()
     is_unnamed = step.is_own and len(ctx.optimizers) > 1  # the step says which one it means
     mine = ctx._pass = object()
     try:
@@ -96,7 +109,7 @@ def train(ctx: RunState, loader: Iterable[Any]) -> Iterator[Any]:
                 yield now.batch
             if fire("on_train_batch_end"):
                 step.clear(ctx)
-        finish_windows(ctx)
+        finish_training(ctx)
     finally:
         leave_loop(ctx, mine)
     interrupt(ctx)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+from torch.nn.utils import get_total_norm
+
+from lumbre.engine.loss_parts import LossParts
 from lumbre.state.run_state import RunState
 from lumbre.step.checks import check_first_step, check_scalar
 from lumbre.step.shortcuts import PUBLIC
-from lumbre.step.step import Step, set_grad
+from lumbre.step.step import Step, parameters_of, set_grad
 
 Part = Callable[[], bool]
 TakeStep = Callable[[Any], None]
@@ -50,6 +53,9 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     is_watched = any(map(ctx._is_used, _INSIDE))
     # Whether torch's calls are watched is asked behind the last line of the user's.
     asks_once, unwatched = not (is_watched or step.is_own), False
+    # Where somebody may move a rate in a step, rows have it as the optimizer has seen it.
+    notes_rates, notes_norms = not asks_once and ctx._notes_rates, ctx._notes_norms
+    loss_parts = LossParts(ctx)
 
     def forward() -> bool:
         batch = now.batch
@@ -68,9 +74,10 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         batch = now.batch
         kind = type(batch)
         if step.is_plain and (kind is list or kind is tuple) and len(batch) > 1:
-            now.loss_grad = call(now.loss_fn, now.pred, batch[1])
+            loss = call(now.loss_fn, now.pred, batch[1])
         else:
-            now.loss_grad = step.compute_loss(batch)
+            loss = step.compute_loss(batch)
+        now.loss_grad = loss_parts.total_of(loss) if type(loss) is tuple else loss
         if not (is_watched or now.skipped):
             return False
         if training:
@@ -97,8 +104,12 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     def step_optimizer(closure: Callable[[], Any] | None = None) -> bool:
         if not (step.is_direct or step.prepare_step(ctx)):
             return False
+        if notes_norms:
+            note_norm(ctx)
         if (is_watched or now.skipped) and fire("on_train_batch_before_step"):
             return True
+        if notes_rates:
+            ctx._note_rates(now.opt_name)
         optimizer, step_opt = now.opt, now.step_opt
         if step.is_fresh and closure is None:
             step.is_fresh = False
@@ -125,8 +136,12 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
 
     def evaluate_again() -> Any:
         zero_grad(now.opt)
-        forward()
-        compute_loss()
+        loss_parts.is_again = True
+        try:
+            forward()
+            compute_loss()
+        finally:
+            loss_parts.is_again = False
         backward()
         return now.loss_grad
 
@@ -150,3 +165,14 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
 
     chosen = own_step if step.own is not None else train_step if training else valid_step
     return Parts(forward, compute_loss, backward, step_optimizer, chosen)
+
+
+def note_norm(ctx: RunState) -> None:
+    """Note the norm of the gradients that the optimizer is to step on, before it is clipped."""
+    grads = [p.grad for p in parameters_of(ctx.opt) if p.grad is not None]
+    ctx._log_grad_norm(get_total_norm(grads), norm_name(ctx))
+
+
+def norm_name(ctx: RunState) -> str:
+    """Return the name of the norm of the optimizer under way."""
+    return f"grad_norm_{ctx.opt_name}" if len(ctx.optimizers) > 1 else "grad_norm"

@@ -15,13 +15,14 @@ from lumbre.files.tree import qualified_name
 from lumbre.hooks.callback import Callback
 from lumbre.hooks.foreign import Given
 from lumbre.state.run_state import RunState
+from lumbre.state.step_rows import restore_steps, steps_of
 from lumbre.warn import warn
 
 _BEGUN_ANEW = (
     "With steps_per_epoch an epoch is a slice of a pass over the data. The run that goes on begins "
     "a new pass, as the file does not hold where that of the run before was."
 )
-_SPANS = ("fit", "epoch", "train", "valid")
+_OF_THE_RUN = ("metrics", "optimizer", "before")
 # What each part of a restore reads.
 _PARTS = {
     "model": ("model",),
@@ -52,6 +53,7 @@ def state_of(ctx: RunState) -> dict[str, Any]:
             name: state for name, each in named(ctx) if (state := callback_state(each)) is not None
         },
         "records": ctx.records,
+        "steps": steps_of(ctx),
         "progress": {
             "epoch": ctx.epoch,
             "iter": ctx.iter,
@@ -84,6 +86,8 @@ def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) 
         _restore_optimizers(ctx, state)
     if parts["records"]:
         _restore_records(ctx, state["records"])
+        if not restore_steps(ctx, state.get("steps", {})):
+            raise ArgumentError(_NO_ROWS)
     if parts["rng"]:
         ctx._waiting = restore_draws(_loaders(ctx), state, ctx.device)
 
@@ -156,9 +160,12 @@ def _restore_callbacks(ctx: RunState, saved: Mapping[str, Any]) -> None:
 
 def _restore_records(ctx: RunState, records: Mapping[str, Any]) -> None:
     profile = records["profile"]
-    ctx._restore_history(records["metrics"], {part: profile[part] for part in _SPANS})
-    extras = {what: dict(sets) for what, sets in records.items() if what != "metrics"}
-    extras["profile"] = {part: v for part, v in profile.items() if part not in _SPANS}
+    ctx._restore_history(
+        records["metrics"], profile, records.get("optimizer"), records.get("before")
+    )
+    extras = {what: dict(sets) for what, sets in records.items() if what not in _OF_THE_RUN}
+    known = ctx._history()["profile"]
+    extras["profile"] = {part: v for part, v in profile.items() if part not in known}
     ctx._extras = {
         what: {set_: list(values) for set_, values in sets.items()}
         for what, sets in extras.items()
@@ -202,6 +209,10 @@ def _names(names: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
+_NO_ROWS = (
+    "The rows of single steps in the state are no table: their columns differ in length. Resume "
+    "with records=False, or from another file."
+)
 _RESUME_WITH = "Resume with the optimizers that were saved, or without their state."
 _ADD = (
     "A group was added while the run that was saved trained: let the callback that adds it do so "

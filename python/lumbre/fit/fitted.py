@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from lumbre.accelerator import Accelerator, as_accelerator, unwrapped
 from lumbre.arguments import flag, whole
@@ -15,6 +15,7 @@ from lumbre.data.loaders import eval_loader
 from lumbre.engine import loop
 from lumbre.engine.context import Context
 from lumbre.engine.guard import RunGuard
+from lumbre.errors import ArgumentError
 from lumbre.files import form
 from lumbre.files.expanded import refuse_expanded
 from lumbre.files.tree import qualified_name
@@ -26,6 +27,7 @@ from lumbre.fit.start import start
 from lumbre.hooks.foreign import Callbacks
 from lumbre.metrics.sets import MetricSet, as_metric_set
 from lumbre.state.logbook import metrics_frame
+from lumbre.state.step_rows import steps_frame
 from lumbre.text import format_value
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Fitted:
         hparams: What built the module.
         opt_hparams: What built the optimizer.
         stop_reason: Who stopped the fit and why; None when it ran to its end.
+        steps: The columns of `get_steps()` by name, as tensors; empty without a `StepHistory`.
         paused: True if what ended it is something that it may go on from: `max_time`, Ctrl-C, or
             `ctx.stop(reason, resumable=True)`.
     """
@@ -64,6 +67,7 @@ class Fitted:
         self.opt_hparams = dict(recipe.opt_hparams)
         self.stop_reason = stop_reason
         self.paused = False
+        self.steps: dict[str, Tensor] = {}
         self._recipe = recipe
         self._optimizers = optimizers
 
@@ -172,6 +176,7 @@ class Fitted:
             "records": self.records,
             "stop_reason": self.stop_reason,
             "optimizers": self._optimizers,
+            "steps": self.steps,
         }
         form.write(path, tree, "fitted")
 
@@ -208,22 +213,48 @@ class Fitted:
         """All values as a long data frame: set, metric, epoch, value."""
         return metrics_frame(self.records)
 
-    def plot(self) -> Figure:
+    def get_steps(self) -> pd.DataFrame:
+        """A row for each step, as `StepHistory` has kept them; its docstring tells the columns.
+
+        Raises:
+            ArgumentError: when the fit had no `StepHistory`.
+        """
+        if not self.steps:
+            raise ArgumentError(_NO_STEPS)
+        return steps_frame(self.steps)
+
+    def plot(self, *names: str, x: Literal["epoch", "step"] = "epoch") -> Figure:
         """The values over the epochs: a panel for each metric, a line for each set.
 
         Of a vector there is a line for each place, of a matrix the last one as an image, that of
         the validation data where there is one.
 
+        Args:
+            names: What to draw: metrics, and beside these `"lr"`, `"grad_norm"` and what else is in
+                `records["optimizer"]`, and the rates of `Throughput`. With several optimizers or
+                groups, `"lr"` is a panel with a line for each. All metrics unless given.
+            x: What the axis shows: epochs; or steps, for the columns that `StepHistory` has kept
+                (all of them unless names are given), with the validation at the end of each epoch.
+
         Returns:
             The matplotlib figure.
+
+        Raises:
+            ArgumentError: when nothing is recorded under one of the names; when `x` is neither, or
+                there are no rows of steps.
         """
-        from lumbre.fit.plot import plot_metrics
+        from lumbre.fit.plot import plot_records
         from lumbre.metrics import ConfusionMatrix
 
+        if x not in ("epoch", "step"):
+            raise ArgumentError(f'plot: x is "epoch" or "step"; got {x!r}.')
+        if x == "step" and not self.steps:
+            raise ArgumentError(_NO_STEPS)
         given = self._recipe.metrics
         metrics = [*given.train, *given.valid]
         confusion = {m.record_name for m in metrics if isinstance(m, ConfusionMatrix)}
-        return plot_metrics(self.records["metrics"], confusion)
+        rows = self.get_steps() if x == "step" else None
+        return plot_records(self.records, names, rows, confusion)
 
     def _summary(self) -> list[tuple[str, dict[str, Any]]]:
         last = []
@@ -246,8 +277,8 @@ class Fitted:
             lines.append(f"  {set_}  {shown}")
         timing = [
             f"{part} {_seconds(sum(times) / len(times))}"
-            for part, times in self.profile.items()
-            if part != "fit" and times
+            for part in ("epoch", "train", "valid")
+            if (times := self.profile[part])
         ]
         if timing:
             lines.append(f"  mean time  {', '.join(timing)}")
@@ -268,6 +299,12 @@ class Fitted:
         stopped = f"<p>stopped: {escape(self.stop_reason)}</p>" if self.stop_reason else ""
         table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
         return f"<p><b>{escape(self._headline())}</b></p>{table}{stopped}"
+
+
+_NO_STEPS = (
+    "No rows of steps were kept in this fit. Let it keep them: "
+    "fit(..., callbacks=lb.callbacks.StepHistory())."
+)
 
 
 def _seconds(seconds: float) -> str:

@@ -23,6 +23,8 @@ _WORDS = {
     **dict.fromkeys(("validation_steps", "limit_val_batches"), "valid_steps"),
     **dict.fromkeys(("validation_freq", "check_val_every_n_epoch"), "valid_every"),
     "limit_train_batches": "steps_per_epoch",
+    "num_sanity_val_steps": "valid_first",
+    "eval_on_start": "valid_first",
     "learning_rate": "lr",
 }
 # What to write for an argument that belongs elsewhere.
@@ -33,7 +35,7 @@ _PLACES = {
     "lb.setup(...).set_opt_hparams({}=...)": "betas eps lr momentum nesterov weight_decay",
     "lb.setup(..., {}=...)": "backward loss metrics module optimizer",
     "fit(..., {}=...)": "accelerator callbacks data dataloader_options epochs max_steps max_time "
-    "steps_per_epoch valid_data valid_every valid_steps verbose",
+    "steps_per_epoch valid_data valid_every valid_first valid_steps verbose",
 }
 
 

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from lumbre.arguments import is_number, is_whole
+from lumbre.arguments import flag, is_number, is_whole
 from lumbre.errors import ArgumentError
 
 
@@ -32,6 +32,7 @@ class Limits(NamedTuple):
         valid_every: A validation pass each so many epochs.
         max_steps: Training batches in the run; None for any number.
         max_time: Seconds; None for any time.
+        valid_first: Whether there is a validation pass before the first epoch.
     """
 
     min_epochs: int
@@ -41,6 +42,7 @@ class Limits(NamedTuple):
     valid_every: int = 1
     max_steps: int | None = None
     max_time: float | None = None
+    valid_first: bool = False
 
 
 def limits_of(
@@ -50,6 +52,7 @@ def limits_of(
     valid_every: int = 1,
     max_steps: int | None = None,
     max_time: float | str | datetime.timedelta | None = None,
+    valid_first: bool = False,
 ) -> Limits:
     """Return what ends a run, by the arguments of `fit`.
 
@@ -72,6 +75,7 @@ def limits_of(
         _count("valid_every", valid_every) or 1,
         most_steps,
         seconds,
+        flag(None, "valid_first", valid_first),
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lumbre.errors import ArgumentError
+from lumbre.text import did_you_mean
+
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -17,22 +21,35 @@ Curves = dict[str, dict[str, list[tuple[int, Any]]]]
 LEGIBLE = 10  # so many lines have a name, and so many rows of a matrix have numbers
 
 
-def plot_metrics(
-    metrics: dict[str, list[dict[str, Any]]], confusion: Container[str] = ()
+def plot_records(
+    records: Mapping[str, Any],
+    names: Sequence[str] = (),
+    rows: pd.DataFrame | None = None,
+    confusion: Container[str] = (),
 ) -> Figure:
-    """A panel for each metric: lines over the epochs, or the last matrix.
+    """A panel for each name: lines over the epochs or the steps, or the last matrix.
 
     Args:
-        metrics: The records, `{"train": [{name: value}, ...], "valid": [...]}`.
+        records: The records of a fit.
+        names: What to draw; all metrics, or all columns of the rows, unless given.
+        rows: The rows of single steps, to draw over these.
         confusion: Names of matrices of which rows are true and columns predicted classes.
+
+    Raises:
+        ArgumentError: when nothing is recorded under a name.
     """
+    if rows is None:
+        curves, others = _curves(records), _sides(records)
+    else:
+        curves, others = _step_curves(records, rows), {}
+    if names:
+        curves = {name: _curve(name, {**others, **curves}) for name in names}
     plt = _pyplot()
-    curves = _curves(metrics)
     panels = max(len(curves), 1)
     columns = min(panels, 3)
-    rows = -(-panels // columns)
+    lines = -(-panels // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(4.5 * columns, 3.2 * rows), squeeze=False, layout="constrained"
+        lines, columns, figsize=(4.5 * columns, 3.2 * lines), squeeze=False, layout="constrained"
     )
     for axis in axes.flat[len(curves) :]:
         axis.set_visible(False)
@@ -42,6 +59,8 @@ def plot_metrics(
         (_draw_matrix if is_matrix else _draw_lines)(axis, name, sets)
         if name in confusion:
             axis.set(xlabel="predicted", ylabel="true")
+        elif rows is not None:
+            axis.set(xlabel="step")
     if not curves:
         figure.text(0.5, 0.5, "no values were recorded", ha="center", va="center")
     return _shown_once(figure)
@@ -71,14 +90,57 @@ def plot_lr(
     return _shown_once(figure)
 
 
-def _curves(metrics: dict[str, list[dict[str, Any]]]) -> Curves:
+def _curves(records: Mapping[str, Any]) -> Curves:
+    """The metrics, over the epochs; epoch 0 is what was measured before the first one."""
     curves: Curves = {}
-    for set_, entries in metrics.items():
-        for epoch, values in enumerate(entries, 1):
+    for set_, entries in records["metrics"].items():
+        before = records.get("before", {}).get(set_, {})
+        for epoch, values in enumerate([before, *entries]):
             for name, value in values.items():
                 if np.ndim(value) <= 2 and np.size(value):
                     curves.setdefault(name, {}).setdefault(set_, []).append((epoch, value))
     return curves
+
+
+def _sides(records: Mapping[str, Any]) -> Curves:
+    """What is recorded of the training beside the metrics, over the epochs."""
+    rates = {k: v for k, v in records["profile"].items() if k.endswith("_per_second")}
+    if waiting := records["profile"].get("waiting"):
+        rates["waiting"] = waiting
+    columns = {**records.get("optimizer", {}), **rates}
+    return {name: {"train": list(enumerate(values, 1))} for name, values in columns.items()}
+
+
+def _step_curves(records: Mapping[str, Any], rows: pd.DataFrame) -> Curves:
+    """The columns of the rows, over the steps, and the validation at the end of each epoch."""
+    steps = rows["step"].tolist()
+    curves: Curves = {
+        str(name): {"train": list(zip(steps, rows[name].tolist(), strict=True))}
+        for name in rows.columns
+        if name not in ("step", "epoch", "samples", "seconds")
+    }
+    ends = rows.groupby("epoch")["step"].max()
+    for name, sets in _curves(records).items():
+        points = [
+            (int(ends[e]), v) for e, v in sets.get("valid", ()) if e in ends and not np.ndim(v)
+        ]
+        if name in curves and points:
+            curves[name]["valid"] = points
+    return curves
+
+
+def _curve(name: str, curves: Curves) -> dict[str, list[tuple[int, Any]]]:
+    """The lines of a panel: those of a name, or one for each name that begins with it."""
+    if name in curves:
+        return curves[name]
+    behind = {each[len(name) + 1 :]: each for each in curves if each.startswith(f"{name}_")}
+    if not behind:
+        there = ", ".join(curves) or "nothing"
+        raise ArgumentError(
+            f"plot: there are no values of {name!r}; recorded are {there}. "
+            f"{did_you_mean(name, list(curves))}".rstrip()
+        )
+    return {line: curves[each]["train"] for line, each in behind.items() if "train" in curves[each]}
 
 
 def _draw_lines(axis: Axes, name: str, sets: dict[str, list[tuple[int, Any]]]) -> None:

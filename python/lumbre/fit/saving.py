@@ -89,7 +89,10 @@ def load(
     model = _built(path, tree["module"], trainable)
     _fill(path, model, tree["model"])
     model.eval()
-    return Fitted(trainable, model, tree["records"], tree["stop_reason"], tree["optimizers"])
+    records, why, optimizers = tree["records"], tree["stop_reason"], tree["optimizers"]
+    fitted = Fitted(trainable, model, records, why, optimizers)
+    fitted.steps = tree.get("steps", {})  # none in a file of lumbre 0.1.0
+    return fitted
 
 
 def save_model_weights(fitted: Fitted, path: Pathlike) -> None:

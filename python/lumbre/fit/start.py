@@ -21,7 +21,7 @@ from lumbre.hooks.schedule import compile_schedule
 from lumbre.metrics.sets import MetricSet, meter
 from lumbre.state.now import Now
 from lumbre.state.run_state import Plan
-from lumbre.step.checks import method_of
+from lumbre.step.checks import method_of, takes_target
 from lumbre.step.step import Step
 from lumbre.step.trial import fast_calls
 from lumbre.warn import warn
@@ -97,11 +97,13 @@ def start(
         **data,
     )
     ctx.opt_name = names[0]
+    ctx._may_log = step.is_own or not takes_target(ctx.loss_fn)
     # Last, as it puts hooks on the optimizers: what is refused before leaves none behind.
     step.set_precision(accelerator, optimizers)
     if limits is not None:
         given = limits._asdict()
         ctx.min_epochs, ctx.max_epochs = given.pop("min_epochs"), given.pop("max_epochs")
+        ctx._valid_first = given.pop("valid_first")
         ctx._set_limits(**given)
         _check_loss(ctx)
     return ctx

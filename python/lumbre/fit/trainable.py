@@ -23,6 +23,7 @@ from lumbre.fit.lr_records import LRRecords
 from lumbre.fit.recipe import Recipe
 from lumbre.fit.start import start
 from lumbre.hooks.foreign import Callbacks
+from lumbre.state.step_rows import steps_of
 from lumbre.text import name_of
 
 
@@ -62,6 +63,7 @@ class Trainable(Recipe):
         steps_per_epoch: int | None = None,
         valid_steps: int | None = None,
         valid_every: int = 1,
+        valid_first: bool = False,
         max_steps: int | None = None,
         max_time: float | str | datetime.timedelta | None = None,
     ) -> Fitted:
@@ -83,6 +85,8 @@ class Trainable(Recipe):
                 pass: the data are begun anew only when they are used up. All batches unless given.
             valid_steps: Batches of the validation data in a pass; all of them unless given.
             valid_every: Validate each so many epochs, and in the last one.
+            valid_first: Whether to validate once before the first epoch, too. What is measured is
+                in `records["before"]`, and epoch 0 in `get_metrics()`.
             max_steps: Training batches in the whole fit. The epoch in which they are reached ends
                 there, in order.
             max_time: Seconds, a `timedelta`, or text such as "2h30m", counted from the begin of
@@ -93,7 +97,11 @@ class Trainable(Recipe):
             `ctx.handlers` deals with.
         """
         train, valid = loaders(data, valid_data, dataloader_options)
-        limits = limits_of(epochs, steps_per_epoch, valid_steps, valid_every, max_steps, max_time)
+        limits = limits_of(
+            epochs, steps_per_epoch, valid_steps, valid_every, max_steps, max_time, valid_first
+        )
+        if limits.valid_first and valid is None:
+            raise ArgumentError(_NOTHING_TO_VALIDATE)
         ctx = start(
             "fit",
             self,
@@ -109,7 +117,7 @@ class Trainable(Recipe):
         model = ctx.accelerator.unwrap(ctx.model)
         names = list(ctx.optimizers)
         fitted = Fitted(self, model, ctx.records, ctx.stop_reason, names, ctx.model)
-        fitted.paused = ctx.paused
+        fitted.paused, fitted.steps = ctx.paused, steps_of(ctx)
         return fitted
 
     @explained
@@ -176,3 +184,9 @@ class Trainable(Recipe):
                 parts.append(f"{what}={name_of(value)}")
         parts += [f"{k}={dict(v)}" for k in ("hparams", "opt_hparams") if (v := getattr(self, k))]
         return f"Trainable({', '.join(parts)})"
+
+
+_NOTHING_TO_VALIDATE = (
+    "valid_first=True measures the model on the validation data before it is trained, and there is "
+    "none. Pass valid_data= to fit."
+)

@@ -56,7 +56,8 @@ class Callback:
         """Go on from what `state_dict` gave; called in a fit that has begun."""
 
     def __repr__(self) -> str:
-        shown = (f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        own = vars(self).items()
+        shown = (f"{k}={v!r}" for k, v in own if not k.startswith(("_", "on_")))
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

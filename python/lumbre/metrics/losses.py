@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumbre.errors import ShapeError
+from lumbre.errors import ArgumentError, ArgumentTypeError, ShapeError
 from lumbre.metrics.native import wide
 
 _SUM = (
-    "Let the loss function return the sum of its parts, and log them: ctx.log_metric(name, value)."
+    'Let the loss function return the sum and its parts by name: (total, {"kl": kl, "rec": rec}).'
 )
 
 
@@ -67,3 +67,55 @@ class Losses:
             taken.append((index, mean, weight, 0 if bad == math.inf else int(bad)))
         self._sums = {}
         return taken
+
+
+def loggable(name: str, value: Any, device: torch.device) -> float | Tensor:
+    """Return a value that is logged as a number; one on the run's device as a tensor of its own.
+
+    Args:
+        name: Its name, for messages.
+        value: A number, or a tensor of one element.
+        device: The device of the run.
+
+    Raises:
+        ArgumentError: when it lies on another device than the CPU and the run's.
+        ArgumentTypeError: when it is no number.
+        ShapeError: when it has several elements, or none.
+    """
+    if not isinstance(value, Tensor):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ArgumentTypeError(_NO_NUMBER.format(name, value)) from None
+    if value.numel() != 1:
+        raise ShapeError(_NO_SCALAR.format(name, tuple(value.shape)))
+    if value.is_complex():
+        raise ArgumentTypeError(_NO_NUMBER.format(name, value))
+    if value.device.type not in ("cpu", device.type):
+        raise ArgumentError(_ELSEWHERE.format(name, value.device, device))
+    with torch.no_grad():
+        plain = value.detach().reshape(())
+        if value.device.type == "cpu":
+            return float(plain)
+        # Its own memory: the user may go on to change what was logged.
+        return plain.to(wide(plain.device), copy=True)
+
+
+def numbers_of(tensors: list[Tensor]) -> list[float]:
+    """Return the numbers of scalar tensors of one device, by one transfer."""
+    numbers: list[float] = torch.stack(tensors).tolist()
+    return numbers
+
+
+_NO_NUMBER = (
+    'ctx.log_mean("{}", value) takes a number or a scalar tensor; got {!r}. What else there is: '
+    "ctx.log(what, set, value)."
+)
+_NO_SCALAR = (
+    'ctx.log_mean("{0}", value) takes a number or a scalar tensor; got one of shape {1}. Log a '
+    'number of it: ctx.log_mean("{0}", value.mean()).'
+)
+_ELSEWHERE = (
+    'ctx.log_mean("{0}", value): the value is on {1}, and this run on {2}. Bring it over, by '
+    "value.to(ctx.device) or value.cpu()."
+)

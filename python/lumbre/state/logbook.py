@@ -48,6 +48,8 @@ class Logbook(Run):
             append: Whether to add to what is in that place, or to replace it.
         """
         last = max(self.epoch, 1)
+        if what in _OF_THE_RUN:
+            raise ArgumentError(_KEPT_BY_THE_RUN.format(what))
         if index is not None and (index < 1 or (what == "metrics" and index > last)):
             there = f"1 to {last}, the epochs so far" if what == "metrics" else "counted from 1"
             raise ArgumentError(f"ctx.log({what!r}, ...): index is {there}; got {index!r}.")
@@ -118,16 +120,23 @@ class Logbook(Run):
 
 
 def metrics_frame(records: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the metrics of the records as a long data frame."""
+    """Return the metrics of the records as a long data frame; epoch 0 is before the first."""
     import pandas as pd
 
+    before = records.get("before", {})
     rows = [
         (set_, name, epoch, value)
         for set_, entries in records["metrics"].items()
-        for epoch, values in enumerate(entries, 1)
+        for epoch, values in enumerate([before.get(set_, {}), *entries])
         for name, value in values.items()
     ]
     return pd.DataFrame(rows, columns=["set", "metric", "epoch", "value"])
+
+
+_OF_THE_RUN = ("before", "optimizer")
+_KEPT_BY_THE_RUN = (
+    "ctx.log({0!r}, ...): records[{0!r}] is kept by the run itself. Keep yours under another name."
+)
 
 
 def _has_format(metric: Any) -> bool:

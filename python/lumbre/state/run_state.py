@@ -71,6 +71,10 @@ class RunState(Logbook):
     _continued: Any  # a data.Continued, where an epoch is a slice of the passes over the data
     _pass: object | None  # a mark of the pass under way: an old generator does not end a new one
     _grad_outside: bool  # whether gradients are on between the passes
+    _notes_rates: bool  # whether rows want the learning rates as each step is taken
+    _notes_norms: bool  # whether the norms of the gradients are asked for
+    _valid_first: bool
+    _may_log: bool  # whether the loss or the user's own code may log what is not known yet
     _interrupt_fired: bool
     _is_over: bool
     _waiting: dict[str, Any]  # what loaders that are not there yet are to go on from
@@ -86,6 +90,8 @@ class RunState(Logbook):
         self._parts = self._pass = self._continued = None
         self._waiting = {}
         self._grad_outside = self._interrupt_fired = self._is_over = False
+        self._notes_rates = self._notes_norms = self._valid_first = False
+        self._may_log = False
         self.data = self.train_data = self.valid_data = self.exception = None
         self.buffers, self.handlers, self.epoch_handlers = {}, {}, {}
         for name, value in given.items():
@@ -237,7 +243,7 @@ _OTHER_NAMES = (
 _OF_NO_OPTIMIZER = (
     "ctx.loss is a scalar tensor, or a dict of them by the names of the optimizers: {1}; it was "
     'given {0}. Write ctx.loss = {{"{2}": loss}}, and log what else there is: '
-    "ctx.log_metric(name, value)."
+    "ctx.log_mean(name, value)."
 )
 _NO_HANDLERS = (
     "ctx.{} is a dict of exception classes and functions of (ctx, exception), such as "

@@ -105,8 +105,8 @@ def check_first_step(optimizer: Any) -> None:
 
 
 _SEVERAL = (
-    "{} gave a {} where the loss, a scalar tensor, is due. Let it return the sum of its parts, and "
-    "log them: ctx.log_metric(name, value)."
+    "{} gave a {} where the loss, a scalar tensor, is due. To have its parts recorded, let it give "
+    'the sum and the parts by name: (total, {{"kl": kl, "rec": rec}}).'
 )
 _NO_LOSS = (
     "There is nothing to differentiate: ctx.loss_grad is {!r} where a scalar tensor with its graph "

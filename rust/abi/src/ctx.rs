@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 
 use crate::error::{Error, Result};
 use crate::hook::Hook;
@@ -270,6 +270,66 @@ impl Ctx<'_> {
 
     fn log_number(&self, set: u32, name: &str, value: f64) -> Result<()> {
         let answer = host!(self.log(set, Text::of(name), value));
+        Self::answered(answer, ()).map(drop)
+    }
+
+    /// Log a value whose mean over the pass under way is recorded, beside the metrics: each batch
+    /// weighs as much as it has samples, and one that is skipped does not count.
+    ///
+    /// # Errors
+    /// No batch is under way, the name is that of a metric, or the host is older than 1.1 of this ABI.
+    ///
+    /// ```
+    /// use lumbre_abi::{Ctx, Result, callback};
+    ///
+    /// #[derive(Default)]
+    /// struct Sure;
+    ///
+    /// #[callback(logs("confidence"))]
+    /// impl Sure {
+    ///     /// Logs how large the largest score of a sample is, in the mean.
+    ///     fn on_train_batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result {
+    ///         let Some(pred) = ctx.pred()? else { return Ok(()) };
+    ///         let mut largest = f64::MIN;
+    ///         pred.for_each(|score| largest = largest.max(score));
+    ///         ctx.log_mean("confidence", largest)
+    ///     }
+    /// }
+    ///
+    /// use lumbre_abi::{Hook, testing::{Mounted, Run, Values}};
+    ///
+    /// let mut run = Run::new();
+    /// run.pred = Some(Values::new(&[0.25_f32, 0.5], &[1, 2]));
+    /// run.fire(&Mounted::new(Sure), Hook::TrainBatchEnd).unwrap();
+    /// assert_eq!(run.means, [("train_confidence".to_owned(), 0.5, None)]);
+    /// ```
+    pub fn log_mean(&self, name: &str, value: f64) -> Result<()> {
+        self.log_mean_weighing(name, value, f64::NAN)
+    }
+
+    /// The same with a weight of its own, from 0; outside of a batch there is no other.
+    ///
+    /// # Errors
+    /// As of [`Ctx::log_mean`].
+    pub fn log_mean_weighted(&self, name: &str, value: f64, weight: f64) -> Result<()> {
+        if weight.is_nan() {
+            return self.fail(format!(
+                "log_mean_weighted({name:?}, ...): a weight is a number from 0; got NaN"
+            ));
+        }
+        self.log_mean_weighing(name, value, weight)
+    }
+
+    fn log_mean_weighing(&self, name: &str, value: f64, weight: f64) -> Result<()> {
+        if field!(self.size) < offset_of!(Call, log_mean) + size_of::<*const ()>() {
+            return self.fail(format!(
+                "log_mean needs version 1.1 of the callback ABI, and this lumbre has {}.{}: install a \
+                 newer one, or use `log`",
+                field!(self.abi_major),
+                field!(self.abi_minor)
+            ));
+        }
+        let answer = host!(self.log_mean(Text::of(name), value, weight));
         Self::answered(answer, ()).map(drop)
     }
 

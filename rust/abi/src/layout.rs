@@ -25,7 +25,7 @@ pub const CAPSULE: &CStr = c"lumbre.callback.v1";
 pub const MAJOR: u32 = 1;
 
 /// The minor version of this layout: it counts the additions.
-pub const MINOR: u32 = 0;
+pub const MINOR: u32 = 1;
 
 /// Text in UTF-8, without a zero at its end. Lent.
 #[repr(C)]
@@ -233,10 +233,15 @@ pub struct Call {
     pub fail: unsafe extern "C" fn(call: *const Call, message: Text),
     /// The Python object `ctx`, borrowed; NULL when the host is not Python. May run Python.
     pub python: unsafe extern "C" fn(call: *const Call) -> *mut c_void,
+    // The first layout ended here: what follows is read only when `size` reaches over it.
+    /// Log a value whose mean over the pass under way is recorded, with its weight; NaN stands for
+    /// that of the batch, its samples. Since 1.1.
+    pub log_mean:
+        unsafe extern "C" fn(call: *const Call, name: Text, value: f64, weight: f64) -> u32,
 }
 
 /// The smallest call there is: up to `python`. What may follow is read only when `size` reaches over it.
-pub const FIRST_CALL: usize = std::mem::offset_of!(Call, python) + size_of::<*const ()>();
+pub const FIRST_CALL: usize = std::mem::offset_of!(Call, log_mean);
 
 /// A tensor in the CPU's memory, to be read and not to be written. Types are numbered as `DLPack`
 /// does.
@@ -360,7 +365,7 @@ const _: () = {
     assert!(offset_of!(Table, logs) == 144 && offset_of!(Table, save) == 160);
     assert!(offset_of!(Table, load) == 168);
 
-    assert!(align_of::<Call>() == 8 && size_of::<Call>() == 128);
+    assert!(align_of::<Call>() == 8 && size_of::<Call>() == 136);
     assert!(offset_of!(Call, abi_major) == 0 && offset_of!(Call, abi_minor) == 4);
     assert!(offset_of!(Call, size) == 8 && offset_of!(Call, hook) == 16);
     assert!(offset_of!(Call, training) == 20 && offset_of!(Call, epoch) == 24);
@@ -370,7 +375,7 @@ const _: () = {
     assert!(offset_of!(Call, log) == 80 && offset_of!(Call, stop) == 88);
     assert!(offset_of!(Call, skip_batch) == 96 && offset_of!(Call, skip_epoch) == 104);
     assert!(offset_of!(Call, fail) == 112 && offset_of!(Call, python) == 120);
-    assert!(FIRST_CALL == 128);
+    assert!(offset_of!(Call, log_mean) == 128 && FIRST_CALL == 128);
 
     assert!(size_of::<Tensor>() == 32 && offset_of!(Tensor, shape) == 8);
     assert!(offset_of!(Tensor, strides) == 16 && offset_of!(Tensor, dimensions) == 24);

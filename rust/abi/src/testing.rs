@@ -203,6 +203,8 @@ pub struct Run {
     pub pred: Option<Values>,
     /// The logged values, by set and name, in their order.
     pub logged: Vec<(String, f64)>,
+    /// The values that were logged for a mean, by set and name, with their own weights.
+    pub means: Vec<(String, f64, Option<f64>)>,
     /// Why a stop was asked for.
     pub stopped: Option<String>,
     /// True if the batch is to be left.
@@ -277,6 +279,7 @@ impl Run {
                 skip_epoch,
                 fail,
                 python,
+                log_mean,
             },
             run: RefCell::new(self),
             message: RefCell::default(),
@@ -386,6 +389,17 @@ unsafe extern "C" fn log(call: *const Call, set: u32, name: Text, value: f64) ->
         let mut run = lent(call).run.borrow_mut();
         let name = record_name(call, set, name);
         run.logged.push((name, value));
+    }
+    answer::GIVEN
+}
+
+unsafe extern "C" fn log_mean(call: *const Call, name: Text, value: f64, weight: f64) -> u32 {
+    // SAFETY: as in `metric`.
+    unsafe {
+        let mut run = lent(call).run.borrow_mut();
+        let name = record_name(call, set::CURRENT, name);
+        let weight = (!weight.is_nan()).then_some(weight);
+        run.means.push((name, value, weight));
     }
     answer::GIVEN
 }

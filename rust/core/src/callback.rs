@@ -1,5 +1,7 @@
 //! What a callback is to the scheduler, and what one written in Rust can reach.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::flow::{Flow, State};
 use crate::hook::{HookId, HookSet};
@@ -31,6 +33,17 @@ pub trait Context {
     fn metric(&self, set: Set, name: &str, epoch: Option<u64>) -> Result<Option<Value>>;
     /// The names that [`Context::metric`] finds in this epoch.
     fn metric_names(&self, set: Set) -> Result<Vec<String>>;
+    /// Note the learning rates that the step under way is taken with, for [`Context::step_values`].
+    fn note_rates(&self) -> Result<()>;
+    /// Tell the values of the training batch under way, by the names of their columns: `samples`, the
+    /// losses, the noted learning rates, the norms of the gradients, and what was logged of it.
+    /// `None` stands for a value that lies on a device: [`Context::late_values`] has it.
+    fn step_values(&self, tell: &mut dyn FnMut(&Arc<str>, Option<f64>)) -> Result<()>;
+    /// The samples in the batch under way.
+    fn samples(&self) -> Result<f64>;
+    /// The values for which [`Context::step_values`] has told `None` since this was last asked, in
+    /// that order. This waits for the device.
+    fn late_values(&self) -> Result<Vec<f64>>;
     /// The records that the run is going to make, as far as that is known when it begins.
     fn announced(&self) -> Result<Announced>;
     /// Warn the user.
@@ -46,6 +59,8 @@ pub struct Announced {
     pub metrics: [Vec<String>; 2],
     /// True if there are metrics whose names are not known before they have computed a value.
     pub may_have_others: bool,
+    /// True if the user's own code may log what it has not said.
+    pub may_log: bool,
     /// The names that callbacks say they log.
     pub logs: Vec<String>,
     /// Which value of a metric is the better one, by set and name as in `valid_acc`, where that is known.
@@ -83,6 +98,14 @@ pub trait Callback<H: Host>: Send + Sync {
     /// The names of metrics that it logs, so that others may watch them.
     fn logs(&self) -> &[String] {
         &[]
+    }
+
+    /// Count something of the batch under way, for a callback that is told of it.
+    fn count(&self, _amount: f64) {}
+
+    /// What the callback has measured of the pass under way, by name.
+    fn rates(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
     }
 
     /// The state that has to be kept for the run to be taken up again; `None` when there is none.

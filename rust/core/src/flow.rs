@@ -93,6 +93,10 @@ pub struct State {
     early_stop: AtomicBool,
     cut: AtomicBool,
     non_finite: AtomicBool,
+    /// Somebody wants to know how long the loop waits for data.
+    times_data: AtomicBool,
+    /// The nanoseconds of that in this pass.
+    waited: AtomicU64,
 }
 
 impl State {
@@ -194,6 +198,29 @@ impl State {
         true
     }
 
+    /// Count how long the loop waits for the data of the pass that begins.
+    pub fn time_data(&self) {
+        self.times_data.store(true, Relaxed);
+        self.waited.store(0, Relaxed);
+    }
+
+    /// How long that was by now.
+    pub fn waited_for_data(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Relaxed))
+    }
+
+    /// Get a batch, and count the time of it if somebody wants to know.
+    pub fn data_is_waited_for<T>(&self, get: impl FnOnce() -> T) -> T {
+        if !self.times_data.load(Relaxed) {
+            return get();
+        }
+        let began = Instant::now();
+        let got = get();
+        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(nanos, Relaxed);
+        got
+    }
+
     /// Keep the reason of an end from which the run may go on.
     fn pause(&self, why: String) {
         let mut reason = self.reason();
@@ -212,6 +239,20 @@ impl State {
     pub fn validates(&self) -> bool {
         let (epoch, every) = (self.epoch(), self.limits().valid_every.max(1));
         epoch % every == 0 || epoch >= self.max_epochs() || self.limit_is_reached()
+    }
+
+    /// True while the validation pass is under way that comes before the first epoch.
+    pub fn is_before_epochs(&self) -> bool {
+        self.epoch() == 0 && self.is_open(Scope::Fit) && self.pass() == Some(Set::Valid)
+    }
+
+    /// The epoch that a value is recorded for: 0 before the first one, else from 1.
+    pub fn record_epoch(&self) -> u64 {
+        if self.is_before_epochs() {
+            0
+        } else {
+            self.epoch().max(1)
+        }
     }
 
     /// The batch in this pass, from 1; 0 before the first.

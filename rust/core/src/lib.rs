@@ -14,6 +14,7 @@ pub mod flow;
 pub mod hook;
 pub mod lock;
 pub mod loss;
+pub mod means;
 pub mod metrics;
 pub mod monitor;
 pub mod number;
@@ -22,6 +23,7 @@ pub mod records;
 pub mod saved;
 pub mod schedule;
 pub mod spelling;
+pub mod steps;
 #[cfg(test)]
 mod testing;
 

@@ -4,7 +4,7 @@ use crate::callback::{Context, Warning};
 use crate::error::{Error, Result};
 use crate::number;
 use crate::records::{Mode, Set, Value};
-use crate::spelling::nearest;
+use crate::spelling::{is_slip_of, nearest};
 
 /// Watches `monitor="valid_loss"`: a set, then the name of a record.
 #[derive(Clone, Debug)]
@@ -59,7 +59,8 @@ impl Monitor {
         })
     }
 
-    /// When the fit begins: is there anything to watch? A name that is not known yet is warned about.
+    /// When the fit begins: is there anything to watch? A name that is not known yet is warned about,
+    /// where the user's own code may log it only if it looks like a slip.
     ///
     /// # Errors
     /// The validation data is watched and there is none.
@@ -84,6 +85,9 @@ impl Monitor {
         let known: Vec<String> = of_run.chain(announced.logs.clone()).chain(logged).collect();
         if known.contains(&self.text) || announced.may_have_others {
             return Ok(());
+        }
+        if announced.may_log && !known.iter().any(|known| is_slip_of(&self.text, known)) {
+            return Ok(()); // after the first epoch it is known
         }
         let (owner, text) = (&self.owner, &self.text);
         ctx.warn(
@@ -249,6 +253,17 @@ mod tests {
         monitor("valid_score").check(&run).unwrap();
         run.logs("valid_other");
         monitor("valid_other").check(&run).unwrap();
+        assert_eq!(run.warnings().len(), 1);
+    }
+
+    #[test]
+    fn where_the_users_code_may_log_it_only_a_slip_is_warned_about() {
+        let run = Run::default();
+        run.announces("loss", true);
+        run.may_log();
+        monitor("valid_kl").check(&run).unwrap();
+        assert!(run.warnings().is_empty());
+        monitor("valid_lss").check(&run).unwrap();
         assert_eq!(run.warnings().len(), 1);
     }
 

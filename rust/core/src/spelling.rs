@@ -27,6 +27,12 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .max_by_key(|candidate| candidate.len())
 }
 
+/// True if a name is one letter away from another one.
+#[must_use]
+pub fn is_slip_of(name: &str, meant: &str) -> bool {
+    edits(name, meant) == 1
+}
+
 /// True if the words of a name of two or more stand in the candidate, in their order.
 fn has_words(candidate: &str, name: &str) -> bool {
     let mut words = candidate.split('_');

@@ -68,10 +68,10 @@ impl Batches {
         if run.state.pass_is_over() {
             return Ok(None);
         }
-        let next = match self.iterator(py) {
+        let next = run.state.data_is_waited_for(|| match self.iterator(py) {
             Ok(mut iterator) => iterator.next(),
             Err(error) => Some(Err(error)),
-        };
+        });
         // A terminal sends Ctrl-C to the workers of a loader, too. What ended them ends the pass.
         if let Some(Err(error)) = &next
             && run.state.is_interrupted()

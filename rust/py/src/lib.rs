@@ -14,6 +14,7 @@ mod foreign;
 mod grad;
 mod losses;
 mod lumbre;
+mod means;
 mod meter;
 mod metric;
 mod monitor;

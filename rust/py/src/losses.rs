@@ -22,6 +22,20 @@ struct Loss {
     name: Arc<str>,
     /// The mean so far, and what it was before the batch under way.
     mean: Mutex<(Mean, Mean)>,
+    /// The loss of the batch that was counted last.
+    last: Mutex<Last>,
+}
+
+/// A loss as it was counted.
+#[derive(Clone, Copy, Default)]
+pub enum Last {
+    /// There was none.
+    #[default]
+    Nothing,
+    /// A number.
+    Number(f64),
+    /// One that a device keeps.
+    OnDevice,
 }
 
 impl Loss {
@@ -44,6 +58,7 @@ impl Losses {
             key,
             name: name.into(),
             mean: Mutex::default(),
+            last: Mutex::default(),
         };
         Self {
             all: named.into_iter().map(loss).collect(),
@@ -62,6 +77,12 @@ impl Losses {
         loss.map(|loss| &*loss.name)
     }
 
+    /// The losses of the batch that was counted last: whose each is, its record's name, its value.
+    pub fn last(&self) -> impl Iterator<Item = (&str, &Arc<str>, Last)> {
+        let all = self.all.iter();
+        all.map(|loss| (loss.key.as_str(), &loss.name, *lock(&loss.last)))
+    }
+
     /// Start a pass: everything is forgotten.
     pub fn reset(&self) {
         for loss in &self.all {
@@ -75,6 +96,7 @@ impl Losses {
         for loss in &self.all {
             let mean = &mut *lock(&loss.mean);
             mean.1 = mean.0;
+            *lock(&loss.last) = Last::Nothing;
         }
         let by_name = now.get(py, Field::Losses);
         if let Ok(by_name) = by_name.cast_exact::<PyDict>() {
@@ -112,6 +134,7 @@ impl Losses {
         let py = value.py();
         let Some(number) = number else {
             // On a device, or no plain tensor: nothing here waits for its value.
+            *lock(&loss.last) = Last::OnDevice;
             return self
                 .device(py)?
                 .call_method1(
@@ -121,6 +144,7 @@ impl Losses {
                 .map(drop);
         };
         lock(&loss.mean).0.add(number, weight);
+        *lock(&loss.last) = Last::Number(number);
         if number.is_finite() || !state.is_first_non_finite() {
             return Ok(());
         }

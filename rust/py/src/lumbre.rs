@@ -36,6 +36,8 @@ imports! {
     CONTEXT: unsettable = "unsettable";
     BATCH: batch_size_of = "batch_size_of";
     LOSSES: losses = "Losses";
+    LOSSES: loggable = "loggable";
+    LOSSES: numbers_of = "numbers_of";
     OUTPUT: say = "say";
     WARN: warn = "warn";
 }
@@ -62,9 +64,11 @@ attributes! {
         batch = "batch",
         batch_size = "batch_size",
         callbacks = "callbacks",
+        device = "device",
         first_batch = "_first_batch",
         input = "input",
         loss = "loss",
+        may_log = "_may_log",
         pred = "pred",
         target = "target",
         valid_data = "valid_data",
@@ -144,6 +148,7 @@ slots! {
     LossWeight = "loss_weight",
     Losses = "losses",
     OptName = "opt_name",
+    Optimizers = "optimizers",
     Pred = "pred",
 }
 

@@ -15,6 +15,7 @@ use crate::error::{Failed, raise};
 use crate::grad::without_grad;
 use crate::losses::Losses;
 use crate::lumbre;
+use crate::means::Logged;
 use crate::metric::NativeMetric;
 use crate::now::{Field, Now};
 use crate::tensor;
@@ -76,8 +77,12 @@ impl Slot {
 /// The loss and the metrics of one set: fed once a batch, read when its pass ends.
 #[pyclass(module = "lumbre._core", frozen)]
 pub struct Meter {
-    losses: Losses,
+    pub losses: Losses,
     slots: Vec<Slot>,
+    /// The means of what is logged.
+    pub logged: Logged,
+    /// The weight of the batch that was counted last, as bits.
+    weight: AtomicU64,
     batches: AtomicU64,
     first: AtomicBool,
 }
@@ -100,6 +105,8 @@ impl Meter {
         Self {
             losses: Losses::new(losses),
             slots: metrics.into_iter().map(slot).collect(),
+            logged: Logged::default(),
+            weight: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             first: AtomicBool::new(true),
         }
@@ -132,6 +139,7 @@ impl Meter {
     /// Start a pass: everything is forgotten.
     pub fn reset(&self, py: Python<'_>) -> Result<(), Failed> {
         self.losses.reset();
+        self.logged.reset();
         self.batches.store(0, Relaxed);
         let reset = lumbre::Metric::reset(py);
         for slot in &self.slots {
@@ -159,7 +167,9 @@ impl Meter {
             Some(size) => size as f64,
             None => lumbre::batch_size_of(py)?.call1((batch,))?.extract()?,
         };
+        self.weight.store(weight.to_bits(), Relaxed);
         self.losses.count(py, state, now, weight)?;
+        self.logged.count(py, state.iter(), weight)?;
         self.batches.store(self.batches.load(Relaxed) + 1, Relaxed);
         let is_first = self.first.load(Relaxed);
         if is_first {
@@ -168,9 +178,27 @@ impl Meter {
         Ok(is_first)
     }
 
+    /// The weight of the batch that was counted last.
+    pub fn weight(&self) -> f64 {
+        f64::from_bits(self.weight.load(Relaxed))
+    }
+
+    /// True if a record of that name is one of the run's own, which nobody else writes.
+    pub fn writes(&self, name: &str) -> bool {
+        self.losses.names().any(|known| &**known == name)
+            || self.slots.iter().any(|slot| {
+                lock(&slot.records)
+                    .as_ref()
+                    .map_or(&*slot.name == name, |records| {
+                        records.iter().any(|record| &**record == name)
+                    })
+            })
+    }
+
     /// Take the batch under way back out of the loss, and of the metrics that can do so.
     pub fn retract(&self, py: Python<'_>) -> Result<(), Failed> {
         self.losses.retract(py)?;
+        self.logged.retract(py)?;
         // Never below 0: a batch is retracted at most once, after it was counted.
         self.batches.fetch_sub(1, Relaxed);
         let retract = lumbre::Native::retract(py);
@@ -194,13 +222,15 @@ impl Meter {
         state: &State,
         whole: bool,
     ) -> Result<Vec<(Arc<str>, Value)>, Failed> {
-        if self.batches.load(Relaxed) == 0 {
-            return Ok(Vec::new());
+        let mut values = Vec::new();
+        if self.batches.load(Relaxed) > 0 {
+            values = self.losses.values(py, state)?;
+            for slot in &self.slots {
+                values.extend(slot.computed(py, whole)?);
+            }
         }
-        let mut values = self.losses.values(py, state)?;
-        for slot in &self.slots {
-            values.extend(slot.computed(py, whole)?);
-        }
+        let logged = self.logged.values(py)?.into_iter();
+        values.extend(logged.map(|(name, mean)| (name, mean.into())));
         value::check_names(&values)?;
         Ok(values)
     }
@@ -212,6 +242,11 @@ impl Meter {
         state: &State,
         name: &str,
     ) -> Result<Option<Value>, Failed> {
+        if self.logged.knows(name) {
+            let mut values = self.logged.values(py)?.into_iter();
+            let found = values.find(|(known, _)| &**known == name);
+            return Ok(found.map(|(_, mean)| mean.into()));
+        }
         if self.batches.load(Relaxed) == 0 {
             return Ok(None);
         }
@@ -247,11 +282,12 @@ impl Meter {
 
     /// The names of the values so far.
     pub fn names_so_far(&self) -> Vec<String> {
-        if self.batches.load(Relaxed) == 0 {
-            Vec::new()
-        } else {
-            self.names()
+        let mut names = Vec::new();
+        if self.batches.load(Relaxed) > 0 {
+            names = self.names();
         }
+        names.extend(self.logged.names().iter().map(ToString::to_string));
+        names
     }
 
     /// The records of metrics that say which value is better: the lowest, `"min"`, or the highest.

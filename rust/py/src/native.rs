@@ -68,6 +68,33 @@ impl NativeCallback {
         Self::built_in(builtin::Progress::default())
     }
 
+    /// Keeps a row of each n-th training batch.
+    #[staticmethod]
+    fn step_history(every: u64) -> Self {
+        Self::built_in(builtin::StepHistory::new(every))
+    }
+
+    /// Measures how fast training goes, in samples or in items that `count` tells of.
+    #[staticmethod]
+    fn throughput(counts_items: bool) -> Self {
+        Self::built_in(builtin::Throughput::new(counts_items))
+    }
+
+    /// Count something of the batch under way.
+    fn count(&self, amount: f64) {
+        self.callback.count(amount);
+    }
+
+    /// The rates that the callback has measured of the pass under way, by name.
+    #[getter]
+    fn rates<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let rates = PyDict::new(py);
+        for (name, number) in self.callback.rates() {
+            rates.set_item(name, number)?;
+        }
+        Ok(rates)
+    }
+
     /// Stops when nothing gets better any more.
     #[staticmethod]
     #[pyo3(signature = (monitor, min_delta, patience, mode, baseline))]

@@ -5,6 +5,7 @@ pub mod flow;
 pub mod frame;
 mod records;
 mod resume;
+mod steps;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -85,6 +86,9 @@ pub struct Run {
     draw: AtomicBool,
     /// The address of the last exception that was given its note: it gets one only.
     noted: AtomicUsize,
+    /// Something was logged of the batch under way.
+    logs: AtomicBool,
+    measured: steps::Measured,
     /// The user writes the loop: which passes there will be is not known, nor what a batch gives.
     own_loop: AtomicBool,
 }
@@ -121,6 +125,22 @@ impl Run {
     /// The batch under way is to be counted when its `_end` is over, if nobody skips it by then.
     pub fn count_later(&self) {
         self.due.store(true, Relaxed);
+    }
+
+    /// True if the batch under way is in the loss and the metrics.
+    fn is_counted(&self) -> bool {
+        self.counted.load(Relaxed)
+    }
+
+    /// Let go of what was logged of the batch before.
+    fn begin_batch(&self, hook: Hook) {
+        let Some(bound) = self.bound() else { return };
+        self.measured.begin_batch();
+        let set = match hook.edge() {
+            Edge::Begin(Scope::TrainBatch) => Set::Train,
+            _ => Set::Valid,
+        };
+        bound.meter(set).logged.begin_batch();
     }
 
     /// Count the batch if it is due.
@@ -164,7 +184,12 @@ impl Run {
             return Ok(());
         }
         if self.own_loop() && is_bare(ctx.py(), &bound.now) {
-            return Ok(()); // nothing was said of this batch
+            let logged = &bound.meter(set).logged;
+            if !logged.is_waiting() {
+                return Ok(()); // nothing was said of this batch
+            }
+            let weight = ctx.getattr(Context::batch_size(ctx.py()))?.extract()?;
+            return logged.count(ctx.py(), self.state.iter(), weight);
         }
         self.counted.store(true, Relaxed);
         let (py, now) = (ctx.py(), &bound.now);
@@ -259,6 +284,9 @@ impl Run {
             if begins_batch(hook) {
                 this.counted.store(false, Relaxed);
                 this.due.store(false, Relaxed);
+                if take(&this.logs) {
+                    this.begin_batch(hook);
+                }
             }
         }
         if this.used.load(Relaxed) >> id.index() & 1 == 0 {

@@ -28,11 +28,11 @@ def test_it_writes_a_header_once_and_a_row_a_set_and_epoch(tmp_path: Path) -> No
     path = tmp_path / "log.csv"
     fit(Scale, CSVLogger(path), metrics=lb.metrics.MAE())
     assert rows(path) == [
-        ["epoch", "set", "loss", "mae"],
-        ["1", "train", "3.0", "2.0"],
-        ["1", "valid", "2.0", "1.0"],
-        ["2", "train", "3.0", "2.0"],
-        ["2", "valid", "2.0", "1.0"],
+        ["epoch", "set", "loss", "mae", "lr"],
+        ["1", "train", "3.0", "2.0", "0.1"],
+        ["1", "valid", "2.0", "1.0", ""],
+        ["2", "train", "3.0", "2.0", "0.1"],
+        ["2", "valid", "2.0", "1.0", ""],
     ]
 
 
@@ -80,9 +80,9 @@ def test_what_callbacks_log_has_a_column(tmp_path: Path) -> None:
 
     fit(Scale, log, CSVLogger(path))
     assert rows(path)[:3] == [
-        ["epoch", "set", "loss", "extra"],
-        ["1", "train", "3.0", "1.0"],
-        ["1", "valid", "2.0", ""],
+        ["epoch", "set", "loss", "extra", "lr"],
+        ["1", "train", "3.0", "1.0", "0.1"],
+        ["1", "valid", "2.0", "", ""],
     ]
 
 
@@ -95,13 +95,13 @@ def test_a_value_that_comes_later_gets_a_column(tmp_path: Path) -> None:
 
     fit(Scale, log, CSVLogger(path), epochs=3)
     assert rows(path) == [
-        ["epoch", "set", "loss", "late"],
-        ["1", "train", "3.0", ""],
-        ["1", "valid", "2.0", ""],
-        ["2", "train", "3.0", "1.0"],
-        ["2", "valid", "2.0", ""],
-        ["3", "train", "3.0", ""],
-        ["3", "valid", "2.0", ""],
+        ["epoch", "set", "loss", "lr", "late"],
+        ["1", "train", "3.0", "0.1", ""],
+        ["1", "valid", "2.0", "", ""],
+        ["2", "train", "3.0", "0.1", "1.0"],
+        ["2", "valid", "2.0", "", ""],
+        ["3", "train", "3.0", "0.1", ""],
+        ["3", "valid", "2.0", "", ""],
     ]
 
 
@@ -138,7 +138,10 @@ def test_a_metric_called_like_a_column_gives_way(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     log_epoch = lb.on("on_train_end")(lambda ctx: ctx.log_metric("epoch", 7))
     fit(Scale, log_epoch, CSVLogger(path), epochs=1, valid_data=None)
-    assert rows(path) == [["epoch", "set", "loss", "metric_epoch"], ["1", "train", "3.0", "7.0"]]
+    assert rows(path) == [
+        ["epoch", "set", "loss", "metric_epoch", "lr"],
+        ["1", "train", "3.0", "7.0", "0.1"],
+    ]
 
 
 def test_what_is_there_stays_until_the_first_epoch_of_a_new_fit_begins(tmp_path: Path) -> None:

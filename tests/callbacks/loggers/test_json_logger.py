@@ -37,9 +37,9 @@ def test_it_writes_a_line_a_set_and_epoch(tmp_path: Path) -> None:
     path = tmp_path / "a" / "log.jsonl"
     fit(Scale, JSONLogger(path), metrics=lb.metrics.MAE())
     assert untimed(path) == [
-        {"epoch": 1, "set": "train", "loss": 3.0, "mae": 2.0},
+        {"epoch": 1, "set": "train", "loss": 3.0, "mae": 2.0, "lr": 0.1},
         {"epoch": 1, "set": "valid", "loss": 2.0, "mae": 1.0},
-        {"epoch": 2, "set": "train", "loss": 3.0, "mae": 2.0},
+        {"epoch": 2, "set": "train", "loss": 3.0, "mae": 2.0, "lr": 0.1},
         {"epoch": 2, "set": "valid", "loss": 2.0, "mae": 1.0},
     ]
 
@@ -59,7 +59,7 @@ def test_pandas_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     fitted = fit(Scale, JSONLogger(path), epochs=3)
     frame = pd.read_json(path, lines=True)
-    assert list(frame.columns) == ["time", "epoch", "set", "loss"]
+    assert list(frame.columns) == ["time", "epoch", "set", "loss", "lr"]
     assert str(pd.to_datetime(frame["time"]).dt.tz) == "UTC"
     for set_, entries in fitted.records["metrics"].items():
         assert list(frame[frame["set"] == set_]["loss"]) == [entry["loss"] for entry in entries]
@@ -85,6 +85,7 @@ def test_what_json_has_no_number_for_is_null_and_arrays_are_lists(tmp_path: Path
         "inf": None,
         "each": [0.5, None],
         "matrix": [[1.0, 0.0], [0.0, 1.0]],
+        "lr": 0.1,
     }
 
 
@@ -92,7 +93,9 @@ def test_a_metric_called_like_a_key_gives_way(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     log_time = lb.on("on_train_end")(lambda ctx: ctx.log_metric("time", 7))
     fit(Scale, log_time, JSONLogger(path), epochs=1, valid_data=None)
-    assert untimed(path) == [{"epoch": 1, "set": "train", "loss": 3.0, "metric_time": 7.0}]
+    assert untimed(path) == [
+        {"epoch": 1, "set": "train", "loss": 3.0, "metric_time": 7.0, "lr": 0.1}
+    ]
     assert isinstance(lines(path)[0]["time"], str)
 
 

@@ -37,6 +37,7 @@ def test_each_set_is_a_run_with_a_point_an_epoch(tmp_path: Path) -> None:
     assert scalars(tmp_path / "a" / "b" / "train") == {
         "loss": [(1, 3.0), (2, 3.0)],
         "mae": [(1, 2.0), (2, 2.0)],
+        "lr": [(1, pytest.approx(0.1)), (2, pytest.approx(0.1))],
     }
     assert scalars(tmp_path / "a" / "b" / "valid") == {
         "loss": [(1, 2.0), (2, 2.0)],
@@ -71,6 +72,7 @@ def test_a_vector_has_a_tag_for_each_value_and_a_matrix_none(tmp_path: Path) -> 
         "loss": [(1, 3.0)],
         "each/0": [(1, 0.5)],
         "each/1": [(1, 0.25)],
+        "lr": [(1, pytest.approx(0.1))],
     }
 
 

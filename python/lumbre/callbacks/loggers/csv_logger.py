@@ -15,11 +15,14 @@ from lumbre.callbacks.loggers.epoch_log import SETS, EpochLog, Row, without_nan
 class CSVLogger(EpochLog):
     """Writes a row for each set and epoch: `epoch,set,<metrics>`.
 
-    Acts at `on_fit_begin`, `on_epoch_begin` and `on_epoch_end`, at weight 1e6: what others log at
-    `on_epoch_end` is there by then. Changes nothing of `ctx`. A cell is empty where a set has no
-    such metric; a vector or matrix is JSON text. A metric that comes later gets a column of its
-    own, empty in the rows above; one that is called `time`, `epoch` or `set` is written as
-    `metric_time` and so on.
+    A row of the training has the learning rate besides, and the mean norm of the gradients and the
+    speed where these are measured. What is measured before the first epoch is epoch 0.
+
+    Acts at `on_fit_begin`, `on_valid_end` before the first epoch, `on_epoch_begin` and
+    `on_epoch_end`, at weight 1e6: what others log at `on_epoch_end` is there by then. Changes
+    nothing of `ctx`. A cell is empty where a set has no such metric; a vector or matrix is JSON
+    text. A metric that comes later gets a column of its own, empty in the rows above; one that is
+    called `time`, `epoch`, `set` or `step` is written as `metric_time` and so on.
 
     A new fit begins the file anew, with its first epoch. A resumed fit goes on: the rows of earlier
     epochs stay, those of the epochs that come again go, and rows that are missing are taken from
@@ -41,7 +44,7 @@ class CSVLogger(EpochLog):
         >>> data = [torch.zeros(2, 1), torch.zeros(2, 1)]
         >>> fitted = net.fit(data, epochs=2, callbacks=lb.callbacks.CSVLogger(path))
         >>> print(path.read_text())
-        epoch,set,loss
+        epoch,set,loss,lr
         1,train,...
         2,train,...
     """

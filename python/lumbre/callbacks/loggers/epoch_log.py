@@ -19,7 +19,7 @@ Row = dict[str, Any]
 SETS = ("train", "valid")
 
 # What every line says beside the metrics; a metric of such a name gives way.
-OWN_KEYS = ("time", "epoch", "set")
+OWN_KEYS = ("time", "epoch", "set", "step")
 
 
 class EpochLog(Callback):
@@ -52,6 +52,11 @@ class EpochLog(Callback):
         if ctx.accelerator.is_main:
             self._begin(ctx)
 
+    def on_valid_end(self, ctx: Context) -> None:
+        """Write what is measured before the first epoch, as epoch 0."""
+        if ctx._is_before_epochs:
+            self.on_epoch_end(ctx)
+
     def on_epoch_end(self, ctx: Context) -> None:
         """Write the rows of the epoch."""
         if not ctx.accelerator.is_main:
@@ -65,12 +70,17 @@ class EpochLog(Callback):
             return
         self._begun = True
         there: dict[int, dict[str, Row]] = {}
+        between: dict[int, list[Row]] = {}
         for row in self._parse(self._text()) if ctx.epoch > 1 else ():
-            there.setdefault(row["epoch"], {})[row["set"]] = row
+            if "step" in row:
+                between.setdefault(row["epoch"], []).append(row)
+            else:
+                there.setdefault(row["epoch"], {})[row["set"]] = row
         rows: list[Row] = []
-        for epoch in range(1, ctx.epoch):
+        for epoch in range(ctx.epoch):
             # The file may have been lost, or have ended where the machine did.
             known = {row["set"]: row for row in rows_of(ctx, epoch)} | there.get(epoch, {})
+            rows += between.get(epoch, ())
             rows += [known[set_] for set_ in SETS if set_ in known]
         self._write("w", "")
         if rows:
@@ -101,11 +111,23 @@ class EpochLog(Callback):
 def rows_of(ctx: Context, epoch: int) -> list[Row]:
     """Return what the records hold of an epoch."""
     return [
-        {"epoch": epoch, "set": set_}
-        | {f"metric_{name}" if name in OWN_KEYS else name: plain(v) for name, v in values.items()}
+        {"epoch": epoch, "set": set_} | named({k: plain(v) for k, v in values.items()})
         for set_ in SETS
-        if (values := ctx.get_metrics(set_, epoch))
+        if (values := values_of(ctx, set_, epoch))
     ]
+
+
+def named(values: dict[str, Any]) -> Row:
+    """Return values by names that are not those of what every line says."""
+    return {f"metric_{name}" if name in OWN_KEYS else name: v for name, v in values.items()}
+
+
+def values_of(ctx: Context, set_: str, epoch: int) -> dict[str, Any]:
+    """Return the values of a set; of the training with its rates, norms and speed behind them."""
+    values = ctx.get_metrics(set_, epoch)
+    if set_ == "train" and epoch:
+        values = values | {k: v for k, v in ctx._sides(epoch).items() if k not in values}
+    return values
 
 
 def plain(value: Any) -> Any:

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+from typing import TYPE_CHECKING
 
-from lumbre.callbacks.loggers.epoch_log import SETS, EpochLog, Row, without_nan
+from lumbre.arguments import whole
+from lumbre.callbacks.loggers.epoch_log import SETS, EpochLog, Row, named, without_nan
+
+if TYPE_CHECKING:
+    from lumbre.engine.context import Context
 
 
 class JSONLogger(EpochLog):
     """Writes a JSON object a line for each set and epoch: `time`, `epoch`, `set`, the metrics.
 
-    Acts at `on_fit_begin`, `on_epoch_begin` and `on_epoch_end`, at weight 1e6: what others log at
-    `on_epoch_end` is there by then. Changes nothing of `ctx`. `time` is when the epoch ended, in
-    UTC and ISO 8601. NaN and infinity, which JSON does not have, are null; a vector is a list, a
-    matrix a list of lists. A metric that is called `time`, `epoch` or `set` is written as
-    `metric_time` and so on.
+    A line of the training has the learning rate besides, and the mean norm of the gradients and the
+    speed where these are measured. What is measured before the first epoch is epoch 0. With `every`
+    there are lines in between, with the `step` and what that batch has: `samples`, `loss`, `lr`,
+    `grad_norm` where that is measured, and the values of `ctx.log_mean`. On a device they are
+    waited for.
+
+    Acts at `on_fit_begin`, `on_valid_end` before the first epoch, `on_epoch_begin`, `on_epoch_end`
+    and, with `every`, `on_train_batch_begin` and `on_train_batch_end`, at weight 1e6: what others
+    log at `on_epoch_end` is there by then. Changes nothing of `ctx`. `time` is when the epoch
+    ended, or the batch, in UTC and ISO 8601. NaN and infinity, which JSON does not have, are null;
+    a vector is a list, a matrix a list of lists. A metric that is called `time`, `epoch`, `set` or
+    `step` is written as `metric_time` and so on.
 
     The lines are flat: `pandas.read_json(path, lines=True)` gives a frame with a row for each, and
     `pandas.to_datetime(frame["time"])` its times.
@@ -27,10 +40,13 @@ class JSONLogger(EpochLog):
     Args:
         path: The file; its folder is made. A relative path is that of the folder in which the fit
             begins, and `~` is expanded.
+        every: A line for each so many training batches, too: those whose `ctx.step_count` it
+            divides. None unless given.
 
     Raises:
         ArgumentTypeError: when `path` is no path.
-        ArgumentError: when it is empty, that of a folder, or a URL.
+        ArgumentError: when it is empty, that of a folder, or a URL; when `every` is no whole number
+            from 1.
         OSError: when the fit begins, if the file cannot be written.
 
     Example:
@@ -40,8 +56,31 @@ class JSONLogger(EpochLog):
         >>> data = [torch.zeros(2, 1), torch.zeros(2, 1)]
         >>> fitted = net.fit(data, epochs=1, callbacks=lb.callbacks.JSONLogger(path))
         >>> print(path.read_text())
-        {"time": "...Z", "epoch": 1, "set": "train", "loss": ...}
+        {"time": "...Z", "epoch": 1, "set": "train", "loss": ..., "lr": 0.001}
     """
+
+    def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
+        super().__init__(path)
+        self.every = None if every is None else whole(self, "every", every, least=1)
+        if self.every is None:  # nothing is called
+            vars(self).update(on_train_batch_begin=None, on_train_batch_end=None)
+
+    def on_fit_begin(self, ctx: Context) -> None:
+        """See that the file can be written, before an epoch is lost."""
+        super().on_fit_begin(ctx)
+        ctx._notes_rates |= self.every is not None
+
+    def on_train_batch_begin(self, ctx: Context) -> None:
+        """See the learning rates of the step."""
+        if self.every is not None and ctx.step_count % self.every == 0:
+            ctx._note_rates()
+
+    def on_train_batch_end(self, ctx: Context) -> None:
+        """Write the line of the batch, where it is due."""
+        if self.every is None or ctx.step_count % self.every or not ctx.accelerator.is_main:
+            return
+        own = {"epoch": ctx.epoch, "step": ctx.step_count, "set": "train"}
+        self._append([own | named(ctx._step_row())], now=True)
 
     def _parse(self, text: str) -> list[Row]:
         rows = []

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lumbre.arguments import flag
-from lumbre.callbacks.loggers.epoch_log import SETS
+from lumbre.arguments import flag, whole
+from lumbre.callbacks.loggers.epoch_log import SETS, values_of
 from lumbre.errors import MissingPackageError
 from lumbre.files.atomic import check_folder, naming
 from lumbre.files.path import absolute, path_of
@@ -23,14 +23,24 @@ if TYPE_CHECKING:
     from lumbre.engine.context import Context
 
 
+_STEPS = "steps"
+
+
 class TensorBoard(Callback):
     """Writes the metrics of each epoch where TensorBoard finds them: `tensorboard --logdir ...`.
 
-    Acts at `on_fit_begin`, `on_epoch_end`, `on_fit_end` and `on_exception`, at weight 1e6: what
-    others log at `on_epoch_end` is there by then. Changes nothing of `ctx`. Each set is a run of
-    its own, `logdir/train` and `logdir/valid`: metrics of one name lie in one chart. A vector is
-    written as `name/0`, `name/1` and so on; matrices are left out. The step is the epoch, and all
-    is flushed after each one.
+    Acts at `on_fit_begin`, `on_valid_end` before the first epoch, `on_epoch_end`, `on_fit_end`,
+    `on_exception` and, with `every`, `on_train_batch_begin` and `on_train_batch_end`, at weight
+    1e6: what others log at `on_epoch_end` is there by then. Changes nothing of `ctx`. Each set is a
+    run of its own, `logdir/train` and `logdir/valid`: metrics of one name lie in one chart. A
+    vector is written as `name/0`, `name/1` and so on; matrices are left out. The step is the epoch,
+    and all is flushed after each one.
+
+    The training has the learning rate besides, and the mean norm of the gradients and the speed
+    where these are measured. What is measured before the first epoch is epoch 0. With `every` there
+    is a third run, `logdir/steps`, whose step is the training batch, with what that batch has:
+    `loss`, `lr`, `grad_norm` where that is measured, and the values of `ctx.log_mean`. On a device
+    they are waited for.
 
     A resumed fit goes on with the curves, without those points that come again; of a new fit in a
     folder of an older one only the new curves are shown. No file is deleted.
@@ -40,42 +50,74 @@ class TensorBoard(Callback):
             begins, and `~` is expanded.
         histograms: Whether to write how the values of each parameter are distributed after each
             epoch too, tagged by its name; those that are not finite are left out.
+        every: Points for each so many training batches, too: those whose `ctx.step_count` it
+            divides. None unless given.
 
     Raises:
         ArgumentTypeError: when `logdir` is no path, or `histograms` no bool.
-        ArgumentError: when `logdir` is empty or a URL.
+        ArgumentError: when `logdir` is empty or a URL; when `every` is no whole number from 1.
         MissingPackageError: when the fit begins, if tensorboard is not installed.
         OSError: when the fit begins, if nothing can be written in the folder.
 
     Example:
         >>> TensorBoard("runs/first", histograms=True)
-        TensorBoard(logdir='runs/first', histograms=True)
+        TensorBoard(logdir='runs/first', histograms=True, every=None)
     """
 
     weight = 1e6
 
-    def __init__(self, logdir: str | os.PathLike[str], histograms: bool = False) -> None:
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str],
+        histograms: bool = False,
+        every: int | None = None,
+    ) -> None:
         path_of(self, "logdir", logdir)
         self.logdir = logdir
         self.histograms = flag(self, "histograms", histograms)
+        self.every = None if every is None else whole(self, "every", every, least=1)
+        if self.every is None:  # nothing is called
+            vars(self).update(on_train_batch_begin=None, on_train_batch_end=None)
         self._writers: dict[str, Any] = {}
 
     def on_fit_begin(self, ctx: Context) -> None:
         """See that there is all that is needed, before an epoch is lost."""
         self._close()
+        ctx._notes_rates |= self.every is not None
         self._folder = absolute(path_of(self, "logdir", self.logdir))
         if ctx.accelerator.is_main:
             _writer_class()
             check_folder(self._folder)
-            for folder in filter(os.path.lexists, map(self._run, SETS)):
+            for folder in filter(os.path.lexists, map(self._run, (*SETS, _STEPS))):
                 check_folder(folder)
+
+    def on_train_batch_begin(self, ctx: Context) -> None:
+        """See the learning rates of the step."""
+        if self.every is not None and ctx.step_count % self.every == 0:
+            ctx._note_rates()
+
+    def on_train_batch_end(self, ctx: Context) -> None:
+        """Write the points of the batch, where they are due."""
+        if self.every is None or ctx.step_count % self.every or not ctx.accelerator.is_main:
+            return
+        with naming(self._run(_STEPS)):
+            # Points behind the last one that is due of before are of a fit that was broken off.
+            writer = self._writer(_STEPS, ctx.step_count - self.every + 1)
+            for tag, number in ctx._step_row().items():
+                if tag != "samples":
+                    writer.add_scalar(tag, number, ctx.step_count)
+
+    def on_valid_end(self, ctx: Context) -> None:
+        """Write what is measured before the first epoch, as epoch 0."""
+        if ctx._is_before_epochs:
+            self.on_epoch_end(ctx)
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Write the points of the epoch."""
         if not ctx.accelerator.is_main:
             return
         for set_ in SETS:
-            values = ctx.get_metrics(set_)
+            values = values_of(ctx, set_, ctx.epoch)
             is_drawn = self.histograms and set_ == "train"
             # A folder of an older fit is opened too: what this one has not is no longer shown.
             if not (values or is_drawn or os.path.isdir(self._run(set_))):
@@ -88,6 +130,9 @@ class TensorBoard(Callback):
                     for name, points in _parameters(ctx.accelerator.unwrap(ctx.model)):
                         writer.add_histogram(name, points, ctx.epoch)
                 writer.flush()
+        if _STEPS in self._writers:
+            with naming(self._run(_STEPS)):
+                self._writers[_STEPS].flush()
 
     def on_fit_end(self, ctx: Context) -> None:
         """Close the files; they are opened again if the fit goes on."""
@@ -95,12 +140,12 @@ class TensorBoard(Callback):
 
     on_exception = on_fit_end
 
-    def _writer(self, set_: str, epoch: int) -> Any:
+    def _writer(self, set_: str, first: int) -> Any:
         if set_ not in self._writers:
-            # Points from this epoch on are of a fit that was broken off, or of an older one.
+            # Points from this one on are of a fit that was broken off, or of an older one.
             folder = self._run(set_)
             _wait_for_later_name(Path(folder))
-            self._writers[set_] = _writer_class()(folder, purge_step=epoch)
+            self._writers[set_] = _writer_class()(folder, purge_step=first)
         return self._writers[set_]
 
     def _close(self) -> None:

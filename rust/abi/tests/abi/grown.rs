@@ -3,9 +3,9 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use crate::host::Host;
+use crate::host::{Host, hand_over};
 use lumbre_abi::host::{Foreign, Refused};
-use lumbre_abi::layout::{FIRST_TABLE, Handle, LARGEST, Table, Text};
+use lumbre_abi::layout::{FIRST_CALL, FIRST_TABLE, Handle, LARGEST, Table, Text};
 use lumbre_abi::{Ctx, Exported, Hook, Saved, callback};
 
 /// The first layout as it was published, written down by itself: it must load for ever.
@@ -100,6 +100,58 @@ fn the_first_layout_loads_and_keeps_no_state() {
     Host::at(9).fire(&foreign).unwrap();
     drop(foreign);
     assert_eq!(calls, 1);
+}
+
+#[derive(Default)]
+struct Means;
+
+#[callback]
+impl Means {
+    fn on_train_batch_end(&mut self, ctx: &mut Ctx<'_>) -> lumbre_abi::Result {
+        ctx.log_mean("kl", 0.5)?;
+        ctx.log_mean_weighted("rec", 0.25, 3.0)
+    }
+}
+
+#[test]
+fn a_host_of_the_first_layout_says_that_it_has_no_means() {
+    let (foreign, _handle) = hand_over(Means);
+    let host = Host::at(9);
+    host.fire(&foreign).unwrap();
+    let means = host.means.take();
+    assert_eq!((means[0].0.as_str(), means[0].1), ("kl", 0.5));
+    assert!(means[0].2.is_nan(), "the weight is that of the batch");
+    assert_eq!(means[1], ("rec".to_owned(), 0.25, 3.0));
+
+    let mut host = Host::at(9);
+    (host.call.abi_minor, host.call.size) = (0, FIRST_CALL);
+    let (status, message) = host.fire(&foreign).unwrap_err();
+    assert_eq!(status, lumbre_abi::layout::status::FAILED);
+    assert_eq!(
+        message.as_deref(),
+        Some(
+            "log_mean needs version 1.1 of the callback ABI, and this lumbre has 1.0: install a newer \
+             one, or use `log`"
+        )
+    );
+    assert!(host.means.take().is_empty());
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_refused() {
+    #[derive(Default)]
+    struct Nan;
+
+    #[callback]
+    impl Nan {
+        fn on_train_end(&mut self, ctx: &mut Ctx<'_>) -> lumbre_abi::Result {
+            ctx.log_mean_weighted("kl", 0.5, f64::NAN)
+        }
+    }
+
+    let mut run = lumbre_abi::testing::Run::new();
+    let trouble = run.fire(&lumbre_abi::testing::Mounted::new(Nan), Hook::TrainEnd);
+    assert!(trouble.unwrap_err().to_string().ends_with("got NaN"));
 }
 
 #[derive(Default)]
@@ -223,7 +275,7 @@ fn another_major_version_is_refused_before_anything_else_is_read() {
     assert_eq!(refused, Refused::Version { major: 2, minor: 5 });
     assert_eq!(
         refused.to_string(),
-        "it was built for version 2.5 of lumbre's callback ABI, and version 1.0 runs here"
+        "it was built for version 2.5 of lumbre's callback ABI, and version 1.1 runs here"
     );
 }
 

@@ -19,6 +19,7 @@ pub struct Host {
     pub tensor: Cell<Option<Tensor>>,
     pub message: RefCell<Option<String>>,
     pub logged: RefCell<Vec<(String, f64)>>,
+    pub means: RefCell<Vec<(String, f64, f64)>>,
     pub stopped: RefCell<Option<String>>,
 }
 
@@ -45,12 +46,14 @@ impl Host {
                 skip_epoch: nothing,
                 fail,
                 python,
+                log_mean,
             },
             later: [u64::MAX; 4],
             answer: answer::NONE,
             tensor: Cell::default(),
             message: RefCell::default(),
             logged: RefCell::default(),
+            means: RefCell::default(),
             stopped: RefCell::default(),
         }
     }
@@ -111,6 +114,13 @@ unsafe extern "C" fn log(call: *const Call, _: u32, name: Text, value: f64) -> u
     // SAFETY: the callback's text is there until we return. So below.
     let name = unsafe { lossy(name) };
     host(call).logged.borrow_mut().push((name, value));
+    answer::GIVEN
+}
+
+unsafe extern "C" fn log_mean(call: *const Call, name: Text, value: f64, weight: f64) -> u32 {
+    // SAFETY: as in `log`.
+    let name = unsafe { lossy(name) };
+    host(call).means.borrow_mut().push((name, value, weight));
     answer::GIVEN
 }
 

@@ -27,7 +27,7 @@ pub struct EarlyStopping {
 #[derive(Clone, Debug, Default)]
 struct Seen {
     best: Option<f64>,
-    /// The epoch of the best value; 0 while that is the baseline.
+    /// The epoch of the best value; 0 while that is the baseline, or what was measured before.
     best_epoch: u64,
     waited: u64,
     /// Why it asked for the stop; empty as long as it has not.
@@ -68,12 +68,16 @@ impl EarlyStopping {
             seen.waited = 0;
             return Ok(Flow::Continue);
         };
+        if state.epoch() == 0 {
+            return Ok(Flow::Continue); // nothing was trained that could have been better
+        }
         seen.waited += 1;
         if seen.waited < self.patience || state.epoch() < state.min_epochs() {
             return Ok(Flow::Continue);
         }
         let place = match seen.best_epoch {
-            0 => "of the baseline".into(),
+            0 if self.baseline == Some(best) => "of the baseline".into(),
+            0 => "from before the first epoch".into(),
             epoch => format!("of epoch {epoch}"),
         };
         seen.why = format!(
@@ -94,7 +98,12 @@ impl EarlyStopping {
 
 impl<H: Host> Callback<H> for EarlyStopping {
     fn hooks(&self) -> HookSet {
-        HookSet::of(&[Hook::FitBegin, Hook::EpochEnd, Hook::EarlyStopping])
+        HookSet::of(&[
+            Hook::FitBegin,
+            Hook::ValidEnd,
+            Hook::EpochEnd,
+            Hook::EarlyStopping,
+        ])
     }
 
     fn on(&self, hook: HookId, ctx: &H::Context<'_>) -> Result<Flow> {
@@ -104,6 +113,7 @@ impl<H: Host> Callback<H> for EarlyStopping {
                 self.monitor.check(ctx)?;
                 self.monitor.check_mode(ctx)?;
             }
+            Some(Hook::ValidEnd) if ctx.state().is_before_epochs() => return self.look(ctx),
             Some(Hook::EpochEnd) => return self.look(ctx),
             Some(Hook::EarlyStopping) => {
                 let why = self.seen().why.clone();

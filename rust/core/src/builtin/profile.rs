@@ -43,7 +43,10 @@ impl<H: Host> Callback<H> for Profile {
             let started = &mut lock(&self.started)[span as usize];
             if begins {
                 *started = Some(Instant::now());
-            } else if let Some(start) = started.take() {
+            } else if let Some(start) = started.take()
+                // What comes before the epochs is a part of none.
+                && !(span == Span::Valid && ctx.state().is_before_epochs())
+            {
                 ctx.records(|records| records.log_span(span, start.elapsed().as_secs_f64()));
             }
         }

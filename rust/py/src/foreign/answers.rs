@@ -13,6 +13,7 @@ use lumbre_core::hook::Hook;
 use super::lent::Lent;
 use crate::error::carry;
 use crate::grad::switch_off;
+use crate::means::Cell;
 
 /// The place of an answer that says nothing but that all went well.
 const NOWHERE: *mut () = std::ptr::dangling_mut();
@@ -37,6 +38,7 @@ pub const CALL: Call = Call {
     skip_epoch,
     fail,
     python,
+    log_mean,
 };
 
 /// Answer a foreign callback: what goes wrong is kept for it, and no panic crosses the border.
@@ -119,12 +121,34 @@ unsafe extern "C" fn log(call: *const Call, set: u32, name: Text, value: f64) ->
     unsafe {
         let name: Arc<str> = lossy(name).into();
         give(call, NOWHERE, |lent| {
-            let (set, epoch) = (lent.set(set)?, lent.frame.state().epoch());
+            let (set, epoch) = (lent.set(set)?, lent.frame.state().record_epoch());
+            let run = lent.frame.run;
+            if let Some(bound) = run.get().bound() {
+                let checked = bound.check_name(run.py(), &name, "log");
+                checked.map_err(carry)?;
+            }
             let log = |records: &mut lumbre_core::records::Records| {
                 records.log(set, epoch, &name, value.into());
             };
             lent.frame.records(log);
             Ok(Some(()))
+        })
+    }
+}
+
+unsafe extern "C" fn log_mean(call: *const Call, name: Text, value: f64, weight: f64) -> u32 {
+    // SAFETY: as in `metric`.
+    unsafe {
+        let name = lossy(name);
+        give(call, NOWHERE, |lent| {
+            let (run, weight) = (
+                lent.frame.run,
+                Some(weight).filter(|weight| !weight.is_nan()),
+            );
+            let logged = run
+                .get()
+                .add_to_mean(run.py(), &name, Cell::Number(value), weight);
+            logged.map(Some).map_err(carry)
         })
     }
 }

@@ -132,6 +132,12 @@ impl Run {
         self.state.limits().max_steps
     }
 
+    /// True while the validation pass is under way that comes before the first epoch.
+    #[getter(_is_before_epochs)]
+    fn is_before_epochs(&self) -> bool {
+        self.state.is_before_epochs()
+    }
+
     /// True if what ended the run is something that it may go on from.
     #[getter]
     fn paused(&self) -> bool {

@@ -1,5 +1,7 @@
 //! The run as the core sees it: what a callback in Rust can reach.
 
+use std::sync::Arc;
+
 use lumbre_core::Result;
 use lumbre_core::callback::{Announced, Context, Host, Warning};
 use lumbre_core::flow::State;
@@ -61,7 +63,7 @@ impl Context for Frame<'_> {
         };
         let values = bound.meter(set).values(py, &run.state, true);
         let values = run.noted(py, values).map_err(carry)?;
-        let epoch = self.state().epoch();
+        let epoch = self.state().record_epoch();
         self.records(|records| {
             // The pass' own values come first, whatever was logged while it ran.
             let logged = std::mem::take(records.reach(set, epoch));
@@ -97,6 +99,22 @@ impl Context for Frame<'_> {
 
     fn metric_names(&self, set: Set) -> Result<Vec<String>> {
         self.run.get().metric_names(self.run, set).map_err(carry)
+    }
+
+    fn note_rates(&self) -> Result<()> {
+        Run::note_rates(self.run, None).map_err(carry)
+    }
+
+    fn step_values(&self, tell: &mut dyn FnMut(&Arc<str>, Option<f64>)) -> Result<()> {
+        Run::tell_step(self.run, tell).map_err(carry)
+    }
+
+    fn samples(&self) -> Result<f64> {
+        Run::samples(self.run).map_err(carry)
+    }
+
+    fn late_values(&self) -> Result<Vec<f64>> {
+        self.run.get().late_values(self.run.py()).map_err(carry)
     }
 
     fn announced(&self) -> Result<Announced> {
@@ -171,6 +189,7 @@ fn announced(ctx: &Bound<'_, Run>) -> PyResult<Announced> {
         validates: validates(ctx)?,
         ..Announced::default()
     };
+    announced.may_log = ctx.getattr(lumbre::Context::may_log(py))?.is_truthy()?;
     if let Some(bound) = ctx.get().bound() {
         announced.logs = bound.plan.logs().cloned().collect();
         announced.metrics = Set::ALL.map(|set| bound.meter(set).names());

@@ -3,7 +3,7 @@
 use std::sync::{Arc, MutexGuard};
 
 use lumbre_core::lock::lock;
-use lumbre_core::records::{Entry, Records, Set, Span, Value, check_epoch};
+use lumbre_core::records::{Entry, Records, Set, Side, Span, Value, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -36,7 +36,7 @@ impl Run {
     }
 
     fn this_epoch(&self) -> u64 {
-        self.state.epoch().max(1)
+        self.state.record_epoch()
     }
 
     /// What the run was given, while the pass of a set is under way in that epoch: its metrics are
@@ -99,9 +99,12 @@ impl Run {
     #[pyo3(signature = (name, value, set=None))]
     fn log_metric(&self, name: &str, value: &Bound<'_, PyAny>, set: Option<&str>) -> PyResult<()> {
         let set = self.set_named(set)?;
+        if let Some(bound) = self.bound() {
+            bound.check_name(value.py(), name, "log_metric")?;
+        }
         let value = value::from_python(value)?;
         self.lock_records()
-            .log(set, self.state.epoch(), &Arc::from(name), value);
+            .log(set, self.this_epoch(), &Arc::from(name), value);
         Ok(())
     }
 
@@ -127,7 +130,7 @@ impl Run {
         Ok(())
     }
 
-    /// The values of an epoch, by default of this one: those logged so far and, while the set's pass
+    /// The values of an epoch, by default of this one, 0 for what was measured before the first: those logged so far and, while the set's pass
     /// is under way, those of its metrics up to now.
     #[pyo3(signature = (set, epoch=None))]
     fn get_metrics<'py>(
@@ -138,10 +141,12 @@ impl Run {
         let this = slf.get();
         let epoch = match epoch.map(u64::try_from) {
             None => None,
-            Some(Ok(number)) if number > 0 => Some(number),
-            Some(_) => {
+            Some(Ok(number)) => Some(number),
+            Some(Err(_)) => {
                 let got = epoch.unwrap_or_default();
-                let message = format!("get_metrics: epochs are counted from 1; got {got}.");
+                let message = format!(
+                    "get_metrics: epochs are counted from 1, and 0 is what comes before; got {got}."
+                );
                 return Err(exception(slf.py(), Class::ArgumentError, message));
             }
         };
@@ -163,10 +168,11 @@ impl Run {
         entry_to_python(slf.py(), &entry)
     }
 
-    /// The whole history: `{"metrics": {set: [{name: value}]}, "profile": {part: [seconds]}}`.
+    /// The whole history: `{"metrics": {set: [{name: value}]}, "profile": {part: [seconds]}}`, and
+    /// where there are such `"optimizer": {name: [number]}` and `"before": {set: {name: value}}`.
     #[pyo3(name = "_history")]
     fn history<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let records = self.lock_records().clone();
+        let records = self.lock_records().without_steps();
         let metrics = PyDict::new(py);
         for set in Set::ALL {
             let entries = records
@@ -182,10 +188,42 @@ impl Run {
         for span in Span::ALL {
             profile.set_item(span.name(), records.spans(span))?;
         }
+        for (name, numbers) in records.side(Side::Speed) {
+            profile.set_item(&*name, numbers)?;
+        }
         let history = PyDict::new(py);
         history.set_item("metrics", metrics)?;
         history.set_item("profile", profile)?;
+        let optimizer = PyDict::new(py);
+        for (name, numbers) in records.side(Side::Optimizer) {
+            optimizer.set_item(&*name, numbers)?;
+        }
+        if !optimizer.is_empty() {
+            history.set_item("optimizer", optimizer)?;
+        }
+        let before = PyDict::new(py);
+        for set in Set::ALL {
+            if let Some(entry) = records.entry(set, 0).filter(|entry| !entry.is_empty()) {
+                before.set_item(set.name(), entry_to_python(py, entry)?)?;
+            }
+        }
+        if !before.is_empty() {
+            history.set_item("before", before)?;
+        }
         Ok(history)
+    }
+
+    /// The numbers that are recorded of an epoch's training beside its metrics: rates, norms, speed.
+    #[pyo3(name = "_sides")]
+    fn sides<'py>(&self, py: Python<'py>, epoch: u64) -> PyResult<Bound<'py, PyDict>> {
+        let values = PyDict::new(py);
+        let records = self.lock_records();
+        for side in [Side::Optimizer, Side::Speed] {
+            for (name, value) in records.side_entry(side, epoch).into_iter().flatten() {
+                values.set_item(&**name, value::to_python(py, value)?)?;
+            }
+        }
+        Ok(values)
     }
 
     /// Drop what was recorded of an epoch that was not completed.

@@ -1,8 +1,11 @@
 //! The part of `_core.Run` that goes on where another run has stopped.
 
+use std::sync::Arc;
+
+use lumbre_core::builtin::Throughput;
 use lumbre_core::flow::Flow;
 use lumbre_core::lock::lock;
-use lumbre_core::records::{Set, Span, check_epoch};
+use lumbre_core::records::{Set, Side, Span, check_epoch};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -47,11 +50,13 @@ impl Run {
     }
 
     /// Put a history, as `history` gives it, in the place of what was recorded.
-    #[pyo3(name = "_restore_history")]
+    #[pyo3(name = "_restore_history", signature = (metrics, profile, optimizer=None, before=None))]
     fn restore_history(
         &self,
         metrics: &Bound<'_, PyDict>,
         profile: &Bound<'_, PyDict>,
+        optimizer: Option<&Bound<'_, PyDict>>,
+        before: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let mut sets = Vec::new();
         for set in Set::ALL {
@@ -69,7 +74,34 @@ impl Run {
                 spans.push((span, seconds.extract::<Vec<f64>>()?));
             }
         }
+        let mut first = Vec::new();
+        if let Some(before) = before {
+            for set in Set::ALL {
+                if let Some(values) = before.get_item(set.name())? {
+                    first.push((set, entry_from_python(values.cast::<PyDict>()?)?));
+                }
+            }
+        }
+        let columns = |columns: &Bound<'_, PyDict>| {
+            let read = columns
+                .iter()
+                .map(|(name, numbers)| Ok((name.extract::<String>()?.into(), numbers.extract()?)));
+            read.collect::<PyResult<Vec<(Arc<str>, Vec<f64>)>>>()
+        };
+        let optimizer = optimizer.map(columns).transpose()?.unwrap_or_default();
+        let mut speed = Vec::new();
+        for (name, numbers) in profile.iter() {
+            let name = name.extract::<String>()?;
+            if Throughput::NAMES.contains(&name.as_str()) {
+                speed.push((name.into(), numbers.extract()?));
+            }
+        }
         let mut records = self.lock_records();
+        for (set, entry) in first {
+            *records.reach(set, 0) = entry;
+        }
+        records.restore_side(Side::Optimizer, optimizer);
+        records.restore_side(Side::Speed, speed);
         for (set, entries) in sets {
             records.restore_entries(set, entries);
         }

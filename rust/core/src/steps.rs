@@ -1,0 +1,186 @@
+//! Rows of single steps, in columns.
+
+use std::sync::Arc;
+
+/// So many rows share one allocation of a column.
+const CHUNK: usize = 4096;
+
+/// A table of numbers: a column for each name, a row for each step that was kept.
+///
+/// A row that has nothing for a column has NaN there. Rows are only added.
+#[derive(Clone, Debug, Default)]
+pub struct Steps {
+    names: Vec<Arc<str>>,
+    /// Of each column; the last chunk of each is as full as that of the others.
+    columns: Vec<Vec<Vec<f64>>>,
+    rows: usize,
+}
+
+impl Steps {
+    /// The names of the columns, in the order in which they came.
+    #[must_use]
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of a column; it is made if it is not there.
+    pub fn column(&mut self, name: &Arc<str>) -> usize {
+        let known = self.names.iter().position(|known| known == name);
+        known.unwrap_or_else(|| {
+            self.names.push(Arc::clone(name));
+            let mut chunks = Vec::new();
+            for start in (0..self.rows).step_by(CHUNK) {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                chunk.resize(CHUNK.min(self.rows - start), f64::NAN);
+                chunks.push(chunk);
+            }
+            self.columns.push(chunks);
+            self.names.len() - 1
+        })
+    }
+
+    /// Begin a row, of NaN; gives its number.
+    pub fn begin(&mut self) -> usize {
+        let begins_chunk = self.rows.is_multiple_of(CHUNK);
+        for chunks in &mut self.columns {
+            if begins_chunk {
+                chunks.push(Vec::with_capacity(CHUNK));
+            }
+            if let Some(last) = chunks.last_mut() {
+                last.push(f64::NAN);
+            }
+        }
+        self.rows += 1;
+        self.rows - 1
+    }
+
+    /// Put a number into a row; outside of the table nothing happens.
+    pub fn set(&mut self, row: usize, column: usize, value: f64) {
+        let chunk = self.columns.get_mut(column);
+        let chunk = chunk.and_then(|chunks| chunks.get_mut(row / CHUNK));
+        if let Some(cell) = chunk.and_then(|chunk| chunk.get_mut(row % CHUNK)) {
+            *cell = value;
+        }
+    }
+
+    /// The last number of a column.
+    #[must_use]
+    pub fn last(&self, name: &str) -> Option<f64> {
+        let column = self.names.iter().position(|known| &**known == name)?;
+        self.columns[column].last()?.last().copied()
+    }
+
+    /// Each column with its numbers, chunk by chunk.
+    pub fn columns(&self) -> impl Iterator<Item = (&Arc<str>, &[Vec<f64>])> {
+        self.names
+            .iter()
+            .zip(self.columns.iter().map(Vec::as_slice))
+    }
+
+    /// A table of whole columns; `None` when they differ in length.
+    #[must_use]
+    pub fn of(columns: Vec<(Arc<str>, Vec<f64>)>) -> Option<Self> {
+        let rows = columns.first().map_or(0, |(_, numbers)| numbers.len());
+        let mut table = Self {
+            rows,
+            ..Self::default()
+        };
+        for (name, numbers) in columns {
+            if numbers.len() != rows {
+                return None;
+            }
+            let chunk = |part: &[f64]| {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                chunk.extend_from_slice(part);
+                chunk
+            };
+            table
+                .columns
+                .push(numbers.chunks(CHUNK).map(chunk).collect());
+            table.names.push(name);
+        }
+        Some(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn flat(table: &Steps) -> Vec<(String, Vec<u64>)> {
+        let bits = |chunks: &[Vec<f64>]| chunks.concat().iter().map(|x| x.to_bits()).collect();
+        let columns = table.columns();
+        columns
+            .map(|(name, chunks)| (name.to_string(), bits(chunks)))
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_is_its_rows(
+            rows in proptest::collection::vec(
+                proptest::collection::vec((0_usize..5, any::<f64>()), 0..4), 0..40),
+            before in 0_usize..3,
+        ) {
+            let mut table = Steps::default();
+            let filler = before * (CHUNK - 1);
+            for _ in 0..filler {
+                table.begin();
+            }
+            let mut expected: Vec<Vec<f64>> = vec![Vec::new(); 5];
+            for row in &rows {
+                let number = table.begin();
+                for column in &mut expected {
+                    column.push(f64::NAN);
+                }
+                for &(column, value) in row {
+                    let place = table.column(&format!("c{column}").into());
+                    table.set(number, place, value);
+                    *expected[column].last_mut().unwrap() = value;
+                }
+            }
+            prop_assert_eq!(table.rows(), filler + rows.len());
+            for (name, chunks) in table.columns() {
+                let numbers = chunks.concat();
+                let column: usize = name[1..].parse().unwrap();
+                prop_assert!(numbers[..filler].iter().all(|x| x.is_nan()));
+                let bits = |numbers: &[f64]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&numbers[filler..]), bits(&expected[column]));
+            }
+            let whole = |(name, chunks): (&Arc<str>, &[Vec<f64>])| (Arc::clone(name), chunks.concat());
+            let mut again = Steps::of(table.columns().map(whole).collect()).unwrap();
+            prop_assert_eq!(flat(&again), flat(&table));
+            if again.rows() == table.rows() {
+                let (one, other) = (again.begin(), table.begin());
+                prop_assert_eq!(one, other);
+                prop_assert_eq!(flat(&again), flat(&table));
+            }
+        }
+    }
+
+    #[test]
+    fn columns_of_two_lengths_are_no_table() {
+        let columns = vec![("a".into(), vec![1.0]), ("b".into(), vec![])];
+        assert!(Steps::of(columns).is_none());
+    }
+
+    #[test]
+    fn nothing_is_put_outside_of_the_table() {
+        let mut table = Steps::default();
+        let column = table.column(&"a".into());
+        table.set(0, column, 1.0);
+        assert_eq!(table.rows(), 0);
+        let row = table.begin();
+        table.set(row, column, 2.0);
+        table.set(row, 7, 3.0);
+        assert_eq!(table.last("a"), Some(2.0));
+        assert_eq!(table.last("b"), None);
+    }
+}
