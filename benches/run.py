@@ -21,6 +21,7 @@ import rows_core
 import rows_files
 import rows_limit
 import rows_loader
+import rows_logging
 import rows_native
 import rows_step
 from measure import Row, text
@@ -31,6 +32,7 @@ ROWS = {
     **rows_native.ROWS,
     **rows_step.ROWS,
     **rows_loader.ROWS,
+    **rows_logging.ROWS,
     **rows_limit.ROWS,
 }
 

@@ -132,6 +132,7 @@ Call._fields_ = (
     ("skip_epoch", _function(result=None)),
     ("fail", _function(Text, result=None)),
     ("python", _function(result=c.c_void_p)),
+    ("log_mean", _function(Text, c.c_double, c.c_double)),
 )
 
 _Entry = c.CFUNCTYPE(c.c_uint32, c.c_void_p, _Asked)

@@ -28,7 +28,7 @@ from forge import (
     library,
 )
 from lumbre._core import NativeCallback
-from lumbre.errors import ABIError, ExtensionError
+from lumbre.errors import ABIError, ArgumentError, ExtensionError
 from runs import Scale, at, fit
 
 EPOCH_END = 17
@@ -306,6 +306,17 @@ def test_an_error_that_the_callback_gets_over_is_none() -> None:
         assert call.log(call, 7, Text.of("mine"), 1.0) == WRONG
 
     assert fit(Scale, forged(act), epochs=3).stop_reason is None
+
+
+def test_names_that_the_run_writes_are_refused() -> None:
+    def name_it_loss(call: Call) -> int:
+        assert call.log(call, 0, Text.of("loss"), 1.0) == WRONG
+        # At the end of an epoch there is no pass.
+        assert call.log_mean(call, Text.of("fine"), 1.0, 1.0) == WRONG + 1
+        return HOST
+
+    with pytest.raises(ArgumentError, match=r'ctx\.log\("loss", .*the run itself records "loss"'):
+        fit(Scale, forged(name_it_loss))
 
 
 # --- another language, another version, no Python -----------------------------------------------

@@ -288,3 +288,29 @@ def test_no_torch_operation_is_needed_for_them() -> None:
     without = ops()
     assert without > 0
     assert ops(ext.InputStats()) == without
+
+
+# --- Means --------------------------------------------------------------------------------------
+
+
+def test_a_mean_from_rust_is_that_of_the_loss() -> None:
+    history = lb.callbacks.StepHistory()
+    fitted = fit(Scale, ext.Means("mine"), history, data=with_losses(1.0, 2.5, 4.0))
+    for set_ in ("train", "valid"):
+        for entry in fitted.records["metrics"][set_]:
+            assert entry["mine"] == entry["loss"]
+    assert [entry["ends"] for entry in fitted.records["metrics"]["train"]] == [4.0, 4.0]
+    assert fitted.get_steps()["mine"].tolist() == [1.0, 2.5, 4.0] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("loss", 'the run itself records "loss"'),
+        ("", "a name is a text that is not empty"),
+        ("outside", "is the mean over a training or validation pass"),
+    ],
+)
+def test_what_no_mean_can_be_is_refused_in_rust_as_in_python(name: str, match: str) -> None:
+    with pytest.raises(lb.LumbreError, match=match):
+        fit(Scale, ext.Means(name))

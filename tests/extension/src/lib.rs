@@ -6,6 +6,7 @@ mod bursts;
 mod drops;
 mod input_stats;
 mod loss_spike;
+mod means;
 mod odd;
 mod questions;
 mod sieve;
@@ -17,6 +18,7 @@ pub use bursts::Bursts;
 pub use drops::Drops;
 pub use input_stats::InputStats;
 pub use loss_spike::LossSpike;
+pub use means::Means;
 pub use odd::{Cut, Defaults, Named, NoJson, Raw, r#final};
 pub use questions::{Both, Glimpse};
 pub use sieve::Sieve;
@@ -39,5 +41,5 @@ pub use witness::Witness;
 #[cfg(feature = "python")]
 lumbre_abi::module!(
     lumbre_test_extension: Asks, Both, Bursts, Calls, Cut, Defaults, Drops, Fails, Glimpse, InputStats,
-    Leaves, LossSpike, Named, NoJson, Panics, Parts, Raw, Sieve, Throughput, Witness, r#final,
+    Leaves, LossSpike, Means, Named, NoJson, Panics, Parts, Raw, Sieve, Throughput, Witness, r#final,
 );
