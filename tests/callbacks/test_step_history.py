@@ -167,6 +167,27 @@ def test_a_rate_may_be_a_tensor() -> None:
     assert fitted.records["optimizer"]["lr"] == [0.25] * 3
 
 
+@pytest.mark.parametrize("rate", [None, "auto", 1, np.float32(0.5)])
+def test_what_is_no_rate_has_no_column(rate: Any) -> None:
+    class Own(torch.optim.SGD):
+        """One that keeps its rate elsewhere."""
+
+        def __init__(self, params: Any, lr: float) -> None:
+            super().__init__(params, lr)
+            self.param_groups[0]["lr"] = rate
+
+        def step(self, closure: Any = None) -> None:
+            """Stay where it is."""
+
+    fitted = line(StepHistory(), optimizer=Own)
+    frame = fitted.get_steps()
+    if isinstance(rate, str | None):
+        assert "lr" not in frame
+        assert "optimizer" not in fitted.records
+    else:
+        assert frame["lr"].tolist() == [float(rate)] * 9
+
+
 class Two(nn.Module):
     def __init__(self, groups: bool = False) -> None:
         super().__init__()

@@ -120,3 +120,14 @@ def test_items_is_a_function_that_gives_a_number() -> None:
         ArgumentTypeError, match="number of items in a batch, and words gave 'many'"
     ):
         fit(Scale, Throughput(words))
+
+
+def test_it_leaves_the_batch_to_those_who_come_later() -> None:
+    def run(*more: lb.Callback) -> Any:
+        @lb.on("on_train_batch_end", weight=5)
+        def change(ctx: Any) -> None:
+            ctx.pred = ctx.pred + 1.0
+
+        return fit(Scale, change, *more, metrics=lb.metrics.MAE()).records["metrics"]
+
+    assert run(Throughput()) == run()

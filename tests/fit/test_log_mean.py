@@ -428,8 +428,9 @@ def test_parts_that_change_their_names_are_told_once_with_both_sets() -> None:
         return value, {"a": 1.0} if number % 2 else {"a": 3.0, "b": float(number)}
 
     batches = itertools.count(1)
-    with pytest.warns(LumbreWarning, match="'a' in the first batch.* 'a', 'b' in a later") as told:
-        fitted = line(loss, count=8, size=2, epochs=1)
+    warnings.simplefilter("always")
+    with pytest.warns(LumbreWarning, match="'a' in its first batch.* 'a', 'b' in a later") as told:
+        fitted = line(loss, count=8, size=2, epochs=3)
     assert len(told) == 1
     assert fitted.records["metrics"]["train"][0] == {
         "loss": pytest.approx(train(fitted, "loss")[0]),

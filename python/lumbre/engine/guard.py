@@ -159,7 +159,7 @@ class RunGuard:
         # An exception holds the frames that hold ctx: without this, ctx would hold itself.
         ctx.exception = None
         # The parts of a step hold ctx, which would hold them.
-        ctx.step = ctx._parts = ctx._pass = ctx._continued = None
+        ctx.step = ctx._parts = ctx._pass = ctx._continued = ctx._loss_parts = None
         ctx._is_over = True
         step_of(ctx).windows.close()
         # Nor may ctx hold the callbacks in Rust: what these hold they show to the garbage collector

@@ -12,7 +12,7 @@ from lumbre.warn import warn
 
 
 class LossParts:
-    """Takes losses of a pass apart, and logs the mean of each part."""
+    """Takes the losses of a run apart, and logs the mean of each part."""
 
     __slots__ = ("_ctx", "_has_told", "_names", "is_again")
 
@@ -35,7 +35,7 @@ class LossParts:
         if self.is_again:
             return total
         names = list(parts)
-        known = self._names.setdefault(ctx.opt_name, names)
+        known = self._names.setdefault((ctx.training, ctx.opt_name), names)
         if names != known and set(names) != set(known) and not self._has_told:
             self._has_told = True
             warn(_OTHERS.format(name_of(ctx.loss_fn), *map(_listed, (known, names))), LumbreWarning)
@@ -58,6 +58,6 @@ _NO_PARTS = (
     'the sum and the parts by name: (total, {{"kl": kl, "rec": rec}}).'
 )
 _OTHERS = (
-    "{} gave the parts {} in the first batch of the pass, and {} in a later one. What is recorded "
-    "of each is the mean over the batches that had it. This is told once."
+    "{} gave the parts {} in its first batch, and {} in a later one. What is recorded of each is "
+    "the mean over the batches that had it. This is told once."
 )

@@ -55,7 +55,7 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
     asks_once, unwatched = not (is_watched or step.is_own), False
     # Where somebody may move a rate in a step, rows have it as the optimizer has seen it.
     notes_rates, notes_norms = not asks_once and ctx._notes_rates, ctx._notes_norms
-    loss_parts = LossParts(ctx)
+    loss_parts = ctx._loss_parts = ctx._loss_parts or LossParts(ctx)
 
     def forward() -> bool:
         batch = now.batch

@@ -119,7 +119,7 @@ def _step_curves(records: Mapping[str, Any], rows: pd.DataFrame) -> Curves:
         for name in rows.columns
         if name not in ("step", "epoch", "samples", "seconds")
     }
-    ends = rows.groupby("epoch")["step"].max()
+    ends = {0: 0, **rows.groupby("epoch")["step"].max().to_dict()}
     for name, sets in _curves(records).items():
         points = [
             (int(ends[e]), v) for e, v in sets.get("valid", ()) if e in ends and not np.ndim(v)

@@ -68,6 +68,7 @@ class RunState(Logbook):
     _now: Now  # the batch under way
     _step: Any  # a step.Step
     _parts: Any  # the engine.Parts of the pass under way
+    _loss_parts: Any  # an engine.LossParts, once a pass has begun
     _continued: Any  # a data.Continued, where an epoch is a slice of the passes over the data
     _pass: object | None  # a mark of the pass under way: an old generator does not end a new one
     _grad_outside: bool  # whether gradients are on between the passes
@@ -87,7 +88,7 @@ class RunState(Logbook):
         """Begin with a step, a plan and the attributes of the run."""
         super().__init__()
         self._step, self._now = step, step.now
-        self._parts = self._pass = self._continued = None
+        self._parts = self._pass = self._continued = self._loss_parts = None
         self._waiting = {}
         self._grad_outside = self._interrupt_fired = self._is_over = False
         self._notes_rates = self._notes_norms = self._valid_first = False

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyFloat, PyList};
 
 use super::{Binding, Run};
+use crate::batch;
 use crate::error::exception;
 use crate::losses::Last;
 use crate::lumbre::{self, Class};
@@ -291,15 +292,24 @@ impl Run {
         })
     }
 
-    /// The samples in the training batch under way.
+    /// The samples in the training batch under way. It is not counted for that: those who come later
+    /// may still change what counts.
     pub fn samples(slf: &Bound<'_, Self>) -> PyResult<f64> {
         let this = slf.get();
-        if let Some(bound) = this.bound()
-            && !this.state.batch_is_skipped()
-        {
-            this.count_due(slf, &bound, Set::Train)?;
-            if this.is_counted() {
-                return Ok(bound.meter(Set::Train).weight());
+        let Some(bound) = this.bound() else {
+            return Ok(0.0);
+        };
+        if this.is_counted() {
+            return Ok(bound.meter(Set::Train).weight());
+        }
+        if this.state.batch_size().is_none() {
+            let batch = bound.now.get(slf.py(), Field::Batch);
+            if let Ok(Some(target)) = batch::target(slf, &batch)
+                && let Some(Some(size)) =
+                    tensor::read(&target, |view| view.shape().first().copied())?
+            {
+                #[allow(clippy::cast_precision_loss)] // no batch has 2^53 samples
+                return Ok(size as f64);
             }
         }
         slf.getattr(lumbre::Context::batch_size(slf.py()))?
@@ -330,6 +340,9 @@ fn step_values(ctx: &Bound<'_, Run>, tell: &mut dyn FnMut(&Arc<str>, Cell)) -> P
         return Ok(());
     };
     let meter = bound.meter(Set::Train);
+    if !run.state.batch_is_skipped() {
+        run.count_due(ctx, &bound, Set::Train)?;
+    }
     let samples = Run::samples(ctx)?;
     tell(&run.measured.samples, Cell::Number(samples));
     // A batch that was left before its loss was known has none; one that was left after it has.
@@ -418,17 +431,30 @@ fn read_rates(ctx: &Bound<'_, Run>, bound: &Binding, only: Option<&str>) -> PyRe
         if optimizer.is_none() || only.is_some_and(|only| only != key) {
             continue;
         }
-        let groups = optimizer.getattr(pyo3::intern!(py, "param_groups"))?;
-        let groups = groups.cast_into::<PyList>()?;
+        // What calls itself an optimizer may keep its rates elsewhere, or have none: it has no column.
+        let groups = optimizer.getattr_opt(pyo3::intern!(py, "param_groups"))?;
+        let Some(groups) = groups.and_then(|groups| groups.cast_into::<PyList>().ok()) else {
+            continue;
+        };
         let count = groups.len();
         for (number, group) in groups.iter().enumerate() {
-            let group = group.cast_into::<PyDict>()?;
+            let Ok(group) = group.cast_into::<PyDict>() else {
+                continue;
+            };
             let Some(rate) = group.get_item(pyo3::intern!(py, "lr"))? else {
                 continue;
             };
-            let value = match rate.cast_exact::<PyFloat>() {
-                Ok(rate) => Cell::Number(rate.value()),
-                Err(_) => cell_of(ctx, "lr", &rate)?,
+            let value = if let Ok(rate) = rate.cast_exact::<PyFloat>() {
+                Cell::Number(rate.value())
+            } else if tensor::is_tensor(&rate)? {
+                match cell_of(ctx, "lr", &rate) {
+                    Ok(cell) => cell,
+                    Err(_) => continue,
+                }
+            } else if let Ok(number) = rate.extract() {
+                Cell::Number(number)
+            } else {
+                continue;
             };
             rates.push(Rate {
                 column: ctx
