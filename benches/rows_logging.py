@@ -50,8 +50,10 @@ def history() -> list[Row]:
         }
     )
     return [
-        ratio("history", "a step with StepHistory / without", times, "rows", "none", 1.02),
-        ratio("throughput", "a step with Throughput / without", times, "throughput", "none"),
+        ratio("history.rows", "a step with StepHistory / without", times, "rows", "none", 1.02),
+        ratio(
+            "history.throughput", "a step with Throughput / without", times, "throughput", "none"
+        ),
     ]
 
 

@@ -100,7 +100,7 @@ class KeepBestModel(Callback):
 
     def on_valid_end(self, ctx: Context) -> None:
         """Remember the weights that the fit begins with, where these are measured."""
-        if ctx._is_before_epochs:
+        if ctx._is_before_epochs and not ctx.interrupted:
             self._look(ctx)
 
     def _look(self, ctx: Context) -> None:

@@ -144,9 +144,9 @@ class Context(RunState):
         """All that the run needs to go on later: a tree of tensors and plain values.
 
         Its parts are `model`, `optimizers` and `scalers` by name, `callbacks` by name (what each
-        one's `state_dict()` gives), `records`, `progress` (epoch, steps), `rng` and the
-        `generators` of the loaders. Tensors are the run's own: copy what has to outlive the next
-        step. `ctx.buffers` is no part of it.
+        one's `state_dict()` gives), `records`, `steps` (the columns of `StepHistory`), `progress`
+        (epoch, steps), `rng` and the `generators` of the loaders. Tensors are the run's own: copy
+        what has to outlive the next step. `ctx.buffers` is no part of it.
         """
         return state_of(self)
 

@@ -45,6 +45,15 @@ impl Steps {
         })
     }
 
+    /// The same, for a name that is likely the one of that column: what is told of a step comes in the
+    /// order of the step before.
+    pub fn column_near(&mut self, likely: usize, name: &Arc<str>) -> usize {
+        match self.names.get(likely) {
+            Some(known) if Arc::ptr_eq(known, name) => likely,
+            _ => self.column(name),
+        }
+    }
+
     /// Begin a row, of NaN; gives its number.
     pub fn begin(&mut self) -> usize {
         let begins_chunk = self.rows.is_multiple_of(CHUNK);

@@ -64,14 +64,19 @@ impl StepHistory {
             let last = || steps.last("seconds").unwrap_or(0.0);
             let seconds = elapsed.as_secs_f64() + *fit.before.get_or_insert_with(last);
             // The samples have their place here, and their number is told.
-            let [at_step, at_epoch, _, at_seconds] =
-                self.own.each_ref().map(|name| steps.column(name));
+            let mut next = 0;
+            let [at_step, at_epoch, _, at_seconds] = self.own.each_ref().map(|name| {
+                let column = steps.column_near(next, name);
+                next = column + 1;
+                column
+            });
             let number = steps.begin();
             steps.set(number, at_step, step as f64);
             steps.set(number, at_epoch, epoch as f64);
             steps.set(number, at_seconds, seconds);
             for (name, value) in &row {
-                let column = steps.column(name);
+                let column = steps.column_near(next, name);
+                next = column + 1;
                 match value {
                     Some(value) => steps.set(number, column, *value),
                     None => fit.late.push((number, column)),
