@@ -1,4 +1,8 @@
 //! Means that are logged from Rust.
+#![allow(
+    clippy::unused_self,
+    reason = "hooks have the signatures that they have"
+)]
 
 use lumbre_abi::{Ctx, Result, callback};
 
