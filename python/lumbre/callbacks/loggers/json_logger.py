@@ -7,14 +7,14 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from lumbre.arguments import whole
 from lumbre.callbacks.loggers.epoch_log import SETS, EpochLog, Row, named, without_nan
+from lumbre.callbacks.loggers.in_between import InBetween
 
 if TYPE_CHECKING:
     from lumbre.engine.context import Context
 
 
-class JSONLogger(EpochLog):
+class JSONLogger(EpochLog, InBetween):
     """Writes a JSON object a line for each set and epoch: `time`, `epoch`, `set`, the metrics.
 
     A line of the training has the learning rate besides, and the mean norm of the gradients and the
@@ -61,26 +61,16 @@ class JSONLogger(EpochLog):
 
     def __init__(self, path: str | os.PathLike[str], every: int | None = None) -> None:
         super().__init__(path)
-        self.every = None if every is None else whole(self, "every", every, least=1)
-        if self.every is None:  # nothing is called
-            vars(self).update(on_train_batch_begin=None, on_train_batch_end=None)
+        self._set_every(every)
 
     def on_fit_begin(self, ctx: Context) -> None:
         """See that the file can be written, before an epoch is lost."""
-        super().on_fit_begin(ctx)
-        ctx._notes_rates |= self.every is not None
+        EpochLog.on_fit_begin(self, ctx)
+        InBetween.on_fit_begin(self, ctx)
 
-    def on_train_batch_begin(self, ctx: Context) -> None:
-        """See the learning rates of the step."""
-        if self.every is not None and ctx.step_count % self.every == 0:
-            ctx._note_rates()
-
-    def on_train_batch_end(self, ctx: Context) -> None:
-        """Write the line of the batch, where it is due."""
-        if self.every is None or ctx.step_count % self.every or not ctx.accelerator.is_main:
-            return
+    def _write_step(self, ctx: Context, row: dict[str, float]) -> None:
         own = {"epoch": ctx.epoch, "step": ctx.step_count, "set": "train"}
-        self._append([own | named(ctx._step_row())], now=True)
+        self._append([own | named(row)], now=True)
 
     def _parse(self, text: str) -> list[Row]:
         rows = []

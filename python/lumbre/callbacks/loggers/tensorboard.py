@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lumbre.arguments import flag, whole
+from lumbre.arguments import flag
 from lumbre.callbacks.loggers.epoch_log import SETS, values_of
+from lumbre.callbacks.loggers.in_between import InBetween
 from lumbre.errors import MissingPackageError
 from lumbre.files.atomic import check_folder, naming
 from lumbre.files.path import absolute, path_of
-from lumbre.hooks.callback import Callback
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _STEPS = "steps"
 
 
-class TensorBoard(Callback):
+class TensorBoard(InBetween):
     """Writes the metrics of each epoch where TensorBoard finds them: `tensorboard --logdir ...`.
 
     Acts at `on_fit_begin`, `on_valid_end` before the first epoch, `on_epoch_end`, `on_fit_end`,
@@ -75,15 +75,13 @@ class TensorBoard(Callback):
         path_of(self, "logdir", logdir)
         self.logdir = logdir
         self.histograms = flag(self, "histograms", histograms)
-        self.every = None if every is None else whole(self, "every", every, least=1)
-        if self.every is None:  # nothing is called
-            vars(self).update(on_train_batch_begin=None, on_train_batch_end=None)
+        self._set_every(every)
         self._writers: dict[str, Any] = {}
 
     def on_fit_begin(self, ctx: Context) -> None:
         """See that there is all that is needed, before an epoch is lost."""
+        super().on_fit_begin(ctx)
         self._close()
-        ctx._notes_rates |= self.every is not None
         self._folder = absolute(path_of(self, "logdir", self.logdir))
         if ctx.accelerator.is_main:
             _writer_class()
@@ -91,19 +89,11 @@ class TensorBoard(Callback):
             for folder in filter(os.path.lexists, map(self._run, (*SETS, _STEPS))):
                 check_folder(folder)
 
-    def on_train_batch_begin(self, ctx: Context) -> None:
-        """See the learning rates of the step."""
-        if self.every is not None and ctx.step_count % self.every == 0:
-            ctx._note_rates()
-
-    def on_train_batch_end(self, ctx: Context) -> None:
-        """Write the points of the batch, where they are due."""
-        if self.every is None or ctx.step_count % self.every or not ctx.accelerator.is_main:
-            return
+    def _write_step(self, ctx: Context, row: dict[str, float]) -> None:
         with naming(self._run(_STEPS)):
             # Points behind the last one that is due of before are of a fit that was broken off.
-            writer = self._writer(_STEPS, ctx.step_count - self.every + 1)
-            for tag, number in ctx._step_row().items():
+            writer = self._writer(_STEPS, ctx.step_count - (self.every or 1) + 1)
+            for tag, number in row.items():
                 if tag != "samples":
                     writer.add_scalar(tag, number, ctx.step_count)
 
