@@ -501,3 +501,9 @@ def test_nothing_is_warned_about() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(Scale, StepHistory(grad_norm=True))
+
+
+def test_a_norm_that_was_asked_for_is_not_mixed_with_that_of_a_clip() -> None:
+    norms = Norms()
+    fitted = line(norms, cb.GradientClip(0.01, norm_type=math.inf), StepHistory(grad_norm=True))
+    assert fitted.get_steps()["grad_norm"].tolist() == pytest.approx(norms.seen, rel=1e-6)
