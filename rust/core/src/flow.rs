@@ -630,6 +630,43 @@ mod tests {
     }
 
     #[test]
+    fn what_a_fit_measures_before_its_epochs_is_of_epoch_0() {
+        let state = State::new(1);
+        state.enter(Hook::ValidBegin);
+        assert!(!state.is_before_epochs(), "an evaluation has no epochs");
+        assert_eq!(state.record_epoch(), 1);
+        let state = State::new(1);
+        state.enter(Hook::FitBegin);
+        assert_eq!(state.record_epoch(), 1);
+        state.enter(Hook::ValidBegin);
+        assert!(state.is_before_epochs());
+        assert_eq!(state.record_epoch(), 0);
+        state.enter(Hook::ValidEnd);
+        assert!(state.is_before_epochs());
+        state.next_epoch();
+        state.enter(Hook::EpochBegin);
+        state.enter(Hook::ValidBegin);
+        assert!(!state.is_before_epochs());
+    }
+
+    #[test]
+    fn the_wait_for_data_is_counted_anew_in_each_pass() {
+        let state = State::new(1);
+        let wait = || state.data_is_waited_for(|| std::thread::sleep(Duration::from_millis(1)));
+        wait();
+        assert_eq!(
+            state.waited_for_data(),
+            Duration::ZERO,
+            "nobody wants to know"
+        );
+        state.time_data();
+        wait();
+        assert!(state.waited_for_data() >= Duration::from_millis(1));
+        state.time_data();
+        assert_eq!(state.waited_for_data(), Duration::ZERO);
+    }
+
+    #[test]
     fn a_skipped_epoch_is_forgotten_by_the_next() {
         let state = in_train();
         state.wish(Flow::SkipEpoch, None);

@@ -184,6 +184,28 @@ mod tests {
     }
 
     #[test]
+    fn the_values_of_a_batch_go_when_the_next_one_begins() {
+        let mut means = Means::default();
+        let place = means.place("kl");
+        means.wait(place, 1.0, None);
+        assert_eq!(means.of_batch().count(), 1);
+        means.begin_batch();
+        assert_eq!(means.of_batch().count(), 0);
+    }
+
+    #[test]
+    fn what_was_counted_earlier_stays_when_a_batch_is_taken_back() {
+        let mut means = Means::default();
+        let place = means.place("kl");
+        means.wait(place, 5.0, None);
+        means.count(1.0);
+        means.add_earlier(place, 1.0, 3.0);
+        assert_eq!(told(&means), [("kl".into(), 2.0)]);
+        means.retract();
+        assert_eq!(told(&means), [("kl".into(), 1.0)]);
+    }
+
+    #[test]
     fn a_name_of_no_weight_has_no_mean() {
         let mut means = Means::default();
         let place = means.place("kl");

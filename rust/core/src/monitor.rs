@@ -265,6 +265,10 @@ mod tests {
         assert!(run.warnings().is_empty());
         monitor("valid_lss").check(&run).unwrap();
         assert_eq!(run.warnings().len(), 1);
+        let other = Run::default();
+        other.announces("loss", true);
+        monitor("valid_kl").check(&other).unwrap();
+        assert_eq!(other.warnings().len(), 1);
     }
 
     #[test]

@@ -334,6 +334,7 @@ mod tests {
         let mut other = Records::default();
         other.restore_side(Side::Optimizer, records.side(Side::Optimizer));
         assert_eq!(told, format!("{:?}", other.side(Side::Optimizer)));
+        assert_eq!(other.side_entry(Side::Optimizer, 2), Some(&vec![]));
         records.truncate(2);
         let told = format!("{:?}", records.side(Side::Optimizer));
         assert_eq!(told, r#"[("lr", [0.5, NaN])]"#);

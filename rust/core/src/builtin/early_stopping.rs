@@ -283,6 +283,41 @@ mod tests {
     }
 
     #[test]
+    fn what_was_measured_before_the_first_epoch_is_a_value_that_none_has_waited_for() {
+        let monitor = Monitor::new("EarlyStopping", "valid_loss", "min", 0.0).unwrap();
+        for (baseline, place) in [
+            (None, "from before the first epoch"),
+            (Some(0.25), "of the baseline"),
+        ] {
+            let (stopping, run) = (
+                EarlyStopping::new(monitor.clone(), 2, baseline),
+                Run::new(9),
+            );
+            run.announces("loss", true);
+            let state = run.state();
+            state.enter(Hook::FitBegin);
+            on(&stopping, Hook::FitBegin, &run);
+            state.enter(Hook::ValidBegin);
+            run.record(Set::Valid, "loss", 0.5);
+            state.enter(Hook::ValidEnd);
+            assert_eq!(on(&stopping, Hook::ValidEnd, &run), Flow::Continue);
+            let mut ends = Vec::new();
+            for _ in 0..2 {
+                state.next_epoch();
+                state.enter(Hook::EpochBegin);
+                run.record(Set::Valid, "loss", 0.75);
+                ends.push(on(&stopping, Hook::EpochEnd, &run));
+            }
+            assert!(
+                matches!(&ends[..], [Flow::Continue, Flow::Stop(_)]),
+                "{ends:?}"
+            );
+            let why = saved(&stopping).field("why").cloned();
+            assert!(matches!(why, Some(Field::Text(why)) if why.contains(place)));
+        }
+    }
+
+    #[test]
     fn a_fit_begins_anew() {
         let run = Run::new(2);
         run.announces("loss", false);

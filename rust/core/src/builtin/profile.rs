@@ -53,3 +53,28 @@ impl<H: Host> Callback<H> for Profile {
         Ok(Flow::Continue)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bare, Run};
+
+    #[test]
+    fn what_is_measured_before_the_first_epoch_is_a_part_of_none() {
+        let (profile, run) = (Profile::default(), Run::new(1));
+        let fire = |hook: Hook| {
+            run.state().enter(hook);
+            Callback::<Bare>::on(&profile, hook.into(), &run).unwrap();
+        };
+        let passes = || run.records(|records| records.spans(Span::Valid).len());
+        for hook in [Hook::FitBegin, Hook::ValidBegin, Hook::ValidEnd] {
+            fire(hook);
+        }
+        assert_eq!(passes(), 0);
+        assert!(run.state().next_epoch());
+        for hook in [Hook::EpochBegin, Hook::ValidBegin, Hook::ValidEnd] {
+            fire(hook);
+        }
+        assert_eq!(passes(), 1);
+    }
+}
