@@ -232,13 +232,18 @@ def test_overlapping_views_are_stored_whole_and_come_back_apart(tmp_path: Path) 
     assert torch.equal(got["all"], base)
 
 
-def test_neighbours_in_one_buffer_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lumbre.files import tensor as saved_tensor
-
-    flat = torch.arange(12.0)
-    parts = {"b": flat[6:], "a": flat[:6]}
-    done = saved_tensor.apart(parts)
-    assert all(done[name] is parts[name] for name in parts)
+def test_a_snapshot_is_of_its_moment(tmp_path: Path) -> None:
+    tensor, flipped = torch.arange(6.0).reshape(2, 3), torch.arange(6.0).reshape(2, 3).t()
+    array, tree = np.arange(3), {"epoch": 1, "seen": [1]}
+    snapshot = form.Snapshot(tree | {"t": tensor, "f": flipped, "a": array}, "checkpoint")
+    for each in (tensor, flipped, array):
+        each[:] = 0
+    tree["seen"].append(2)
+    snapshot.write(tmp_path / "file")
+    read = form.read(tmp_path / "file")
+    assert (read["epoch"], read["seen"], read["a"].tolist()) == (1, [1], [0, 1, 2])
+    assert torch.equal(read["t"], torch.arange(6.0).reshape(2, 3))
+    assert torch.equal(read["f"], torch.arange(6.0).reshape(2, 3).t())
 
 
 def test_what_comes_back_is_plain_on_the_cpu_and_its_own(tmp_path: Path) -> None:

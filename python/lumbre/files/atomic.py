@@ -3,36 +3,69 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from lumbre.errors import FileError
+from lumbre.files import door, locks
+from lumbre.files.door import File
 from lumbre.files.path import is_folder_name
+
+_TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{12}\.tmp")
 
 
 @contextlib.contextmanager
-def replacing(path: str) -> Iterator[Path]:
-    """Give the path of a temporary file that takes the place of the file if all goes well.
+def replacing(path: str) -> Iterator[File]:
+    """Give a new file that takes the place of the one at a path if all goes well.
 
-    What is written to it has to be synced by who writes it. Folders that are missing are made; a
-    link is followed, so that it stays one. When anything is raised, the path holds what it held
-    before, and what the system refused is raised with the path that the user knows.
+    Folders that are missing are made; a link is followed, so that it stays one. The file is on the
+    disk when this is left. When anything is raised, the path holds what it held before, and what
+    the system refused is raised with the path that the user knows.
 
     Raises:
         FileError: when the path is something else than a file.
     """
     with naming(path):
         target = _target(path)
-        with _temporary(target.parent, target.name) as (temporary, made):
-            mode = stat.S_IMODE(os.fstat(made).st_mode)
-            os.close(made)
-            yield temporary
-            temporary.chmod(mode)
-            os.replace(temporary, target)
-        _sync_folder(target.parent)
+        with _temporary(target.parent, target.name) as file:
+            yield file
+            file.sync()
+            if os.name == "nt":
+                file.close()  # no file that is open can be renamed there
+            door.rename(file.path, target)
+        door.sync_folder(target.parent)
+
+
+def append(path: str, data: bytes, cut: int | None = None, sync: bool = False) -> None:
+    """Write bytes behind those that a file has; it is made if it is not there.
+
+    Args:
+        path: The file, in a folder that is there; a link is followed.
+        data: The bytes.
+        cut: How many bytes of the file stay; None for all.
+        sync: Whether the bytes are on the disk when this returns.
+
+    Raises:
+        OSError: when the system refuses, with the path; what could be written of the bytes is
+            taken back where that is possible.
+    """
+    with naming(path), File(Path(path), os.O_CREAT | os.O_APPEND) as file:
+        is_regular = stat.S_ISREG(os.fstat(file.number).st_mode)
+        if cut is not None and is_regular:
+            file.truncate(cut)
+        before = os.fstat(file.number).st_size
+        try:
+            file.write(data)
+        except OSError:
+            if is_regular:
+                with contextlib.suppress(OSError):
+                    file.truncate(before)
+            raise
+        if sync:
+            file.sync()
 
 
 def check_writable(path: str) -> None:
@@ -66,7 +99,7 @@ def make_folder(path: str) -> None:
         OSError: when the system refuses, with the path of the file.
     """
     with _told_before(path):
-        _make(Path(os.path.realpath(path)).parent)
+        door.make_folder(Path(os.path.realpath(path)).parent)
 
 
 def remove(path: str) -> None:
@@ -76,7 +109,7 @@ def remove(path: str) -> None:
         OSError: when the system refuses, with the path.
     """
     with naming(path):
-        Path(os.path.realpath(path)).unlink(missing_ok=True)
+        door.unlink(Path(os.path.realpath(path)))
 
 
 @contextlib.contextmanager
@@ -111,45 +144,52 @@ def _target(path: str) -> Path:
 
 
 def _try(folder: Path, name: str) -> None:
-    with _temporary(folder, name) as (_, made):
-        try:
-            os.write(made, b"\n")
-        finally:
-            os.close(made)
+    with _temporary(folder, name) as file:
+        file.write(b"\n")
 
 
 @contextlib.contextmanager
-def _temporary(folder: Path, name: str) -> Iterator[tuple[Path, int]]:
-    """Give a new file by its path and number, open; it is gone at the end, unless renamed."""
-    _make(folder)
-    # In the same folder: only there is a rename sure to be one step.
-    temporary = folder / f".{name[:40]}.{os.getpid()}.{os.urandom(6).hex()}.tmp"
-    # Made here, so that it gets the mode of any new file of the user.
-    made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+def _temporary(folder: Path, name: str) -> Iterator[File]:
+    """Give a new file, open; it is gone at the end, unless renamed.
+
+    It is locked, by which others see that its writer lives: those of the same name whose writers
+    do not are deleted.
+    """
+    door.make_folder(folder)
+    stem = f".{name[:40]}"
+    _clean(folder, stem)
+    file = _new(folder, stem)
     try:
-        yield temporary, made
+        yield file
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            if file.path.exists():
+                door.unlink(file.path)
+        locks.forget(file.number)
+        file.close()
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        # A file in the place of the folder: that it is there is not what is wrong.
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
+def _new(folder: Path, stem: str) -> File:
+    # In the same folder: only there is a rename sure to be one step. It gets the mode of any new
+    # file of the user.
+    while True:
+        path = folder / f"{stem}.{os.urandom(6).hex()}.tmp"
+        file = File(path, os.O_CREAT | os.O_EXCL)
+        # Somebody who cleans up may have been quicker with the lock.
+        if locks.take(file.number) is not False and locks.is_at(file.number, path):
+            return file
+        locks.forget(file.number)
+        file.close()
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    except OSError as error:
-        # Some file systems have nothing to sync in a folder.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(opened)
+def _clean(folder: Path, stem: str) -> None:
+    """Delete the temporary files of a name that killed writers have left."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for each in entries:
+            found = _TEMPORARY.fullmatch(each.name)
+            if found is None or f".{found[1]}" != stem or not each.is_file(follow_symlinks=False):
+                continue
+            with contextlib.suppress(OSError), File(Path(each.path), 0) as file:
+                if locks.take(file.number):
+                    door.unlink(file.path)
+                    locks.forget(file.number)

@@ -9,12 +9,14 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from lumbre._core import crc32
 from lumbre.errors import FileError, SaveError
+from lumbre.files.door import File
 
 FORMAT = 1
 KINDS = {
@@ -30,7 +32,25 @@ _MOST_HEADER = 100_000_000  # safetensors reads no longer one
 _CHUNK = 1 << 18
 
 Kinds = str | Collection[str] | None
-_File = io.BufferedReader | io.BufferedRandom
+# The names of dtypes in the format.
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+_WRITTEN = 1 << 20  # at once
 
 
 class Opened(NamedTuple):
@@ -84,29 +104,51 @@ def verify(it: Opened) -> None:
         )
 
 
-def seal(path: Path) -> None:
-    """Put its checksum into a file that was written with `BLANK`, and see it onto the disk.
+def write(file: File, tensors: dict[str, Tensor], text: str) -> None:
+    """Write a file, with the checksum in the place of `BLANK`.
+
+    Args:
+        file: An empty file.
+        tensors: Its tensors by name, contiguous, on the CPU, of dtypes that the format has.
+        text: The JSON in it, which begins with the checksum.
 
     Raises:
-        SaveError: when the file has more text than can be read again.
+        SaveError: when there is more text than can be read again.
     """
-    with path.open("r+b") as file, ThreadPoolExecutor(1) as pool:
-        # The disk is slower than the sum. That is of the file, not of the tensors: whatever
-        # happens to those meanwhile, the two fit together.
-        synced = pool.submit(os.fsync, file.fileno())
-        header = _header(file)
-        at = _checksum_place(header)
-        if len(header) - 8 > _MOST_HEADER or at is None:
-            raise SaveError(
-                f"What is no tensor comes to {len(header) >> 20} MiB of text; a file holds at most "
-                f"{_MOST_HEADER >> 20}. Save long lists of numbers as tensors."
-            )
-        checksum = _checksum(file, at)
-        synced.result()
-        file.seek(at)
-        file.write(checksum)
-        file.flush()
-        os.fsync(file.fileno())
+    # The widest first, so that each lies at a multiple of its width.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header = _header_of({name: tensors[name] for name in names}, text)
+    if len(header) - 8 > _MOST_HEADER:
+        raise SaveError(
+            f"What is no tensor comes to {len(header) >> 20} MiB of text; a file holds at most "
+            f"{_MOST_HEADER >> 20}. Save long lists of numbers as tensors."
+        )
+    checksum = crc32(header)
+    file.write(header)
+    for name in names:
+        if not tensors[name].numel():
+            continue
+        data = tensors[name].reshape(-1).view(torch.uint8).numpy().data
+        for start in range(0, len(data), _WRITTEN):
+            part = bytes(data[start : start + _WRITTEN])
+            checksum = crc32(part, checksum)
+            file.write(part)
+    # What is summed up has zeros in the place of the sum.
+    file.seek(header.index(_BEFORE_CHECKSUM) + len(_BEFORE_CHECKSUM))
+    file.write(b"%08x" % checksum)
+
+
+def _header_of(tensors: dict[str, Tensor], text: str) -> bytes:
+    """Return the length of the header and the header, filled up to a multiple of 8 bytes."""
+    parts: dict[str, Any] = {"__metadata__": {"lumbre": text}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        dtype = _DTYPES[tensor.dtype]
+        parts[name] = {"dtype": dtype, "shape": [*tensor.shape], "data_offsets": [start, end]}
+    body = json.dumps(parts, separators=(",", ":"), ensure_ascii=False).encode()
+    body += b" " * (-len(body) % 8)
+    return len(body).to_bytes(8, "little") + body
 
 
 def _refuse_what_is_no_file(path: str) -> None:
@@ -176,7 +218,7 @@ def _head(path: str, metadata: dict[str, str], kind: Kinds) -> dict[str, Any]:
     return dict(head)
 
 
-def _header(file: _File) -> bytes:
+def _header(file: io.BufferedReader) -> bytes:
     """The length of the header and the header, as they lie in the file."""
     file.seek(0)
     length = file.read(8)
@@ -189,7 +231,7 @@ def _checksum_place(header: bytes) -> int | None:
     return None if at < 0 else at + len(_BEFORE_CHECKSUM)
 
 
-def _checksum(file: _File, at: int) -> bytes:
+def _checksum(file: io.BufferedReader, at: int) -> bytes:
     """CRC-32 of the file with zeros in the place of the checksum, in hexadecimal digits."""
     file.seek(0)
     value = crc32(BLANK.encode(), crc32(file.read(at)))

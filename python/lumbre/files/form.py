@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -67,6 +65,34 @@ def check(tree: Any, kind: str = "checkpoint") -> None:
     Encoder(_NAMED.get(kind, frozenset())).encode(tree)
 
 
+class Snapshot:
+    """A tree as it is now, to be written later, in any thread, whatever becomes of its tensors.
+
+    Args:
+        tree: As in `write`.
+        kind: As in `write`.
+        copies: Whether tensors are copied; if not, they must stay as they are until it is written.
+
+    Raises:
+        SaveError: when a value cannot be saved.
+    """
+
+    def __init__(self, tree: Any, kind: str, copies: bool = True) -> None:
+        if kind not in KINDS:
+            raise ArgumentError(f"kind is one of {', '.join(KINDS)}; got {kind!r}.")
+        encoder = Encoder(_NAMED.get(kind, frozenset()))
+        self._head = {"checksum": BLANK, "format": FORMAT, "kind": kind, "version": __version__}
+        self._body = encoder.encode(tree)
+        make = saved_tensor.copied if copies else saved_tensor.storable
+        self._tensors = {name: make(each) for name, each in encoder.tensors.items()}
+
+    def write(self, path: Pathlike) -> None:
+        """Write it to a file, as the function `write` does."""
+        text = json.dumps(self._head | {"tree": self._body}, separators=(",", ":"), allow_nan=False)
+        with replacing(as_path(path)) as file:
+            container.write(file, self._tensors, text)
+
+
 def write(path: Pathlike, tree: Any, kind: str) -> None:
     """Write a tree to a file, so that at any moment the path holds the old file or the new one.
 
@@ -83,31 +109,8 @@ def write(path: Pathlike, tree: Any, kind: str) -> None:
         FileError: when the path is something else than a file.
         OSError: when the system refuses; the path holds what it held before.
     """
-    if kind not in KINDS:
-        raise ArgumentError(f"kind is one of {', '.join(KINDS)}; got {kind!r}.")
     path = as_path(path)
-    encoder = Encoder(_NAMED.get(kind, frozenset()))
-    body = encoder.encode(tree)
-    head = {"checksum": BLANK, "format": FORMAT, "kind": kind, "version": __version__}
-    text = json.dumps(head | {"tree": body}, separators=(",", ":"), allow_nan=False)
-    with replacing(path) as temporary:
-        tensors = {name: saved_tensor.storable(each) for name, each in encoder.tensors.items()}
-        _save(path, temporary, saved_tensor.apart(tensors), {"lumbre": text})
-        container.seal(temporary)
-
-
-def _save(path: str, temporary: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, temporary, meta)
-    except SafetensorError as error:
-        # A full disk is an OSError everywhere else; its number is told in one of two forms.
-        found = re.search(r"(?:os error|Os { code:) (\d+)", str(error))
-        if found is None:
-            raise FileError(f"{path} cannot be written: {error}.") from error
-        raise OSError(int(found[1]), os.strerror(int(found[1])), path) from error
+    Snapshot(tree, kind, copies=False).write(path)
 
 
 def read(path: Pathlike, kind: Kinds = None, *, parts: Collection[str] | None = None) -> Any:

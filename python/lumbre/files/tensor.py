@@ -7,7 +7,6 @@ numbers that it knows, with the dtype noted beside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -96,31 +95,19 @@ def storable(value: Tensor | np.ndarray[Any, Any]) -> Tensor:
     return tensor.view(torch.uint8) if tensor.dtype in _BYTES else tensor
 
 
+def copied(value: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Give it as `storable` does, in memory of its own."""
+    tensor = storable(value)
+    if isinstance(value, np.ndarray):
+        shares = np.shares_memory(tensor.numpy(), value)
+    else:
+        shares = tensor.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+    return tensor.clone() if shares else tensor
+
+
 def viewed(tensor: Tensor, dtype: str | None) -> Tensor:
     """The inverse of `storable`, of the values as they were read and the dtype noted beside."""
     if dtype is None:
         return tensor
     wanted = VIEWED[dtype]
     return torch.view_as_complex(tensor) if wanted in _COMPLEX else tensor.view(wanted)
-
-
-def apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy those that overlap with another in memory: each is stored whole."""
-    done = dict(tensors)
-    for names in _by_storage(tensors.items()):
-        end = 0
-        for name in sorted(names, key=lambda name: tensors[name].data_ptr()):
-            tensor = tensors[name]
-            start = tensor.data_ptr()
-            if not tensor.numel() or start < end:
-                done[name] = tensor.clone()
-            else:
-                end = start + tensor.nbytes
-    return done
-
-
-def _by_storage(items: Iterable[tuple[str, Tensor]]) -> Iterable[list[str]]:
-    found: dict[int, list[str]] = {}
-    for name, tensor in items:
-        found.setdefault(tensor.untyped_storage().data_ptr(), []).append(name)
-    return (names for names in found.values() if len(names) > 1)
