@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import lumbre as lb
+from lumbre.engine.writing import Writing
 from runs import at, fit
 
 History = list[dict[str, dict[str, Any]]]
@@ -21,6 +22,11 @@ class Epochs:
         self.accelerator = SimpleNamespace(is_main=is_main)
 
         self._notes_rates = self._is_before_epochs = False
+        self.step_count = 0
+        self._writing = Writing(self)  # type: ignore[arg-type]
+
+    def _call_attention(self) -> None:
+        """Nothing is written in a thread here."""
 
     def get_metrics(self, set_: str, epoch: int | None = None) -> dict[str, Any]:
         epoch = self.epoch if epoch is None else epoch

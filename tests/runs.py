@@ -45,6 +45,11 @@ def at(hook: str, act: Callable[[Any], Any], nth: int = 1, **options: Any) -> lb
     return ask
 
 
+def notes(error: BaseException) -> list[str]:
+    """The notes of an exception, but for the one that names `error.fitted`."""
+    return [note for note in getattr(error, "__notes__", ()) if "error.fitted" not in note]
+
+
 class Scale(nn.Module):
     """One weight; its loss is the mean of the target, whatever is predicted."""
 

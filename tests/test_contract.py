@@ -21,7 +21,9 @@ CALLBACKS = {
         "path, monitor='valid_loss', save_best_only=False, mode='min', min_delta=0.0, keep=None"
     ),
     "KeepBestModel": "monitor='valid_loss', mode='min', min_delta=0.0",
-    "AutoResume": "path='./state.safetensors', every='epoch'",
+    "AutoResume": (
+        "path='./state.safetensors', every='epoch', skip='replay', signals=(<Signals.SIGTERM: 15>,)"
+    ),
     "ResumeFromCheckpoint": (
         "path, restore_model_state=True, restore_records=False, restore_optimizer_state=False, "
         "restore_callbacks_state=False"

@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 import lumbre as lb
 from lumbre import errors
-from runs import Pair, Scale, Trace, at, fit, numbered
+from runs import Pair, Scale, Trace, at, fit, notes, numbered
 
 IN_FIT = [h for h in lb.HOOKS if "predict" not in h]
-IN_FIT = [h for h in IN_FIT if h not in {"on_early_stopping", "on_interrupt", "on_exception"}]
+ANYWHERE = {"on_early_stopping", "on_interrupt", "on_exception", "on_checkpoint"}
+IN_FIT = [h for h in IN_FIT if h not in ANYWHERE]
 
 
 def caught_from(run: Any, kind: type[BaseException] = ValueError) -> Any:
@@ -80,7 +81,7 @@ def test_an_exception_of_a_callback_keeps_type_and_text_and_gains_one_note(hook:
     caught = caught_from(lambda: fit(Scale, PrintCallback()), Boom)
     assert caught is error
     assert caught.args == ("no luck", 3)
-    (note,) = caught.__notes__
+    (note,) = notes(caught)
     assert note.startswith(f"in PrintCallback.{hook}: ")
     if hook in PLACES:
         assert note == f"in PrintCallback.{hook}: {PLACES[hook]}"
@@ -88,7 +89,7 @@ def test_an_exception_of_a_callback_keeps_type_and_text_and_gains_one_note(hook:
 
 def test_the_note_says_epoch_and_iteration() -> None:
     error = caught_from(lambda: fit(Scale, at("on_train_batch_end", raises(Boom), 4, name="Mine")))
-    assert error.__notes__ == ["in Mine.on_train_batch_end: epoch 2, iteration 2, training"]
+    assert notes(error) == ["in Mine.on_train_batch_end: epoch 2, iteration 2, training"]
 
 
 @pytest.mark.parametrize("kind", ["evaluate", "predict"])
@@ -98,14 +99,14 @@ def test_the_note_says_the_place_in_evaluate_and_predict(kind: str) -> None:
     callback = at(f"on_{pass_}_batch_end", raises(Boom), 2, name="Mine")
     error = caught_from(lambda: getattr(fitted, kind)(numbered(2), callbacks=callback))
     what = "validation" if kind == "evaluate" else "prediction"
-    assert error.__notes__ == [f"in Mine.on_{pass_}_batch_end: iteration 2, {what}"]
+    assert notes(error) == [f"in Mine.on_{pass_}_batch_end: iteration 2, {what}"]
 
 
 def test_notes_that_were_there_before_stay() -> None:
     error = Boom("no luck")
     error.add_note("mine")
     caught_from(lambda: fit(Scale, at("on_epoch_end", raises(error), name="Mine")))
-    assert error.__notes__ == ["mine", "in Mine.on_epoch_end: epoch 1"]
+    assert notes(error) == ["mine", "in Mine.on_epoch_end: epoch 1"]
 
 
 def test_an_exception_through_a_breakpoint_of_ones_own_gets_one_note() -> None:
@@ -117,7 +118,7 @@ def test_an_exception_through_a_breakpoint_of_ones_own_gets_one_note() -> None:
 
     inner = lb.on("on_mine", name="Inner")(raises(Boom))
     error = caught_from(lambda: fit(Scale, Fires(), inner))
-    assert error.__notes__ == ["in Inner.on_mine: epoch 1"]
+    assert notes(error) == ["in Inner.on_mine: epoch 1"]
 
 
 def test_an_exception_that_a_callback_deals_with_itself_does_no_harm() -> None:
@@ -325,7 +326,7 @@ IN_BATCH = "epoch 1, iteration 1, training"
 def test_the_note_names_the_part_that_it_came_from(run: Any, note: str) -> None:
     error = caught_from(run, Boom)
     assert str(error) == "no luck"
-    (only,) = error.__notes__
+    (only,) = notes(error)
     assert only.startswith(note)
 
 
@@ -338,7 +339,7 @@ def test_an_exception_of_the_data_leaves_as_itself() -> None:
             raise Boom("no luck")
 
     error = caught_from(lambda: fit(data=DataLoader(Bad())), Boom)
-    (note,) = error.__notes__
+    (note,) = notes(error)
     assert note.startswith("in ")
     assert "epoch 1" in note
 
@@ -355,7 +356,7 @@ def test_an_exception_of_a_loader_without_workers_leaves_as_itself() -> None:
     lb.as_dataloader.register(Loader, lambda data: data)
     error = caught_from(lambda: fit(data=Loader()), Boom)
     assert str(error) == "no luck"
-    assert len(error.__notes__) == 1
+    assert len(notes(error)) == 1
 
 
 # --- on_exception -------------------------------------------------------------------------------
@@ -492,7 +493,7 @@ def test_a_loss_that_is_no_scalar_is_refused_with_its_shape() -> None:
     )
     assert "shape (2, 1)" in str(error)
     assert 'L1Loss(reduction="mean")' in str(error)
-    assert error.__notes__ == ["in the backward pass: epoch 1, iteration 1, training"]
+    assert notes(error) == ["in the backward pass: epoch 1, iteration 1, training"]
 
 
 def two_rows() -> Any:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 import lumbre as lb
+from disk import Disk
 from lumbre.callbacks import (
     AutoResume,
     CSVLogger,
@@ -186,32 +188,51 @@ def test_a_state_that_cannot_be_seen_ends_the_fit_before_it_begins(
     assert os.listdir(tmp_path) == ["state"]
 
 
-@pytest.mark.parametrize("name", ["CSVLogger", "JSONLogger", "TensorBoard"])
-def test_a_write_that_fails_names_its_file(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("heals", [True, False])
+def test_a_write_that_fails_is_told_with_its_path_and_ends_no_fit_in_the_middle(
+    name: str, heals: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torch.utils.tensorboard import SummaryWriter
+    disk, flush = Disk(monkeypatch), SummaryWriter.flush
+    epochs: list[int] = []
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    class Full:
-        def __init__(self, *_: Any, **__: Any) -> None: ...
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        write = full
-
     def fill(ctx: Any) -> None:
+        disk.refuse(name="write")
         monkeypatch.setattr(SummaryWriter, "flush", full)
-        monkeypatch.setattr("lumbre.callbacks.loggers.epoch_log.open", Full, raising=False)
 
-    with pytest.raises(OSError, match="No space") as caught:
-        fit(Scale, WRITERS[name](tmp_path / "log"), at("on_train_begin", fill))
-    expected = tmp_path / "log" / "train" if name == "TensorBoard" else tmp_path / "log"
-    assert caught.value.filename == str(expected)
+    def heal(ctx: Any) -> None:
+        if ctx._writing is not None:
+            ctx._writing.join()
+        epochs.append(ctx.epoch)
+        if heals and ctx.epoch == 3:
+            disk.heal()
+            monkeypatch.setattr(SummaryWriter, "flush", flush)
+
+    callbacks = [WRITERS[name](tmp_path / "log"), at("on_train_begin", fill, 2)]
+    callbacks.append(lb.on("on_train_begin", weight=1e9)(heal))
+    caught: Any = None
+
+    def train() -> None:
+        nonlocal caught
+        try:
+            fit(Scale, *callbacks, epochs=3)
+        except OSError as error:
+            caught = error
+
+    with pytest.warns(lb.LumbreWarning, match=f"{name} could not write {tmp_path}/log.*No space"):
+        train()
+    if heals:
+        assert caught is None
+    else:
+        assert str(caught.filename).startswith(str(tmp_path / "log"))
+        assert len(caught.fitted.records["metrics"]["train"]) == 3
+    assert epochs == [1, 2, 3]
+    if heals and name in ("CSVLogger", "JSONLogger"):
+        text = (tmp_path / "log").read_text()
+        assert text.count("train") == 3, "what could not be written came with the next"
 
 
 @pytest.mark.parametrize("record", ["val/mae", "../../../x", "a\\b:c"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import numbers
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,9 @@ import numpy as np
 from lumbre._core import Monitor
 from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.text import did_you_mean
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([dhms])\s*")
 
 
 def by(owner: object) -> str:
@@ -29,6 +34,23 @@ def is_number(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """True if it is a whole number, which a bool is not meant to be."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def time_of(value: Any) -> float | None:
+    """Return a time as seconds: of a number of them, a timedelta, or text such as "2h30m".
+
+    None when it is none of these, or not above 0.
+    """
+    seconds = math.nan
+    if isinstance(value, datetime.timedelta):
+        seconds = value.total_seconds()
+    elif is_number(value):
+        seconds = float(value)
+    elif isinstance(value, str):
+        parts = _TIME.findall(value)
+        if parts and not _TIME.sub("", value).strip():
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return seconds if seconds > 0 else None
 
 
 def number(

@@ -1,6 +1,8 @@
 """AutoResume: when it saves, when its file goes, and which file it refuses. See test_resume too."""
 
 import math
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,13 @@ def test_it_goes_on_with_the_epoch_that_was_not_finished_and_says_so(
 ) -> None:
     path = tmp_path / "state.safetensors"
     left(path)
-    assert trained(AutoResume(path), epochs=3, verbose=True) == [2, 3]
-    assert f"Resuming from {path}, after epoch 1.\n" in capsys.readouterr().out
+    capsys.readouterr()
+    assert trained(AutoResume(path), epochs=3, verbose=None) == [2, 3]
+    assert capsys.readouterr() == ("", f"lumbre: resuming {path} at epoch 2\n")
+    left(path)
+    capsys.readouterr()
+    trained(AutoResume(path), epochs=3, verbose=False)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_without_a_file_a_fit_begins_as_always(
@@ -59,7 +66,7 @@ def test_without_a_file_a_fit_begins_as_always(
 ) -> None:
     path = tmp_path / "new" / "state.safetensors"
     assert trained(AutoResume(path), verbose=True) == [1, 2]
-    assert "Resuming" not in capsys.readouterr().out
+    assert "resuming" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -148,29 +155,52 @@ def test_the_epoch_that_early_stopping_ends_is_run_again_if_the_end_was_not_reac
 
 @pytest.mark.parametrize(
     ("every", "saved"),
-    [("epoch", [1, 2, 3, 4]), (1, [1, 2, 3, 4]), (2, [1, 2, 3, 4]), (3, [2, 4]), (4, [2, 4]),
-     (5, [3]), (99, [])],
-)  # fmt: skip
-def test_it_saves_at_the_end_of_the_epoch_in_which_so_many_steps_have_passed(
-    every: Any, saved: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    [
+        ("epoch", [0, 2, 4, 6, 8]),
+        (1, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        (3, [0, 3, 6]),
+        (99, [0]),
+        ("9h", [0]),
+        (["epoch", 3], [0, 2, 4, 6, 8]),
+        (("9h", 5), [0, 5]),
+    ],
+)
+def test_it_saves_as_the_fit_begins_and_whenever_a_state_is_due(
+    every: Any, saved: list[int], tmp_path: Path
 ) -> None:
-    epochs: list[int] = []
-    monkeypatch.setattr(
-        form, "write", lambda path, tree, kind: epochs.append(tree["progress"]["epoch"])
-    )
-    fit(Scale, AutoResume(tmp_path / "state", every=every), epochs=4)
-    assert epochs == saved
+    steps: list[int] = []
+
+    @lb.on("on_checkpoint")
+    def see(ctx: Any) -> None:
+        state = form.read(ctx.checkpoint)
+        steps.append(state["progress"]["step_count"])
+        assert (state["open"] or {}).get("iter", 0) % 2 == steps[-1] % 2
+
+    waits = lb.on("on_train_batch_begin")(lambda ctx: ctx._writing.join())
+    fit(Scale, AutoResume(tmp_path / "state", every=every), see, waits, epochs=4)
+    assert steps == saved
+
+
+def test_the_first_state_is_on_the_disk_before_the_first_batch(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    looks = at("on_epoch_begin", lambda ctx: form.read(path))
+    fit(Scale, AutoResume(path, every=99), looks)
+
+
+def test_a_state_is_due_after_a_time_too(tmp_path: Path) -> None:
+    steps: list[int] = []
+    see = lb.on("on_checkpoint")(lambda ctx: steps.append(ctx.step_count))
+    slow = lb.on("on_train_batch_end")(lambda ctx: time.sleep(0.05))
+    fit(Scale, AutoResume(tmp_path / "state", every="0.12s"), see, slow, epochs=10)
+    assert 3 < len(steps) < 12
 
 
 def test_steps_are_counted_on_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "state"
-    left(path)  # at step 2, in an epoch of 2 steps
-    with pytest.raises(ZeroDivisionError):
-        fit(Scale, AutoResume(path, every=3), fails(4), epochs=5)  # at step 6, in epoch 3
-    assert epoch_of(path) == 1
-    with pytest.raises(ZeroDivisionError):
-        fit(Scale, AutoResume(path, every=3), fails(5), epochs=5)
-    assert epoch_of(path) == 3
+    for step in (3, 6):
+        with pytest.raises(ZeroDivisionError):
+            fit(Scale, AutoResume(path, every=3), fails(4), epochs=9)
+        assert form.read(path)["progress"]["step_count"] == step
 
 
 def test_a_file_that_has_done_more_epochs_than_asked_for_is_a_warning_and_stays(
@@ -263,10 +293,17 @@ def test_its_file_wins_over_a_checkpoint_to_begin_with(tmp_path: Path) -> None:
         ({"path": "folder/"}, r"path is one file; got the folder 'folder/'. Use one in it: 'fold"),
         ({"path": "."}, "path is one file; got the folder"),
         ({"path": ""}, "path is empty; expected the name of a file"),
-        ({"every": "step"}, r'every is "epoch" or a number of training batches; got .step'),
-        ({"every": 0}, "every is a whole number from 1; got 0"),
-        ({"every": 2.5}, "every is a whole number from 1; got 2.5"),
-        ({"every": True}, "every is a whole number from 1; got True"),
+        ({"every": "step"}, r'every is "epoch", a number of .*, or a list of these; got .step'),
+        ({"every": 0}, "every is .*; got 0"),
+        ({"every": 2.5}, "every is .*; got 2.5"),
+        ({"every": True}, "every is .*; got True"),
+        ({"every": ()}, r"every is .*; got \(\)"),
+        ({"every": [3, 4]}, r"every has two numbers, or two times: \[3, 4\]"),
+        ({"every": ["epoch", "epoch"]}, "every has two"),
+        ({"skip": "no"}, 'skip is "replay", .*, or "index", .*; got .no'),
+        ({"signals": "SIGTERM"}, "signals are those that pause the fit, .*Got 'SIGTERM'"),
+        ({"signals": (signal.SIGINT,)}, "signals are those that pause the fit"),
+        ({"signals": (-1,)}, "signals are those that pause the fit"),
     ],
 )
 def test_arguments_are_checked_at_construction(options: dict[str, Any], message: str) -> None:
@@ -275,4 +312,5 @@ def test_arguments_are_checked_at_construction(options: dict[str, Any], message:
 
 
 def test_without_arguments_it_has_a_place() -> None:
-    assert repr(AutoResume()) == "AutoResume(path='./state.safetensors', every='epoch')"
+    path = "path='./state.safetensors', every='epoch'"
+    assert repr(AutoResume()).startswith(f"AutoResume({path}, skip='replay', signals=(")

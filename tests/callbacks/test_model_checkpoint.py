@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import lumbre as lb
+from disk import Disk
 from lumbre.callbacks import EarlyStopping, ModelCheckpoint, ResumeFromCheckpoint
-from lumbre.errors import ArgumentError, MonitorError, SaveError
+from lumbre.errors import ArgumentError, LumbreWarning, MonitorError, SaveError
 from lumbre.files import form
 from runs import Scale, at, fit, numbered
 
@@ -37,6 +38,13 @@ def saved(folder: Path, values: list[float], *callbacks: lb.Callback, **options:
     checkpoint = ModelCheckpoint(**options)
     fit(scripted(values), checkpoint, *callbacks, data=numbered(1), epochs=len(values))
     return sorted(path.name for path in folder.iterdir())
+
+
+@lb.on("on_epoch_begin")
+def waits(ctx: Any) -> None:
+    """Have all on the disk that was to be written, before the next epoch."""
+    if ctx._writing is not None:
+        ctx._writing.join()
 
 
 def epoch_of(path: Path) -> int:
@@ -138,27 +146,54 @@ def test_it_deletes_only_what_it_has_written_and_only_after_the_new_file_is_ther
 
 def test_a_file_that_somebody_else_has_deleted_is_no_trouble(tmp_path: Path) -> None:
     path = tmp_path / "epoch-01-valid_loss-3.000.safetensors"
-    assert len(saved(tmp_path, [3, 2], at("on_epoch_begin", lambda _: path.unlink(), 2), keep=1))
+    deletes = at("on_epoch_begin", lambda ctx: path.unlink(), 2)
+    assert len(saved(tmp_path, [3, 2], waits, deletes, keep=1))
     assert not path.exists()
 
 
-def test_a_save_that_fails_leaves_the_old_files_and_the_state_of_before(
+def test_a_save_that_fails_is_told_and_tried_again_and_the_old_file_stays_until_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = form.write
+    disk, there = Disk(monkeypatch), []
 
-    def full(path: Any, tree: Any, kind: str) -> None:
-        if tree["progress"]["epoch"] == 2:
+    def fault(count: int, name: str, path: str) -> None:
+        if name == "write" and "epoch-02" in path:
             raise OSError(28, "No space left on device", path)
-        write(path, tree, kind)
 
-    monkeypatch.setattr(form, "write", full)
-    checkpoint = ModelCheckpoint(f"{tmp_path}/", keep=1, save_best_only=True)
-    with pytest.raises(OSError, match="No space left"):
-        fit(scripted([3, 2]), checkpoint, data=numbered(1))
-    assert list(map(epoch_of, tmp_path.iterdir())) == [1]
-    state = checkpoint.state_dict()
-    assert (state["best"], [epoch for epoch, _ in state["kept"]]) == (3.0, [1])
+    disk.fault = fault
+    see = lb.on("on_checkpoint")(lambda ctx: there.append(names_of(tmp_path)))
+    options: dict[str, Any] = {"keep": 1, "save_best_only": True}
+    with pytest.warns(
+        LumbreWarning, match=r"ModelCheckpoint could not write .*epoch-02.*: \[Errno 28"
+    ):
+        names = saved(tmp_path, [3, 2, 2.5, 1], see, waits, **options)
+    assert there == [["epoch-01-valid_loss-3.000.safetensors"], names]
+    assert names == ["epoch-04-valid_loss-1.000.safetensors"], "what was doomed went with the next"
+
+
+def test_a_last_save_that_fails_is_tried_once_more_and_then_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    tries = 0
+
+    def fault(count: int, name: str, path: str) -> None:
+        nonlocal tries
+        if name == "write" and "epoch-02" in path:
+            tries += 1
+            raise OSError(28, "No space left on device", path)
+
+    disk.fault = fault
+    with pytest.warns(LumbreWarning), pytest.raises(OSError, match="No space left") as caught:
+        saved(tmp_path, [3, 2])
+    assert tries == 2
+    assert names_of(tmp_path) == ["epoch-01-valid_loss-3.000.safetensors"]
+    assert isinstance(caught.value.fitted, lb.Fitted)  # type: ignore[attr-defined]
+    assert len(caught.value.fitted.records["metrics"]["train"]) == 2  # type: ignore[attr-defined]
+
+
+def names_of(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
 
 
 def test_it_goes_on_with_its_best_value_and_its_files(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import lumbre as lb
 from lumbre.callbacks import TerminateOnNaN
 from lumbre.errors import NonFiniteLossWarning, ShapeError
-from runs import Pair, Scale, Trace, at, fit, numbered
+from runs import Pair, Scale, Trace, at, fit, notes, numbered
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -132,7 +132,7 @@ def test_what_has_begun_gets_its_end_and_validation_is_left_out() -> None:
 def test_as_an_error_the_warning_leaves_the_run() -> None:
     with pytest.raises(NonFiniteLossWarning, match="epoch 2, iteration 2") as caught:
         fit(Bad, TerminateOnNaN(), epochs=4)
-    assert caught.value.__notes__ == [
+    assert notes(caught.value) == [
         "in TerminateOnNaN.on_train_batch_after_loss: epoch 2, iteration 2, training"
     ]
 

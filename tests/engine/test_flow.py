@@ -16,7 +16,8 @@ WISHES: dict[str, Callable[[Any], Any]] = {
     "skip_batch": lambda ctx: ctx.skip_batch(),
 }
 IN_FIT = [h for h in lb.HOOKS if "predict" not in h]
-IN_FIT = [h for h in IN_FIT if h not in {"on_early_stopping", "on_interrupt", "on_exception"}]
+ANYWHERE = {"on_early_stopping", "on_interrupt", "on_exception", "on_checkpoint"}
+IN_FIT = [h for h in IN_FIT if h not in ANYWHERE]
 IN_VALID = [h for h in IN_FIT if "valid" in h]
 IN_PREDICT = [h for h in lb.HOOKS if "predict" in h]
 

@@ -17,7 +17,8 @@ from places import TESTS
 from runs import Scale, Trace, at, fit, numbered
 
 IN_FIT = [h for h in lb.HOOKS if "predict" not in h]
-IN_FIT = [h for h in IN_FIT if h not in {"on_early_stopping", "on_interrupt", "on_exception"}]
+ANYWHERE = {"on_early_stopping", "on_interrupt", "on_exception", "on_checkpoint"}
+IN_FIT = [h for h in IN_FIT if h not in ANYWHERE]
 
 posix = pytest.mark.skipif(
     os.name != "posix", reason="SIGINT to another process needs POSIX signals"

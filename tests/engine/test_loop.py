@@ -21,7 +21,7 @@ from runs import Pair, Scale, Trace, at, fit, numbered
 # The tree, the breakpoints in a step, and those of what ends early.
 FIRING = [loop, parts, ends]
 HOOKS = list(lb.HOOKS)
-ANYWHERE = {"on_early_stopping", "on_interrupt", "on_exception"}
+ANYWHERE = {"on_early_stopping", "on_interrupt", "on_exception", "on_checkpoint"}
 
 
 # --- the tree in the source ---------------------------------------------------------------------

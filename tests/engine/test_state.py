@@ -38,8 +38,8 @@ def test_a_state_holds_all_and_can_be_saved() -> None:
     state = state_of(Pair, optimizer=None, loss=nn.MSELoss())
     assert list(state) == [
         "model", "module", "hparams", "opt_hparams", "optimizers", "optimizer_kinds", "scalers",
-        "callbacks", "records", "steps", "progress", "rng", "generators", "samplers",
-        "splits",
+        "callbacks", "records", "steps", "progress", "gradients", "open", "data", "rng",
+        "generators", "samplers", "splits", "workers",
     ]  # fmt: skip
     assert list(state["optimizers"]) == ["a", "b"]
     assert state["optimizer_kinds"] == {"a": "SGD", "b": "SGD"}

@@ -416,7 +416,7 @@ def test_a_window_ends_with_the_epoch() -> None:
     assert steps == [4, 6, 10, 12]
 
 
-def test_what_begins_anew_where_a_fit_goes_on_is_told(tmp_path: Path) -> None:
+def test_a_fit_that_goes_on_goes_on_in_its_pass_over_the_data(tmp_path: Path) -> None:
     resume = lb.callbacks.AutoResume(tmp_path / "state.safetensors")
 
     class Killed(Exception):
@@ -429,9 +429,18 @@ def test_what_begins_anew_where_a_fit_goes_on_is_told(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         fit(DataLoader(table(), 2), resume, crash, steps_per_epoch=3, epochs=3)
     ids = Ids()
+    fit(DataLoader(table(), 2), resume, ids, steps_per_epoch=3, epochs=3)
+    assert ids.train == {2: [[6, 7], [8, 9], [0, 1]], 3: [[2, 3], [4, 5], [6, 7]]}
+
+
+def test_what_begins_anew_where_a_fit_goes_on_is_told(tmp_path: Path) -> None:
+    saves = lb.callbacks.ModelCheckpoint(tmp_path / "last")
+    fit(DataLoader(table(), 2), saves, steps_per_epoch=3, epochs=1)
+    resume = lb.callbacks.ResumeFromCheckpoint(tmp_path / "last")
+    ids = Ids()
     with pytest.warns(lb.LumbreWarning, match="begins a new pass"):
-        fit(DataLoader(table(), 2), resume, ids, steps_per_epoch=3, epochs=3)
-    assert ids.train == {2: [[0, 1], [2, 3], [4, 5]], 3: [[6, 7], [8, 9], [0, 1]]}
+        fit(DataLoader(table(), 2), resume, ids, steps_per_epoch=3, epochs=2)
+    assert ids.train == {2: [[0, 1], [2, 3], [4, 5]]}
 
 
 def test_the_example_ends_as_the_loop_of_ones_own_does() -> None:

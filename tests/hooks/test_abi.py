@@ -29,7 +29,7 @@ from forge import (
 )
 from lumbre._core import NativeCallback
 from lumbre.errors import ABIError, ArgumentError, ExtensionError
-from runs import Scale, at, fit
+from runs import Scale, at, fit, notes
 
 EPOCH_END = 17
 OK, FAILED, PANICKED, BUSY, PYTHON, BROKEN, GONE = range(7)
@@ -116,7 +116,7 @@ FORGERIES: dict[str, tuple[Callable[[], object], str]] = {
     "logs at an odd place": (lambda: forged(logs=List(9, 1)), "its `logs` is not there"),
     # Numbers that make no sense.
     "weight NaN": (lambda: forged(weight=math.nan), "its weight is NaN"),
-    "a hook of the future": (lambda: forged(hooks=1 << 26), "breakpoint number 26"),
+    "a hook of the future": (lambda: forged(hooks=1 << 27), "breakpoint number 27"),
     "hook 63": (lambda: forged(hooks=1 << 63), "breakpoint number 63"),
     "filters nowhere": (lambda: forged(filters=List(None, 1)), "its filters are not there"),
     "filters without end": (lambda: forged(filters=List(8, 1025)), "its filters are not there"),
@@ -244,7 +244,7 @@ def test_every_status_but_0_is_an_error(status: int) -> None:
     """Even when nothing was said, no exception is set, and the host knows of nothing."""
     with pytest.raises(ExtensionError, match="Forged") as caught:
         fit(Scale, forged(lambda call: status))
-    assert caught.value.__notes__ == ["in Forged.on_epoch_end: epoch 1"]
+    assert notes(caught.value) == ["in Forged.on_epoch_end: epoch 1"]
 
 
 def test_what_a_callback_says_is_shown_whatever_is_wrong_with_it() -> None:

@@ -3,6 +3,7 @@ what they know, what they ask for."""
 
 import inspect
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import lumbre as lb
 from forge import ext
 from lumbre._core import NativeCallback
 from lumbre.errors import ArgumentTypeError, ExtensionError, ScheduleError
-from runs import Scale, Trace, at, fit, numbered
+from runs import Scale, Trace, at, fit, notes, numbered
 
 CRATE = "lumbre-test-extension 0.4.2"
 
@@ -272,10 +273,11 @@ def test_a_callback_in_rust_knows_what_one_in_python_knows() -> None:
         assert len(hooks) > 2
 
 
-def test_every_breakpoint_reaches_rust() -> None:
+def test_every_breakpoint_reaches_rust(tmp_path: Path) -> None:
     hooks = set()
     witness = ext.Witness(lambda ctx, known: hooks.add(known["hook"]))
-    fitted = fit(Scale, witness, lb.callbacks.EarlyStopping("train_loss"), epochs=9)
+    saves = lb.callbacks.ModelCheckpoint(tmp_path / "last")
+    fitted = fit(Scale, witness, saves, lb.callbacks.EarlyStopping("train_loss"), epochs=9)
     fitted.predict(numbered(1), callbacks=[witness], verbose=False)
 
     def boom(error: BaseException) -> lb.Callback:
@@ -362,7 +364,7 @@ def test_what_is_no_plain_tensor_is_not_lent(x: Any, what: str) -> None:
     assert what in message
     assert "`Ctx::python`" in message
     place = "in InputStats.on_train_batch_begin: epoch 1, iteration 1, training"
-    assert caught.value.__notes__ == [place]
+    assert notes(caught.value) == [place]
 
 
 # --- what it asks for ---------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from torch import Tensor
 import lumbre as lb
 from forge import ext
 from lumbre.errors import ExtensionError
-from runs import Scale, at, fit, numbered
+from runs import Scale, at, fit, notes, numbered
 
 
 def with_losses(*losses: float) -> torch.utils.data.DataLoader[Any]:
@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_written_ends_the_fit_when_it_begins(path: str) ->
     with pytest.raises(ExtensionError, match=r"^Throughput cannot write to ") as caught:
         fit(Scale, ext.Throughput(path))
     assert path in str(caught.value)
-    assert caught.value.__notes__ == ["in Throughput.on_fit_begin: before the first epoch"]
+    assert notes(caught.value) == ["in Throughput.on_fit_begin: before the first epoch"]
 
 
 def writers(expected: int) -> int:

@@ -11,7 +11,7 @@ import lumbre as lb
 from forge import ext
 from lumbre._core import NativeCallback
 from lumbre.errors import ArgumentError, ExtensionError, LumbreError
-from runs import Scale, Trace, at, fit, numbered
+from runs import Scale, Trace, at, fit, notes, numbered
 
 BEFORE = "before the first epoch"
 SECOND = "epoch 1, iteration 2, training"
@@ -63,7 +63,7 @@ def test_what_goes_wrong_is_an_exception(callback: Any, message: str, place: str
     assert isinstance(caught.value, LumbreError)
     assert isinstance(caught.value, RuntimeError)
     assert str(caught.value) == message
-    assert caught.value.__notes__ == [place]
+    assert notes(caught.value) == [place]
     assert trace.events[-1] == "on_exception"
     assert "on_fit_end" not in trace.events
 
@@ -163,7 +163,7 @@ def test_an_exception_of_python_stays_itself(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         fit(Scale, ext.Calls(boom))
     assert caught.value is error
-    assert error.__notes__ == ["in Calls.on_train_batch_end: epoch 1, iteration 1, training"]
+    assert notes(error) == ["in Calls.on_train_batch_end: epoch 1, iteration 1, training"]
     frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
     assert frames[-1] == "boom"
 
@@ -200,7 +200,7 @@ BUSY = "is being called already"
 def test_a_callback_that_fires_its_own_breakpoint_is_told_so() -> None:
     with pytest.raises(ExtensionError, match=f"Calls {BUSY}: .*it has itself fired") as caught:
         fit(Scale, ext.Calls(lambda ctx: ctx.call_callbacks("on_train_batch_end")))
-    assert caught.value.__notes__ == ["in Calls.on_train_batch_end: epoch 1, iteration 1, training"]
+    assert notes(caught.value) == ["in Calls.on_train_batch_end: epoch 1, iteration 1, training"]
 
 
 def test_one_that_gets_over_it_goes_on() -> None:

@@ -16,7 +16,7 @@ import lumbre as lb
 from forge import Call, Handle, Table, Text, capsule, ext
 from lumbre._core import HOOKS, NativeCallback
 from lumbre.errors import ArgumentTypeError, ExtensionError
-from runs import Pair, Scale, Trace, at, fit
+from runs import Pair, Scale, Trace, at, fit, notes
 
 OK, HOST = 0, 0x100
 GIVEN, WRONG = 1, 0x100
@@ -127,7 +127,7 @@ def test_of_two_failures_the_one_that_is_returned_is_told(goes_by: str, message:
     with pytest.raises(ExtensionError, match=message) as caught:
         fit(Blind, ext.Both(goes_by), data=data, valid_data=None)
     place = "in Both.on_train_batch_begin: epoch 1, iteration 1, training"
-    assert caught.value.__notes__ == [place]
+    assert notes(caught.value) == [place]
     fit(Blind, ext.Both("neither"), data=data, valid_data=None)
 
 
@@ -427,7 +427,7 @@ def test_an_exception_left_set_is_raised_though_all_is_said_to_be_well(
     with pytest.raises(LookupError, match=f"^left at {place}") as caught:
         fit(Scale, ext.Leaves(place))
     assert type(caught.value) is LookupError
-    assert caught.value.__notes__ == [f"in Leaves.{place}: {note}"]
+    assert notes(caught.value) == [f"in Leaves.{place}: {note}"]
     assert caught.value.__cause__ is None
     assert torch.is_grad_enabled()
 
@@ -478,9 +478,7 @@ def test_a_capsule_is_refused_in_the_fit_though_nothing_but_ends_are_left() -> N
     with pytest.raises(ExtensionError, match=r"^Bursts panicked earlier") as caught:
         fit(Scale, given, trace, valid_data=None)
     # Not only when the first batch is over and the hooks that close are due.
-    assert caught.value.__notes__ == [
-        "in Bursts.on_train_batch_end: epoch 1, iteration 1, training"
-    ]
+    assert notes(caught.value) == ["in Bursts.on_train_batch_end: epoch 1, iteration 1, training"]
 
 
 def test_a_panic_that_ends_an_epoch_is_told_again_in_the_next() -> None:

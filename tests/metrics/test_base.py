@@ -28,6 +28,7 @@ from lumbre.errors import (
 from lumbre.metrics import MAE, MSE, RMSE, Accuracy, BinaryAccuracy
 from lumbre.metrics.losses import Losses
 from lumbre.metrics.sets import as_metric_set
+from runs import notes
 
 
 class Foreign(torch.Tensor):
@@ -418,7 +419,7 @@ def test_what_is_no_number_cannot_be_recorded(data, value):
     with pytest.raises(TypeError, match="got " + type(value).__name__) as caught:
         fit(*data, kind())
     assert isinstance(caught.value, LumbreError)
-    (note,) = caught.value.__notes__
+    (note,) = notes(caught.value)
     assert note.startswith("in Value.compute: epoch 1")
 
 
@@ -464,7 +465,7 @@ def test_what_a_metric_raises_keeps_its_type_and_gains_one_note(method):
     with pytest.raises(Boom) as caught:
         fit(x, x, [MAE(), Mine()], epochs=3, batch_size=1)
     assert caught.value.args == ("mine",)
-    (note,) = caught.value.__notes__
+    (note,) = notes(caught.value)
     iteration = {"reset": "", "update": ", iteration 17", "compute": "(, iteration 20)?"}[method]
     assert re.fullmatch(rf"in Mine\.{method}: epoch 2{iteration}, training", note)
 
@@ -480,7 +481,7 @@ def test_the_note_says_so_when_it_was_in_validation(data):
 
     with pytest.raises(Boom) as caught:
         fit(*data, Mine(), valid_data=data)
-    assert caught.value.__notes__ == ["in Mine.update: epoch 1, iteration 1, validation"]
+    assert notes(caught.value) == ["in Mine.update: epoch 1, iteration 1, validation"]
 
 
 def test_every_error_has_a_note_when_epochs_survive_them(data):
@@ -526,7 +527,7 @@ def test_a_batch_that_cannot_be_measured_is_an_error_with_its_place(
         place = rf"in {name}\.compute: epoch 1(, iteration 2)?, training"
     else:
         place = rf"in {name}\.update: epoch 1, iteration 1, training"
-    (note,) = caught.value.__notes__
+    (note,) = notes(caught.value)
     assert re.fullmatch(place, note)
 
 
@@ -535,7 +536,7 @@ def test_a_complex_prediction_is_an_error_with_its_place(data):
     loss = lambda pred, target: pred.abs().mean()  # noqa: E731
     with pytest.raises(DTypeError, match="complex64") as caught:
         fit(x, data[1], Accuracy(), loss=loss)
-    assert caught.value.__notes__ == ["in Accuracy.update: epoch 1, iteration 1, training"]
+    assert notes(caught.value) == ["in Accuracy.update: epoch 1, iteration 1, training"]
 
 
 def test_a_metric_that_needs_a_target_says_that_there_is_none(data):
@@ -820,7 +821,7 @@ def test_a_torchmetric_says_which_way_is_better():
 def test_what_a_torchmetric_raises_names_the_torchmetric(data):
     with pytest.raises(RuntimeError) as caught:
         fit(*data, torchmetrics.MeanSquaredError())
-    assert caught.value.__notes__ == ["in MeanSquaredError.update: epoch 1, iteration 1, training"]
+    assert notes(caught.value) == ["in MeanSquaredError.update: epoch 1, iteration 1, training"]
 
 
 # What bookkeeping costs

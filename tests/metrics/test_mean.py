@@ -16,6 +16,7 @@ import lumbre as lb
 from lumbre.errors import ArgumentTypeError, MetricError, ShapeError
 from lumbre.metrics import Mean
 from roads import Ops
+from runs import notes
 
 # Where a value has, by chance or by intent, as many places as the batch has samples.
 like_samples = pytest.mark.filterwarnings("ignore:.*values of samples")
@@ -114,7 +115,7 @@ def test_a_metric_of_the_users_own_is_taken_back_where_it_can_be(data):
     assert records(fit(data, Count(), skip))["count"] == 2
     with pytest.raises(RuntimeError, match="no way back") as caught:
         fit(data, Bad(), skip)
-    assert caught.value.__notes__ == ["in Bad.retract: epoch 1, iteration 2, training"]
+    assert notes(caught.value) == ["in Bad.retract: epoch 1, iteration 2, training"]
 
 
 def test_the_record_is_called_like_the_function():
@@ -171,7 +172,7 @@ def test_what_the_function_raises_is_noted_with_its_name(data):
 
     with pytest.raises(KeyError) as caught:
         fit(data, failing)
-    assert caught.value.__notes__ == ["in failing: epoch 1, iteration 1, training"]
+    assert notes(caught.value) == ["in failing: epoch 1, iteration 1, training"]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+import signal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from lumbre.arguments import whole
+from lumbre.arguments import is_whole, time_of
 from lumbre.engine.checkpoints import Found, check_savable, go_on
+from lumbre.engine.keeper import Every, Keeper
+from lumbre.engine.writing import writing_of
 from lumbre.errors import ArgumentError, FileError
 from lumbre.files import form
 from lumbre.files.atomic import check_writable, remove
@@ -46,54 +50,103 @@ class AutoResume(Callback):
 
     Example:
         >>> AutoResume("run/state.safetensors", every=1000)
-        AutoResume(path='run/state.safetensors', every=1000)
+        AutoResume(path='run/state.safetensors', every=1000, skip='replay', signals=(...,))
     """
 
     weight = math.inf
     _rank = 3
 
     def __init__(
-        self, path: str | os.PathLike[str] = "./state.safetensors", every: str | int = "epoch"
+        self,
+        path: str | os.PathLike[str] = "./state.safetensors",
+        every: str | int | Sequence[str | int] = "epoch",
+        skip: Literal["replay", "index"] = "replay",
+        signals: Iterable[int] = (signal.SIGTERM,),
     ) -> None:
         self.path = file_of(self, "path", path, "state.safetensors")
-        if isinstance(every, str) and every != "epoch":
-            raise ArgumentError(
-                f'AutoResume: every is "epoch" or a number of training batches; got {every!r}.'
-            )
-        self.every = every if isinstance(every, str) else whole(self, "every", every, least=1)
-        self._saved_at = 0
-        self._has_trained = False
+        self.every = every
+        self.skip = skip
+        self.signals = _signals(signals)
+        self._every()
+        if skip not in ("replay", "index"):
+            raise ArgumentError(_NO_SKIP.format(skip))
 
     def on_fit_begin(self, ctx: Context) -> None:
-        """Go on from the file, if it is there."""
+        """Go on from the file, if it is there; else write the first state."""
+        every = self._every()
         check_savable("AutoResume", ctx)
         self._file = absolute(file_of(self, "path", self.path, "state.safetensors"))
         if ctx.accelerator.is_main:
             check_writable(self._file)
-        if is_there(self._file):
+        keeper = ctx._keeper = Keeper(
+            ctx, self, self._file, every, self.skip == "index", self.signals
+        )
+        is_resumed = is_there(self._file)
+        if is_resumed:
             mend = "To begin anew, delete the file, or give AutoResume another path."
             try:
                 state = form.read(self._file, "checkpoint")
             except FileError as error:
                 raise FileError(f"{error} {mend}") from error
             go_on(ctx, Found(self._file, state), mend)
-        self._saved_at = ctx.step_count
         # A fit of fewer epochs than the file has done must not take the file away.
         self._has_trained = ctx.max_epochs is None or ctx.epoch <= ctx.max_epochs
+        keeper.begin(is_resumed)
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Save, unless the run is about to end: then this epoch would be run again."""
-        if ctx.stopped:
-            return
-        if self.every == "epoch" or ctx.step_count - self._saved_at >= int(self.every):
-            state = ctx.state_dict()
-            if ctx.accelerator.is_main:
-                form.write(self._file, state, "checkpoint")
-            self._saved_at = ctx.step_count
+        ctx._keeper.end_epoch()
 
     def on_fit_end(self, ctx: Context) -> None:
         """Take the file away when all went well; after a pause the fit may go on from it."""
-        is_paused = ctx.paused or ctx.interrupted
-        ended_well = not is_paused and ctx.exception is None and self._has_trained
+        ended_well = not ctx.paused and ctx.exception is None and self._has_trained
+        writing_of(ctx).join()
         if ended_well and ctx.accelerator.is_main:
             remove(self._file)
+
+    def _every(self) -> Every:
+        """Return when a state is due, as `every` says."""
+        given: Any = self.every if isinstance(self.every, list | tuple) else [self.every]
+        found: dict[str, Any] = {"epoch": False}
+        value: Any
+        for each in given:
+            if is_whole(each) and int(each) >= 1:
+                name, value = "steps", int(each)
+            elif each == "epoch":
+                name, value = "epoch", True
+            elif isinstance(each, str) and (seconds := time_of(each)) is not None:
+                name, value = "seconds", seconds
+            else:
+                raise ArgumentError(_NO_EVERY.format(each))
+            if found.get(name):
+                raise ArgumentError(_TWICE.format(self.every))
+            found[name] = value
+        if not given:
+            raise ArgumentError(_NO_EVERY.format(self.every))
+        return Every(**found)
+
+
+def _signals(given: Any) -> tuple[int, ...]:
+    numbers = [given] if is_whole(given) else given
+    try:
+        found = tuple(signal.Signals(int(each)) for each in numbers)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(_NO_SIGNALS.format(given)) from error
+    if set(found) & {signal.SIGINT, getattr(signal, "SIGKILL", None)}:
+        raise ArgumentError(_NO_SIGNALS.format(given))
+    return found
+
+
+_NO_SIGNALS = (
+    "AutoResume: signals are those that pause the fit, such as (signal.SIGTERM, signal.SIGUSR1), "
+    "or () for none. Ctrl-C pauses it anyway, and nothing can take SIGKILL. Got {!r}."
+)
+_NO_SKIP = (
+    'AutoResume: skip is "replay", which loads what was used and lets it go, or "index", which '
+    "does not load it; got {!r}."
+)
+_NO_EVERY = (
+    'AutoResume: every is "epoch", a number of training batches, a time such as "10m", or a list '
+    "of these; got {!r}."
+)
+_TWICE = "AutoResume: every has two numbers, or two times: {!r}. Keep one of them."

@@ -11,7 +11,8 @@ from lumbre.arguments import flag, monitor_of, number, whole
 from lumbre.callbacks.file_name import FileName
 from lumbre.callbacks.watched import check_watched, watched
 from lumbre.engine.checkpoints import SUFFIX, check_savable
-from lumbre.errors import ArgumentError
+from lumbre.engine.writing import writing_of
+from lumbre.errors import ArgumentError, SaveError
 from lumbre.files import form
 from lumbre.files.atomic import check_folder, check_writable, remove
 from lumbre.files.path import absolute, is_folder_name, path_of, safe_name
@@ -33,7 +34,6 @@ class _Plan(NamedTuple):
 
     epoch: int
     save: _Saved | None
-    drop: list[_Saved]
 
 
 class ModelCheckpoint(Callback):
@@ -106,7 +106,10 @@ class ModelCheckpoint(Callback):
         self._name = self._file_name()
         self._best = math.nan
         self._kept: list[_Saved] = []
-        self._plan = _Plan(0, None, [])
+        self._plan = _Plan(0, None)
+        # To be deleted once the next file is there; and what the thread that writes has deleted.
+        self._doomed: list[_Saved] = []
+        self._deleted: list[_Saved] = []
         self._watched("monitor")
 
     def on_fit_begin(self, ctx: Context) -> None:
@@ -131,22 +134,20 @@ class ModelCheckpoint(Callback):
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Save, and delete what is not to be kept any more."""
-        all_ = [each for each in ctx.callbacks if isinstance(each, ModelCheckpoint)]
-        before = [(each, each._best, each._kept) for each in all_]
         # The file of one holds the state of all: each has to know by then what it will save.
-        for each in all_:
-            each._decide(ctx)
-        try:
-            self._save(ctx)
-        except BaseException:
-            for each, best, kept in before:
-                each._best, each._kept = best, kept
-            raise
+        for each in ctx.callbacks:
+            if isinstance(each, ModelCheckpoint):
+                each._decide(ctx)
+        self._save(ctx)
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, what was watched, and the files that it may delete."""
-        kept = [[each.epoch, dict(each.values)] for each in self._kept]
-        return {"path": self.path, "best": self._best, "kept": kept, **watched(self)}
+        self._forget_deleted()
+        files = {
+            name: [[each.epoch, dict(each.values)] for each in saved]
+            for name, saved in (("kept", self._kept), ("doomed", self._doomed))
+        }
+        return {"path": self.path, "best": self._best, **files, **watched(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave; files under another path are no longer its own.
@@ -157,18 +158,23 @@ class ModelCheckpoint(Callback):
         if self._compares:
             check_watched(self, state)
         self._best = float(state["best"])
-        kept = state["kept"] if state["path"] == self.path else []
-        self._kept = [
-            _Saved(int(epoch), {field: float(value) for field, value in values.items()})
-            for epoch, values in kept
-        ]
+        is_here = state["path"] == self.path
+        self._kept, self._doomed = (
+            [
+                _Saved(int(epoch), {field: float(value) for field, value in values.items()})
+                for epoch, values in (state.get(name, ()) if is_here else ())
+            ]
+            for name in ("kept", "doomed")
+        )
 
     def _decide(self, ctx: Context) -> None:
         """Say what is to be saved in this epoch, once, and remember it as done."""
         if self._plan.epoch == ctx.epoch:
             return
-        self._plan = _Plan(ctx.epoch, None, [])
-        if ctx._is_cut or ctx.exception is not None:
+        self._plan = _Plan(ctx.epoch, None)
+        # What is behind a pause comes again when the fit goes on.
+        is_paused = ctx._keeper is not None and ctx._keeper.is_paused
+        if ctx._is_cut or ctx.exception is not None or is_paused:
             return
         values: dict[str, float] = {}
         for field in self._watches():
@@ -181,7 +187,6 @@ class ModelCheckpoint(Callback):
                 return
             self._best = values["monitor"]
         new = _Saved(ctx.epoch, values)
-        drop: list[_Saved] = []
         if self.keep is not None:
             ranked = sorted([*self._kept, new], key=self._badness)
             best = {self._path(each): each for each in reversed(ranked)}
@@ -192,19 +197,39 @@ class ModelCheckpoint(Callback):
             paths = {self._path(each) for each in kept}
             drop = [each for each in self._kept if self._path(each) not in paths]
             self._kept = kept
-        self._plan = _Plan(ctx.epoch, new, drop)
+            self._forget_deleted()
+            self._doomed += drop
+        self._plan = _Plan(ctx.epoch, new)
 
     def _save(self, ctx: Context) -> None:
-        new, drop = self._plan.save, self._plan.drop
+        new = self._plan.save
         if new is None:
             return
-        self._plan = _Plan(ctx.epoch, None, [])
+        self._plan = _Plan(ctx.epoch, None)
         state = ctx.state_dict()
         if not ctx.accelerator.is_main:
             return
-        form.write(self._path(new), state, "checkpoint")
-        for each in drop:
-            remove(self._path(each))
+        writing, path = writing_of(ctx), self._path(new)
+        try:
+            snapshot = form.Snapshot(state, "checkpoint")
+        except SaveError as error:
+            writing.fail(self, path, error)
+            return
+        doomed = [*self._doomed]
+        writing.put(self, path, lambda: self._write(snapshot, path, doomed))
+
+    def _write(self, snapshot: form.Snapshot, path: str, doomed: list[_Saved]) -> None:
+        """Write a file; then those go that it has taken the place of."""
+        snapshot.write(path)
+        for each in doomed:
+            is_here = self._path(each) in map(self._path, self._kept)
+            if each not in self._deleted and not is_here:
+                remove(self._path(each))
+            self._deleted.append(each)
+
+    def _forget_deleted(self) -> None:
+        deleted = [*self._deleted]
+        self._doomed = [each for each in self._doomed if each not in deleted]
 
     @property
     def _compares(self) -> bool:

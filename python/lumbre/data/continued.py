@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lumbre.data.counts import empty
-from lumbre.data.fast_loader import fast_loader
 
 
 class Continued:
@@ -16,12 +15,19 @@ class Continued:
 
     Args:
         loader: What gives the batches of a pass.
+        source: What is iterated over in its place.
         begin: Called before each pass.
         what: What the data are called in an error.
+
+    Attributes:
+        used: How many batches of the pass under way were given.
     """
 
-    def __init__(self, loader: Iterable[Any], begin: Callable[[], object], what: str) -> None:
-        self.loader = loader
+    def __init__(
+        self, loader: Any, source: Iterable[Any], begin: Callable[[], object], what: str
+    ) -> None:
+        self.loader, self.source = loader, source
+        self.used = 0
         self._begin, self._what = begin, what
         self._batches: Iterator[Any] = iter(())
 
@@ -35,13 +41,19 @@ class Continued:
             DataError: when a pass has none.
         """
         for batch in self._batches:
+            self.used += 1
             return batch
         self._batches = iter(())  # workers end before others begin
         self._begin()
-        self._batches = iter(fast_loader(self.loader))
+        self._batches = iter(self.source)
+        self.used = 1
         for batch in self._batches:
             return batch
         raise empty(self.loader, self._what)
+
+    def go_on(self, used: int) -> None:
+        """Go on with a pass that the source has begun, behind batches that were given."""
+        self._batches, self.used = iter(self.source), used
 
 
 def tell_epoch(loader: Any, epoch: int) -> None:

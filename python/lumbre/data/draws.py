@@ -7,6 +7,7 @@ the run began.
 
 from __future__ import annotations
 
+import copy
 import dis
 import random
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ _FIRST = tuple(
 
 
 def draws_of(loaders: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Return the parts `rng`, `generators`, `samplers` and `splits` of a run's state.
+    """Return the parts `rng`, `generators`, `samplers`, `splits`, `workers` of a run's state.
 
     Args:
         loaders: The loaders by their kind, "train" and "valid"; None where there is none.
@@ -40,6 +41,7 @@ def draws_of(loaders: Mapping[str, Any], device: torch.device) -> dict[str, Any]
         "generators": {kind: generator_states(loader) for kind, loader in loaders.items()},
         "samplers": {kind: _sampler_states(loader) for kind, loader in loaders.items()},
         "splits": {kind: _rows(loader) for kind, loader in loaders.items()},
+        "workers": {kind: has_workers(loader) for kind, loader in loaders.items()},
     }
 
 
@@ -54,8 +56,8 @@ def restore_draws(
     parts = {
         kind: {
             part: state[part][kind]
-            for part in ("generators", "samplers", "splits")
-            if part in state  # files of 0.1.0 have no samplers
+            for part in ("generators", "samplers", "splits", "workers")
+            if part in state  # files of 0.1.0 have only the first and the third
         }
         for kind in loaders
     }
@@ -66,6 +68,30 @@ def restore_draws(
     return parts
 
 
+def draws_of_pass(loader: Any, device: torch.device) -> dict[str, Any]:
+    """Return what a pass is begun with: the generators, and the states of samplers."""
+    return {
+        "rng": rng_state(device),
+        "generators": generator_states(loader),
+        "samplers": copy.deepcopy(_sampler_states(loader)),
+        "workers": has_workers(loader),
+    }
+
+
+def has_workers(loader: Any) -> bool:
+    """True if a loader has workers that live from pass to pass, and has started them."""
+    return getattr(loader, "_iterator", None) is not None
+
+
+def restore_draws_of_pass(loader: Any, state: Mapping[str, Any], device: torch.device) -> None:
+    """Put all where it stood when a pass was begun."""
+    if has_workers(loader) and not state["workers"]:
+        loader._iterator = None  # the pass is the one that starts them
+    set_generator_states(loader, state["generators"])
+    _restore_samplers(loader, state["samplers"])
+    set_rng_state(state["rng"], device)
+
+
 def restore_loader(
     loader: Any, kind: str, saved: Mapping[str, Any] | None, starts_workers: bool = False
 ) -> None:
@@ -73,8 +99,9 @@ def restore_loader(
     if saved is None:
         return
     _restore_rows(loader, kind, saved["splits"])
-    # Workers that live as long as the fit were started in its first epoch, which draws.
-    if starts_workers and getattr(loader, "persistent_workers", False):
+    # Workers that live as long as the fit were started in its first pass, which draws.
+    had_workers = saved.get("workers", getattr(loader, "persistent_workers", False))
+    if starts_workers and had_workers and not has_workers(loader):
         iter(loader)
     left = set_generator_states(loader, saved["generators"])
     left += _restore_samplers(loader, saved.get("samplers", {}))

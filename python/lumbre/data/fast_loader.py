@@ -12,6 +12,7 @@ torch.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -49,8 +50,21 @@ class FastLoader:
         self.loader = loader
 
     def __iter__(self) -> Iterator[Any]:
+        return self.begin()
+
+    def begin(self, used: int = 0, look: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+        """Begin a pass, behind batches that were used already.
+
+        Args:
+            used: How many.
+            look: Given what chooses the samples, gives what stands in its place.
+        """
         is_proven = _is_proven()
-        iterator = iter(self.loader)
+        iterator: Any = iter(self.loader)
+        if look is not None:
+            iterator._sampler_iter = look(iterator._sampler_iter)
+        if used:
+            skip(iterator, used, is_proven)
         return (_road(iterator) if is_proven else None) or iterator
 
 
@@ -61,6 +75,19 @@ def fast_loader(loader: Iterable[Any]) -> Iterable[Any]:
     if loader.num_workers or loader.timeout or loader.pin_memory:
         return loader
     return FastLoader(loader)
+
+
+def skip(iterator: Any, used: int, is_proven: bool = False) -> None:
+    """Let torch's iterator leave out its first batches: their samples are chosen, not looked at.
+
+    It is one in this process, over a data set whose samples have numbers.
+    """
+    chooser = iterator._sampler_iter = _rows_of(iterator) if is_proven else iterator._sampler_iter
+    if type(chooser) is Rows:
+        chooser.skip(used)
+    else:
+        for _ in itertools.islice(chooser, used):
+            pass
 
 
 def _road(iterator: Any) -> Iterator[Any] | None:
@@ -236,6 +263,19 @@ class Rows:
             return self._part.narrow(0, start, self._size)
         return self._across(start)
 
+    def skip(self, batches: int) -> None:
+        """Leave out so many batches; no part of the order is asked for before it is needed."""
+        rest = batches * self._size
+        while rest > self._length - self._at:
+            rest -= self._length - self._at
+            following = next(self._parts, None)
+            if following is None:
+                rest = 0
+                self._at = self._length
+            else:
+                self._part, self._at, self._length = following, 0, len(following)
+        self._at += rest
+
     def _across(self, start: int) -> Tensor:
         """Return a batch from the end of a part and from the parts that follow."""
         taken, missing, part = [], self._size, self._part[start:]
@@ -257,6 +297,8 @@ class Rows:
 
 def _rows_of(iterator: Any) -> Any:
     """Return the order of an iterator as rows, where its sampler is one whose draws are known."""
+    if type(iterator._sampler_iter) is Rows:
+        return iterator._sampler_iter
     batches = iterator._index_sampler
     if type(batches) is BatchSampler:
         size, drop_last, chooser = batches.batch_size, batches.drop_last, batches.sampler

@@ -120,14 +120,20 @@ class TensorLoader:
         return (len(self.dataset) + spare) // self.batch_size
 
     def __iter__(self) -> Iterator[Any]:
+        return self.begin()
+
+    def begin(self, used: int = 0) -> Iterator[Any]:
+        """Begin a pass, behind batches that were used already."""
         # DataLoader draws a seed for its workers here, even when it has none.
         seed(self.generator)
-        return self._batches()
+        rows = Rows(self._orders(), self.batch_size, self.drop_last)
+        if used:
+            rows.skip(used)  # at once: what is drawn for the order is drawn before the pass goes on
+        return self._batches(rows)
 
-    def _batches(self) -> Iterator[Any]:
+    def _batches(self, rows: Rows) -> Iterator[Any]:
         tensors, form = self.dataset.tensors, _form(self.dataset.tree)
         pins = self.pin_memory and _can_pin()
-        rows = Rows(self._orders(), self.batch_size, self.drop_last)
         while True:
             try:
                 taken = rows.take()

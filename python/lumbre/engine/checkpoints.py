@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from lumbre.engine.context import Context
 from lumbre.errors import ArgumentError, FileError, LumbreWarning
 from lumbre.files import form
 from lumbre.files.expanded import refuse_expanded
-from lumbre.output import say
+from lumbre.output import write
 from lumbre.warn import warn
 
 SUFFIX = ".safetensors"
@@ -74,8 +75,19 @@ def go_on(ctx: Context, found: Found, mend: str, **parts: bool) -> None:
         raise FileError(f"{found.path} cannot be resumed. {error} {mend}") from cause
     if ctx.max_epochs is not None and ctx.epoch > ctx.max_epochs:
         warn(_DONE_ALREADY.format(found.path, ctx.epoch, ctx.max_epochs), LumbreWarning)
-    if ctx.verbose:
-        say(f"Resuming from {found.path}, after epoch {ctx.epoch}.")
+    if not ctx._is_silent:
+        # There, so that a log of a job has it, and what a program prints has not.
+        write("stderr", sys.stderr, f"lumbre: resuming {found.path} at {_place(ctx)}\n")
+
+
+def _place(ctx: Context) -> str:
+    """Return the place with which the run goes on."""
+    opened = None if ctx._going_on is None else ctx._going_on["open"]
+    if opened is None:
+        return f"epoch {ctx.epoch + 1}"
+    what = "batch" if opened["training"] else "validation batch"
+    epoch = f"epoch {opened['epoch']}" if opened["epoch"] else "what is before the first epoch"
+    return f"{epoch}, {what} {opened['iter'] + 1}"
 
 
 def _newest_first(folder: str) -> Iterator[str]:

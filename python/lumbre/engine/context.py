@@ -138,6 +138,18 @@ class Context(RunState):
         parts: Parts = self._parts
         return parts
 
+    @property
+    def checkpoint(self) -> str | None:
+        """The path of the file that was written last, at `on_checkpoint`; None before the first."""
+        return self._checkpoint
+
+    def _attend(self) -> None:
+        """Between two batches: hear of what was written, and write what is due."""
+        if self._writing is not None:
+            self._writing.hear()
+        if self._keeper is not None:
+            self._keeper.attend()
+
     # -- the state -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

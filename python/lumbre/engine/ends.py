@@ -23,6 +23,12 @@ def fail(ctx: RunState) -> None:
     ctx.call_callbacks("on_exception")
 
 
+def checkpoint(ctx: RunState, path: str) -> None:
+    """Fire the breakpoint of a file that is on the disk."""
+    ctx._checkpoint = path
+    ctx.call_callbacks("on_checkpoint")
+
+
 def close(ctx: RunState, inside_epoch: bool = False) -> None:
     """Fire the `_end`s that are due, from the inside out, when what they close was left early."""
     fired: set[str] = set()

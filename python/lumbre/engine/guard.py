@@ -108,9 +108,21 @@ class RunGuard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        keeper = self._ctx._keeper
+        try:
+            has_ended = self._leave(error)
+        finally:
+            del error, traceback  # an exception holds this frame
+        # An exception that leaves the run has the last word.
+        if keeper is not None and (kind is None or has_ended):
+            keeper.signals.end()
+        return has_ended
+
+    def _leave(self, error: BaseException | None) -> bool:
         original = None if error is None else _original(error)
         try:
             if original is None:
+                self._finish_writing()
                 return False
             ended = self._end(original)
             if not ended and is_of_the_batch(self._ctx, original):
@@ -121,11 +133,17 @@ class RunGuard:
                     raise original
                 finally:
                     original.__context__ = context
+            if ended:
+                self._finish_writing()
             return ended
         finally:
             self._put_back()
             # An exception holds this frame: it must not hold the exception in turn.
-            del error, original, traceback
+            del error, original
+
+    def _finish_writing(self) -> None:
+        if self._ctx._writing is not None:
+            self._ctx._writing.finish()
 
     def _end(self, error: BaseException) -> bool:
         ctx = self._ctx
@@ -156,10 +174,15 @@ class RunGuard:
                 # The run that it was bound to before may be over, in another thread.
                 is_over = isinstance(before, RunState) and before._is_over
                 _bind(each, _ABSENT if is_over else before)
+        if ctx._keeper is not None:
+            ctx._keeper.close()
+        if ctx._writing is not None:
+            ctx._writing.close()
         # An exception holds the frames that hold ctx: without this, ctx would hold itself.
         ctx.exception = None
         # The parts of a step hold ctx, which would hold them.
         ctx.step = ctx._parts = ctx._pass = ctx._continued = ctx._loss_parts = None
+        ctx._place = ctx._keeper = ctx._writing = ctx._going_on = ctx._going_on_data = None
         ctx._is_over = True
         step_of(ctx).windows.close()
         # Nor may ctx hold the callbacks in Rust: what these hold they show to the garbage collector

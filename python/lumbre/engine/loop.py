@@ -15,6 +15,7 @@ from lumbre._core import Batches
 from lumbre.data.continued import Continued, tell_epoch
 from lumbre.data.counts import check_count
 from lumbre.data.fast_loader import fast_loader
+from lumbre.data.position import Position
 from lumbre.engine.ends import (
     check_epoch,
     check_none_under_way,
@@ -24,6 +25,7 @@ from lumbre.engine.ends import (
     leave_pass,
 )
 from lumbre.engine.guard import EpochGuard
+from lumbre.engine.open_pass import go_on_with_data, is_open, reopen
 from lumbre.engine.parts import parts_of, step_of
 from lumbre.errors import ContextError
 from lumbre.state.run_state import RunState
@@ -58,7 +60,8 @@ def validate(ctx: RunState) -> None:
 
 def validate_first(ctx: RunState) -> None:
     """Measure what the epochs begin with, if that is wanted; a run that goes on has done so."""
-    if ctx._valid_first and not ctx.epoch:
+    is_open = ctx._going_on is not None and ctx._going_on["open"]["epoch"] > 0
+    if ctx._valid_first and not ctx.epoch and not is_open:
         validate(ctx)
 
 
@@ -98,11 +101,13 @@ def train(ctx: RunState, loader: Iterable[Any]) -> Iterator[Any]:
     fire("on_train_begin")
     step.see_optimizers(ctx)  # there may be other optimizers by now
     ctx._record_rates()
+    source = passes(ctx, loader)
+    reopen(ctx, source)
     is_unnamed = step.is_own and len(ctx.optimizers) > 1  # the step says which one it means
     mine = ctx._pass = object()
     try:
         set_grad(True)
-        for _ in batches(ctx, passes(ctx, loader), "the training data"):
+        for _ in batches(ctx, source, "the training data"):
             if is_unnamed:
                 ctx.opt_name = None
             if not fire("on_train_batch_begin"):
@@ -122,10 +127,12 @@ def valid(ctx: RunState, loader: Iterable[Any]) -> Iterator[Any]:
         return
     fire, now = ctx.call_callbacks, ctx._now
     fire("on_valid_begin")
+    source = placed(ctx, loader)
+    reopen(ctx, source)
     mine = ctx._pass = object()
     try:
         set_grad(False)
-        for _ in batches(ctx, loader, "the validation data"):
+        for _ in batches(ctx, source, "the validation data"):
             if not fire("on_valid_batch_begin"):
                 yield now.batch
             fire("on_valid_batch_end")
@@ -141,7 +148,7 @@ def predict(ctx: RunState) -> Iterator[Any]:
     fire, now, step = ctx.call_callbacks, ctx._now, step_of(ctx)
     fire("on_predict_begin")
     own = method_of(ctx.accelerator.unwrap(ctx.model), "predict")
-    for _ in batches(ctx, ctx.data, "the data to predict"):
+    for _ in batches(ctx, fast_loader(ctx.data), "the data to predict"):
         if not fire("on_predict_batch_begin"):
             now.pred = step.answer(now.batch, own)
         if not fire("on_predict_batch_end"):
@@ -157,6 +164,8 @@ def begin(ctx: RunState, loader: Iterable[Any], *, training: bool) -> bool:
     check_none_under_way(ctx)
     leave_pass(ctx)
     check_epoch(ctx, training)
+    if ctx._keeper is not None:
+        ctx._keeper.before_pass(training)
     if not ctx._next_pass(training):
         return False
     ctx.data = loader
@@ -172,12 +181,24 @@ def passes(ctx: RunState, loader: Iterable[Any]) -> Iterable[Any]:
         tell_epoch(loader, ctx._next_data_epoch() - 1)
 
     if ctx._steps_per_epoch is None:
-        begin_pass()
-        return loader
+        if not is_open(ctx):
+            begin_pass()
+        return placed(ctx, loader)
     continued: Continued | None = ctx._continued
     if continued is None or continued.loader is not loader:
-        continued = ctx._continued = Continued(loader, begin_pass, "the training data")
+        source = placed(ctx, loader)
+        continued = ctx._continued = Continued(loader, source, begin_pass, "the training data")
+        go_on_with_data(ctx, continued)
+    ctx._place = None  # the passes have a place of their own
     return continued
+
+
+def placed(ctx: RunState, loader: Iterable[Any]) -> Iterable[Any]:
+    """Return what gives the batches of a loader, with its place where states are kept."""
+    if ctx._keeper is None:
+        return fast_loader(loader)
+    position = ctx._place = Position(loader, ctx.device)
+    return position
 
 
 def batches(ctx: RunState, loader: Iterable[Any], what: str) -> Batches:
@@ -185,9 +206,9 @@ def batches(ctx: RunState, loader: Iterable[Any], what: str) -> Batches:
     place = ctx.accelerator.place if ctx.accelerator.places else None
 
     def ended(count: int) -> None:
-        check_count(loader, count, what)
+        check_count(ctx.data, count, what)
 
-    return Batches(ctx, ctx._now, fast_loader(loader), place, ended, step_of(ctx).is_own)
+    return Batches(ctx, ctx._now, loader, place, ended, step_of(ctx).is_own)
 
 
 _BEGUN_ALREADY = (

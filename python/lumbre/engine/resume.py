@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from lumbre._core import unique_names
 from lumbre.data.draws import draws_of, restore_draws
 from lumbre.engine.parts import step_of
@@ -36,8 +38,16 @@ _PARTS = {
 _RAISED_BY_OTHERS = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
-def state_of(ctx: RunState) -> dict[str, Any]:
-    """All that a run needs to go on; tensors are the run's own, not copies."""
+def state_of(
+    ctx: RunState, opened: dict[str, Any] | None = None, data: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """All that a run needs to go on; tensors are the run's own, not copies.
+
+    Args:
+        ctx: The run.
+        opened: Where the pass under way stands; None between two epochs.
+        data: Where the pass over the training data stands, of which an epoch is a slice.
+    """
     model = ctx.accelerator.unwrap(ctx.model)
     return {
         "model": dict(model.state_dict()),
@@ -55,15 +65,31 @@ def state_of(ctx: RunState) -> dict[str, Any]:
         "records": ctx.records,
         "steps": steps_of(ctx),
         "progress": {
-            "epoch": ctx.epoch,
+            "epoch": ctx.epoch if opened is None else max(ctx.epoch - 1, 0),
             "iter": ctx.iter,
             "step_count": ctx.step_count,
+            "data_epoch": ctx.data_epoch,
             "used_once": [list(pair) for pair in ctx._used_once()],
             # A pause ends the run that it was in, and no other.
             "stop_reason": None if ctx.paused or ctx.interrupted else ctx.stop_reason,
         },
+        "gradients": _gradients(ctx),
+        "open": opened,
+        "data": data,
         **draws_of(_loaders(ctx), ctx.device),
     }
+
+
+def restore_again(ctx: RunState, state: Mapping[str, Any]) -> None:
+    """Put back what callbacks have changed since the restore, where the run goes on."""
+    ctx.accelerator.unwrap(ctx.model).load_state_dict(state["model"])
+    _restore_callbacks(ctx, state["callbacks"])
+    _restore_optimizers(ctx, state)
+    _restore_records(ctx, state["records"])
+    restore_steps(ctx, state.get("steps", {}))
+    _put_gradients(ctx, state["gradients"])
+    ctx._use_once([(name, hook) for name, hook in state["progress"]["used_once"]])
+    restore_draws(_loaders(ctx), state, ctx.device)
 
 
 def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
@@ -72,9 +98,10 @@ def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) 
     if parts["progress"]:
         # First, as it refuses what makes no sense.
         progress = state["progress"]
-        ctx._resume(progress["epoch"], progress["step_count"], progress["stop_reason"])
-        if ctx._steps_per_epoch is not None:
-            warn(_BEGUN_ANEW, LumbreWarning)
+        epoch = progress["epoch"]
+        data_epoch = progress.get("data_epoch", epoch)  # files of 0.1.0 have none
+        ctx._resume(epoch, progress["step_count"], data_epoch, progress["stop_reason"])
+        _restore_open(ctx, state, all(parts.values()))
         ctx._use_once([(name, hook) for name, hook in progress["used_once"]])
     if parts["model"]:
         ctx.accelerator.unwrap(ctx.model).load_state_dict(state["model"])
@@ -84,12 +111,27 @@ def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) 
     if parts["optimizers"]:
         _check_optimizers(ctx, state, begun=True)
         _restore_optimizers(ctx, state)
+        _put_gradients(ctx, state.get("gradients", {}))
     if parts["records"]:
         _restore_records(ctx, state["records"])
         if not restore_steps(ctx, state.get("steps", {})):
             raise ArgumentError(_NO_ROWS)
     if parts["rng"]:
         ctx._waiting = restore_draws(_loaders(ctx), state, ctx.device)
+
+
+def _restore_open(ctx: RunState, state: Mapping[str, Any], whole: bool) -> None:
+    """Have the run go on inside of the pass that the state left open, and of the data."""
+    opened, data = state.get("open"), state.get("data")
+    if whole and ctx._keeper is not None:
+        ctx._going_on_data = data
+        if opened is not None:
+            ctx._going_on = state
+            ctx._resume_in(opened["epoch"], opened["pass"] - 1)
+    elif opened is not None:
+        warn(_OPEN.format(opened["epoch"]), LumbreWarning)
+    if data is None and ctx._steps_per_epoch is not None:
+        warn(_BEGUN_ANEW, LumbreWarning)
 
 
 def _check(ctx: RunState, state: Mapping[str, Any], parts: list[str]) -> None:
@@ -137,6 +179,32 @@ def _restore_optimizers(ctx: RunState, state: Mapping[str, Any]) -> None:
     for name, scaler in step_of(ctx).windows.scalers.items():
         if state["scalers"].get(name):
             scaler.load_state_dict(state["scalers"][name])
+
+
+def _gradients(ctx: RunState) -> dict[str, Tensor]:
+    """Return the gradients that may be needed: of an open window, or for a step of one's own."""
+    step = step_of(ctx)
+    if not (step.is_own or step.windows.has_gathered):
+        return {}
+    return {name: each.grad for name, each in _parameters(ctx).items() if each.grad is not None}
+
+
+def _put_gradients(ctx: RunState, gradients: Mapping[str, Tensor]) -> None:
+    for name, each in _parameters(ctx).items() if gradients else ():
+        if name in gradients:
+            each.grad = gradients[name].to(device=each.device, dtype=each.dtype)
+
+
+def _parameters(ctx: RunState) -> dict[str, Tensor]:
+    """Return all parameters by name; those that only an optimizer has by their place in it."""
+    named = dict(ctx.accelerator.unwrap(ctx.model).named_parameters())
+    known = {id(each) for each in named.values()}
+    for name, optimizer in ctx.optimizers.items():
+        for group, each in enumerate(getattr(optimizer, "param_groups", ())):
+            for place, parameter in enumerate(each["params"]):
+                if id(parameter) not in known:
+                    named[f"{name}.{group}.{place}"] = parameter
+    return named
 
 
 def _restore_callbacks(ctx: RunState, saved: Mapping[str, Any]) -> None:
@@ -209,6 +277,10 @@ def _names(names: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, names)) or "none"
 
 
+_OPEN = (
+    "The state was saved inside of epoch {}, and only AutoResume goes on there: that epoch is "
+    "begun anew, with the weights as they were saved."
+)
 _NO_ROWS = (
     "The rows of single steps in the state are no table: their columns differ in length. Resume "
     "with records=False, or from another file."

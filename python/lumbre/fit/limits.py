@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import math
-import re
 from typing import Any, NamedTuple
 
-from lumbre.arguments import flag, is_number, is_whole
+from lumbre.arguments import flag, is_whole, time_of
 from lumbre.errors import ArgumentError
 
 
@@ -16,9 +14,6 @@ class _Epochs(int):
 
 
 TEN = _Epochs(10)
-
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([dhms])\s*")
 
 
 class Limits(NamedTuple):
@@ -104,16 +99,8 @@ def seconds_of(time: float | str | datetime.timedelta) -> float:
     Raises:
         ArgumentError: when it is none of these, or not above 0.
     """
-    seconds = math.nan
-    if isinstance(time, datetime.timedelta):
-        seconds = time.total_seconds()
-    elif is_number(time):
-        seconds = float(time)
-    elif isinstance(time, str):
-        parts = _TIME.findall(time)
-        if parts and not _TIME.sub("", time).strip():
-            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if seconds > 0:
+    seconds = time_of(time)
+    if seconds is not None:
         return seconds
     raise ArgumentError(_NO_TIME.format(time))
 

@@ -65,7 +65,7 @@ def start(
     model = accelerator.prepare_model(model)
     if optimizers is None:
         optimizers = recipe.optimizers(accelerator.unwrap(model))
-    verbose = shown(verbose)
+    is_chosen, verbose = verbose is not None, shown(verbose)
     own_loop = kind == "run"
     all_ = [*default_callbacks(progress=verbose), *own]
     inner = accelerator.unwrap(model)
@@ -96,6 +96,7 @@ def start(
         metrics=counted,
         **data,
     )
+    ctx._is_silent = is_chosen and not verbose
     ctx.opt_name = names[0]
     ctx._may_log = step.is_own or not takes_target(ctx.loss_fn)
     # Last, as it puts hooks on the optimizers: what is refused before leaves none behind.

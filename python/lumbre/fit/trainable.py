@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 from lumbre.accelerator import Accelerator
 from lumbre.data.loaders import loaders
 from lumbre.engine import loop
+from lumbre.engine.context import Context
 from lumbre.engine.guard import RunGuard
 from lumbre.errors import ArgumentError
+from lumbre.fit.carried import Carried, carry
 from lumbre.fit.fitted import Fitted
 from lumbre.fit.keywords import explained
 from lumbre.fit.limits import TEN, limits_of
@@ -112,11 +114,20 @@ class Trainable(Recipe):
             train_data=train,
             valid_data=valid,
         )
-        with RunGuard(ctx, "fit"):
-            loop.fit(ctx)
+        try:
+            with RunGuard(ctx, "fit"):
+                loop.fit(ctx)
+        except BaseException as error:
+            if ctx.step_count:
+                carry(error, self._fitted(ctx, Carried))
+            raise
+        return self._fitted(ctx, Fitted)
+
+    def _fitted(self, ctx: Context, kind: type[Fitted]) -> Fitted:
+        """Return what the run has made of the model."""
         model = ctx.accelerator.unwrap(ctx.model)
         names = list(ctx.optimizers)
-        fitted = Fitted(self, model, ctx.records, ctx.stop_reason, names, ctx.model)
+        fitted = kind(self, model, ctx.records, ctx.stop_reason, names, ctx.model)
         fitted.paused, fitted.steps = ctx.paused, steps_of(ctx)
         return fitted
 

@@ -70,6 +70,13 @@ class RunState(Logbook):
     _parts: Any  # the engine.Parts of the pass under way
     _loss_parts: Any  # an engine.LossParts, once a pass has begun
     _continued: Any  # a data.Continued, where an epoch is a slice of the passes over the data
+    _place: Any  # a data.Position: where the pass under way stands that is a whole one
+    _keeper: Any  # an engine.Keeper, where the state is kept in a file
+    _going_on: Any  # the state whose open pass the run is to go on in
+    _going_on_data: Any  # where that has left the passes over the training data
+    _writing: Any  # an engine.Writing: the files that are written while the run goes on
+    _checkpoint: str | None
+    _is_silent: bool  # whether verbose=False was asked for
     _pass: object | None  # a mark of the pass under way: an old generator does not end a new one
     _grad_outside: bool  # whether gradients are on between the passes
     _notes_rates: bool  # whether rows want the learning rates as each step is taken
@@ -89,6 +96,9 @@ class RunState(Logbook):
         super().__init__()
         self._step, self._now = step, step.now
         self._parts = self._pass = self._continued = self._loss_parts = None
+        self._place = self._keeper = self._going_on = self._going_on_data = None
+        self._writing = self._checkpoint = None
+        self._is_silent = False
         self._waiting = {}
         self._grad_outside = self._interrupt_fired = self._is_over = False
         self._notes_rates = self._notes_norms = self._valid_first = False

@@ -49,6 +49,15 @@ class Window:
         self._total += factor
         return loss if factor == 1.0 else loss * factor
 
+    def state(self) -> list[float]:
+        """Return all of it, for `restore`."""
+        return [self.count, self.last_batch, self._first, self._total]
+
+    def restore(self, state: list[float]) -> None:
+        """Go on from what `state` gave."""
+        count, last_batch, self._first, self._total = state
+        self.count, self.last_batch = int(count), int(last_batch)
+
     def take(self) -> float:
         """The sum of the factors; the window begins anew."""
         total = self._total
@@ -102,6 +111,23 @@ class Windows:
         self.last_iter = length
         for window in self._windows.values():
             window.clear()
+
+    @property
+    def has_gathered(self) -> bool:
+        """True if there are gradients of earlier batches that were not stepped on."""
+        return any(window.count for window in self._windows.values())
+
+    def state(self) -> dict[str, Any]:
+        """Return the windows, and whose gradients are scaled, between two batches."""
+        windows = {name: window.state() for name, window in self._windows.items()}
+        return {"windows": windows, "scaled": sorted(self._scaled)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for name, window in self._windows.items():
+            if name in state["windows"]:
+                window.restore(state["windows"][name])
+        self._scaled = set(state["scaled"])
 
     def end_pass(self, iter: int) -> list[str]:
         """Return the optimizers that have gathered batches; the one under way was the last."""

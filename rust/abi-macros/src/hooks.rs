@@ -28,6 +28,7 @@ pub const NAMES: &[&str] = &[
     "on_predict_end",
     "on_interrupt",
     "on_exception",
+    "on_checkpoint",
 ];
 
 /// The variant of `lumbre_abi::Hook` for a method, or what to say of a name that is none.

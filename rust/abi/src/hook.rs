@@ -82,6 +82,8 @@ hooks! {
     Interrupt = 24, "on_interrupt";
     /// An exception is leaving the run.
     Exception = 25, "on_exception";
+    /// A file that the run keeps, a state or a checkpoint, is on the disk.
+    Checkpoint = 26, "on_checkpoint";
 }
 
 impl Hook {
@@ -121,13 +123,13 @@ mod tests {
 
     #[test]
     fn numbers_are_places() {
-        assert_eq!(Hook::ALL.len(), 26);
+        assert_eq!(Hook::ALL.len(), 27);
         for (place, &hook) in (0..).zip(Hook::ALL) {
             assert_eq!(hook.number(), place);
             assert_eq!(Hook::from_number(place), Some(hook));
             assert_eq!(Hook::from_name(hook.name()), Some(hook));
         }
-        assert_eq!(Hook::from_number(26), None);
+        assert_eq!(Hook::from_number(27), None);
         assert_eq!(Hook::bits(&[Hook::FitBegin, Hook::Exception]), 1 | 1 << 25);
     }
 }

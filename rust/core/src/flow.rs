@@ -97,6 +97,15 @@ pub struct State {
     times_data: AtomicBool,
     /// The nanoseconds of that in this pass.
     waited: AtomicU64,
+    /// How many passes were begun in this epoch.
+    passes: AtomicU64,
+    /// How many passes of an epoch another run has done, from which this one goes on; which epoch.
+    done: AtomicU64,
+    done_in: AtomicU64,
+    /// Somebody wants to be called between two batches.
+    attention: AtomicBool,
+    /// The same, from so many training batches on; 0 for never.
+    attention_at: AtomicU64,
 }
 
 impl State {
@@ -227,6 +236,7 @@ impl State {
         if reason.is_none() {
             *reason = Some(why);
             self.paused.store(true, Relaxed);
+            self.call_attention();
         }
     }
 
@@ -389,19 +399,60 @@ impl State {
         self.cut.store(false, Relaxed);
         self.epoch.fetch_add(1, Relaxed);
         self.iter.store(0, Relaxed);
+        self.passes.store(0, Relaxed);
         true
     }
 
-    /// Go on after an epoch that another run has completed, with its count of training batches.
-    pub fn resume(&self, epoch: u64, step_count: u64) {
+    /// Go on after an epoch that another run has completed, with its counts of training batches and of
+    /// passes over their data.
+    pub fn resume(&self, epoch: u64, step_count: u64, data_epoch: u64) {
         self.epoch.store(epoch, Relaxed);
         self.completed.store(epoch, Relaxed);
-        self.data_epoch.store(epoch, Relaxed);
+        self.data_epoch.store(data_epoch, Relaxed);
         self.step_count.store(step_count, Relaxed);
+    }
+
+    /// Leave out so many passes of the epoch that comes, which another run has done; of 0 those before
+    /// the first epoch.
+    pub fn resume_in(&self, epoch: u64, passes: u64) {
+        self.done_in.store(epoch, Relaxed);
+        self.done.store(passes, Relaxed);
+    }
+
+    /// Go on in a pass that has begun, behind so many of its batches.
+    pub fn reopen(&self, iter: u64, step_count: u64) {
+        self.iter.store(iter, Relaxed);
+        self.step_count.store(step_count, Relaxed);
+    }
+
+    /// The pass of this epoch that is under way, or was last, from 1; 0 before the first.
+    pub fn pass_number(&self) -> u64 {
+        self.passes.load(Relaxed)
+    }
+
+    /// Ask to be called between two batches.
+    pub fn call_attention(&self) {
+        self.attention.store(true, Relaxed);
+    }
+
+    /// The same, from so many training batches on; 0 for never.
+    pub fn call_attention_at(&self, step_count: u64) {
+        self.attention_at.store(step_count, Relaxed);
+    }
+
+    /// True if somebody wants to be called now; asked between two batches, it is forgotten.
+    pub fn takes_attention(&self) -> bool {
+        let at = self.attention_at.load(Relaxed);
+        let is_due = at > 0 && self.step_count() >= at;
+        (self.attention.load(Relaxed) && self.attention.swap(false, Relaxed)) || is_due
     }
 
     /// Begin a pass over data, if nothing asks to leave it out.
     pub fn next_pass(&self, training: bool) -> bool {
+        let number = self.passes.fetch_add(1, Relaxed);
+        if number < self.done.load(Relaxed) && self.epoch() == self.done_in.load(Relaxed) {
+            return false;
+        }
         if self.wishes(SKIP_EPOCH | STOP | INTERRUPT) {
             self.note_cut(STOP | INTERRUPT);
             return false;
@@ -509,6 +560,11 @@ impl State {
     /// True if the batch under way is to be left.
     pub fn batch_is_skipped(&self) -> bool {
         self.wishes(SKIP_BATCH)
+    }
+
+    /// True if the rest of the epoch is to be left out.
+    pub fn epoch_is_skipped(&self) -> bool {
+        self.wishes(SKIP_EPOCH)
     }
 
     /// True if a stop has been asked for.

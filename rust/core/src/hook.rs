@@ -143,6 +143,8 @@ hooks! {
     Interrupt, "on_interrupt", Anywhere;
     /// An exception is leaving the run; `ctx.exception` holds it.
     Exception, "on_exception", Anywhere;
+    /// A file that the run keeps, a state or a checkpoint, is on the disk; `ctx.checkpoint` is its path.
+    Checkpoint, "on_checkpoint", Anywhere;
 }
 
 impl Hook {
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn names_lead_back_to_their_hooks() {
-        assert_eq!(Hook::ALL.len(), 26);
+        assert_eq!(Hook::ALL.len(), 27);
         for (index, &hook) in Hook::ALL.iter().enumerate() {
             assert_eq!(HookId::from(hook).index(), index);
             assert_eq!(HookId::new(index).and_then(HookId::hook), Some(hook));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::metrics::Mean;
 
 /// Means by name, each over the values that were logged of it in a pass.
@@ -137,6 +138,32 @@ impl Means {
         there.map(|each| (&each.name, each.mean.mean()))
     }
 
+    /// What each name has seen so far, for [`Means::load`], in their order.
+    #[must_use]
+    pub fn state(&self) -> Vec<(String, Vec<f64>)> {
+        let there = self.all.iter().filter(|each| each.is_there);
+        there
+            .map(|each| (each.name.to_string(), each.mean.state()))
+            .collect()
+    }
+
+    /// Become what [`Means::state`] has described.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn load(&mut self, state: &[(String, Vec<f64>)]) -> Result<()> {
+        let mut loaded = Self::default();
+        for (name, numbers) in state {
+            let place = loaded.place(name);
+            let each = &mut loaded.all[place];
+            each.mean.load(numbers)?;
+            each.before = each.mean;
+            each.is_there = true;
+        }
+        *self = loaded;
+        Ok(())
+    }
+
     /// The values of the batch under way.
     pub fn of_batch(&self) -> impl Iterator<Item = (&Arc<str>, f64)> {
         self.all
@@ -203,6 +230,25 @@ mod tests {
         assert_eq!(told(&means), [("kl".into(), 2.0)]);
         means.retract();
         assert_eq!(told(&means), [("kl".into(), 1.0)]);
+    }
+
+    #[test]
+    fn a_state_is_gone_on_from_in_the_same_bits() {
+        let mut means = Means::default();
+        let (kl, other) = (means.place("kl"), means.place("other"));
+        for value in [1e16, 1.0, 0.1] {
+            means.add(kl, value, 3.0);
+        }
+        means.add(other, 2.0, 0.0);
+        let mut again = Means::default();
+        again.load(&means.state()).unwrap();
+        for each in [&mut means, &mut again] {
+            let place = each.place("kl");
+            each.add(place, -1e16, 3.0);
+        }
+        assert_eq!(told(&means), told(&again));
+        assert!(again.load(&[("kl".into(), vec![1.0])]).is_err());
+        assert_eq!(told(&means), told(&again), "nothing has changed");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lumbre_core::hook::Hook;
 
 /// The numbers that were published: no name here may ever get another one.
-const PUBLISHED: [(u32, &str); 26] = [
+const PUBLISHED: [(u32, &str); 27] = [
     (0, "on_fit_begin"),
     (1, "on_epoch_begin"),
     (2, "on_train_begin"),
@@ -32,6 +32,7 @@ const PUBLISHED: [(u32, &str); 26] = [
     (23, "on_predict_end"),
     (24, "on_interrupt"),
     (25, "on_exception"),
+    (26, "on_checkpoint"),
 ];
 
 #[test]

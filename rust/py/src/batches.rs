@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
 use crate::error::exception;
-use crate::lumbre::Class;
+use crate::lumbre::{self, Class};
 use crate::now::{Field, Now};
 use crate::run::Run;
 
@@ -29,6 +29,17 @@ pub struct Batches {
 
 #[pymethods]
 impl Batches {
+    /// Call who wants to be called between two batches; gives whether somebody does.
+    fn attend(&self, py: Python<'_>) -> PyResult<bool> {
+        let wanted = self.ctx.get().state.takes_attention();
+        if wanted {
+            self.ctx
+                .bind(py)
+                .call_method0(lumbre::Context::attend(py))?;
+        }
+        Ok(wanted)
+    }
+
     /// `place` brings a batch to its device; `ended` is told how many a whole pass had.
     ///
     /// With `forget`, prediction and loss of the last batch are let go first, so that a step that
@@ -65,7 +76,9 @@ impl Batches {
             return Err(pass_has_ended(py, &run.state.place()));
         }
         run.end_batch(py);
-        if run.state.pass_is_over() {
+        let is_over = run.state.pass_is_over();
+        // Whoever is called may have a wish, too.
+        if (self.attend(py)? && run.state.pass_is_over()) || is_over {
             return Ok(None);
         }
         let next = run.state.data_is_waited_for(|| match self.iterator(py) {
@@ -78,6 +91,7 @@ impl Batches {
             && error.is_instance_of::<PyException>(py)
             && run.state.pass_is_over()
         {
+            self.attend(py)?;
             return Ok(None);
         }
         let Some(batch) = next else {

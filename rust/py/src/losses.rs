@@ -11,7 +11,7 @@ use lumbre_core::records::Value;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::error::{warn, warning_class};
+use crate::error::{raise, warn, warning_class};
 use crate::lumbre;
 use crate::now::{Field, Now};
 use crate::tensor;
@@ -168,6 +168,25 @@ impl Losses {
         self.fetch(py, state)?;
         let value = |loss: &Loss| (Arc::clone(&loss.name), loss.value());
         Ok(self.all.iter().map(value).collect())
+    }
+
+    /// What each loss has seen so far, by its record's name.
+    pub fn state(&self, py: Python<'_>, state: &State) -> PyResult<Vec<(String, Vec<f64>)>> {
+        self.fetch(py, state)?;
+        let of = |loss: &Loss| (loss.name.to_string(), lock(&loss.mean).0.state());
+        Ok(self.all.iter().map(of).collect())
+    }
+
+    /// Go on from a state.
+    pub fn restore(&self, state: &[(String, Vec<f64>)]) -> PyResult<()> {
+        for (name, numbers) in state {
+            let mut mean = Mean::default();
+            mean.load(numbers).map_err(raise)?;
+            if let Some(loss) = self.all.iter().find(|loss| *loss.name == **name) {
+                *lock(&loss.mean) = (mean, mean);
+            }
+        }
+        Ok(())
     }
 
     /// One of the means so far.

@@ -61,6 +61,7 @@ macro_rules! attributes {
 attributes! {
     CALLBACK Callback { logs = "logs" }
     CONTEXT Context {
+        attend = "_attend",
         batch = "batch",
         batch_size = "batch_size",
         callbacks = "callbacks",

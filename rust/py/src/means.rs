@@ -7,6 +7,7 @@ use lumbre_core::lock::lock;
 use lumbre_core::means::Means;
 use pyo3::prelude::*;
 
+use crate::error::raise;
 use crate::lumbre;
 
 /// A value that was logged, or one for a row.
@@ -190,6 +191,22 @@ impl Logged {
                 tell(name, Cell::Late(tensor.clone_ref(py)));
             }
         }
+    }
+
+    /// What each name has seen so far; what lies on a device is waited for.
+    pub fn state(&self, py: Python<'_>) -> PyResult<Vec<(String, Vec<f64>)>> {
+        self.fetch(py)?;
+        Ok(lock(&self.core).state())
+    }
+
+    /// Go on from a state.
+    pub fn restore(&self, py: Python<'_>, state: Vec<(String, Vec<f64>)>) -> PyResult<()> {
+        self.reset();
+        if !state.is_empty() {
+            lock(&self.core).load(&state).map_err(raise)?;
+            self.in_use.store(true, Relaxed);
+        }
+        self.fetch(py)
     }
 
     fn device<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {

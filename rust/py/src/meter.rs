@@ -10,6 +10,7 @@ use lumbre_core::records::Value;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::error::{Failed, raise};
 use crate::grad::without_grad;
@@ -176,6 +177,28 @@ impl Meter {
             self.first.store(false, Relaxed);
         }
         Ok(is_first)
+    }
+
+    /// What the losses and the means have seen of the pass under way, and how many batches there were.
+    pub fn state(&self, py: Python<'_>, state: &State, put: &Bound<'_, PyDict>) -> PyResult<()> {
+        put.set_item("losses", self.losses.state(py, state)?)?;
+        put.set_item("means", self.logged.state(py)?)?;
+        put.set_item("batches", self.batches.load(Relaxed))
+    }
+
+    /// Go on from what `state` has put.
+    pub fn restore(&self, state: &Bound<'_, PyDict>) -> PyResult<()> {
+        let (py, state) = (state.py(), state.as_any());
+        let losses: Vec<(String, Vec<f64>)> = state.get_item("losses")?.extract()?;
+        self.losses.restore(&losses)?;
+        self.logged
+            .restore(py, state.get_item("means")?.extract()?)?;
+        let batches = state.get_item("batches")?.extract::<u64>()?;
+        self.batches.store(batches, Relaxed);
+        if batches > 0 {
+            self.first.store(false, Relaxed);
+        }
+        Ok(())
     }
 
     /// The weight of the batch that was counted last.

@@ -145,6 +145,10 @@ impl Witness {
         self.tell(ctx)
     }
 
+    fn on_checkpoint(&mut self, ctx: &mut Ctx<'_>) -> Result {
+        self.tell(ctx)
+    }
+
     fn on_interrupt(&mut self, ctx: &mut Ctx<'_>) -> Result {
         self.tell(ctx)
     }

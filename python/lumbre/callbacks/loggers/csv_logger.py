@@ -78,7 +78,10 @@ class CSVLogger(EpochLog):
         if new:
             writer.writeheader()
         writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-        self._write("w" if new else "a", text.getvalue())
+        if new:
+            self._replace(text.getvalue())
+        else:
+            self._add(text.getvalue())
 
 
 def _cell(value: Any) -> Any:

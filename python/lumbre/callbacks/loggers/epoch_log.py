@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumbre.files.atomic import make_folder, naming
+from lumbre.engine.writing import writing_of
+from lumbre.files.atomic import append, make_folder
 from lumbre.files.path import absolute, file_of
 from lumbre.hooks.callback import Callback
 
@@ -35,6 +36,7 @@ class EpochLog(Callback):
         file_of(self, "path", path, "log")
         self.path = path
         self._begun = False
+        self._unwritten: list[Row] = []
 
     def on_fit_begin(self, ctx: Context) -> None:
         """See that the file can be written, before an epoch is lost.
@@ -42,10 +44,11 @@ class EpochLog(Callback):
         What is in it stays: whether the fit is a resumed one is not known yet.
         """
         self._begun = False
+        self._unwritten = []
         self._file = absolute(file_of(self, "path", self.path, "log"))
         if ctx.accelerator.is_main:
             make_folder(self._file)
-            self._write("a", "")
+            self._add("")
 
     def on_epoch_begin(self, ctx: Context) -> None:
         """In the first epoch of this fit, let the file hold the epochs before it and no more."""
@@ -62,16 +65,29 @@ class EpochLog(Callback):
         if not ctx.accelerator.is_main:
             return
         self._begin(ctx)
-        if rows := rows_of(ctx, ctx.epoch):
-            self._append(rows, now=True)
+        self._log(ctx, rows_of(ctx, ctx.epoch))
+
+    def _log(self, ctx: Context, rows: list[Row]) -> None:
+        """Write rows that have just come about, behind those that could not be written so far."""
+        self._unwritten += rows
+        if self._unwritten:
+            writing_of(ctx).attempt(self, self._file, self._write_unwritten)
+
+    def _write_unwritten(self) -> None:
+        self._append(self._unwritten, now=True)
+        self._unwritten = []
 
     def _begin(self, ctx: Context) -> None:
         if self._begun:
             return
         self._begun = True
+        writing_of(ctx).attempt(self, self._file, lambda: self._keep_earlier(ctx))
+
+    def _keep_earlier(self, ctx: Context) -> None:
+        """Let the file hold what is earlier than this epoch, or than this batch of it."""
         there: dict[int, dict[str, Row]] = {}
         between: dict[int, list[Row]] = {}
-        for row in self._parse(self._text()) if ctx.epoch > 1 else ():
+        for row in self._parse(self._text()) if ctx.epoch > 1 or ctx.step_count else ():
             if "step" in row:
                 between.setdefault(row["epoch"], []).append(row)
             else:
@@ -82,7 +98,8 @@ class EpochLog(Callback):
             known = {row["set"]: row for row in rows_of(ctx, epoch)} | there.get(epoch, {})
             rows += between.get(epoch, ())
             rows += [known[set_] for set_ in SETS if set_ in known]
-        self._write("w", "")
+        rows += [row for row in between.get(ctx.epoch, ()) if row["step"] <= ctx.step_count]
+        self._replace("")
         if rows:
             self._append(rows, now=False)
 
@@ -102,10 +119,12 @@ class EpochLog(Callback):
             return ""
         return text[: text.rfind("\n") + 1]
 
-    def _write(self, mode: str, text: str) -> None:
+    def _add(self, text: str) -> None:
         # In one go, so that nobody who reads along sees half of an epoch.
-        with naming(self._file), open(self._file, mode, newline="", encoding="utf-8") as file:
-            file.write(text)
+        append(self._file, text.encode())
+
+    def _replace(self, text: str) -> None:
+        append(self._file, text.encode(), cut=0)
 
 
 def rows_of(ctx: Context, epoch: int) -> list[Row]:

@@ -70,7 +70,7 @@ class JSONLogger(EpochLog, InBetween):
 
     def _write_step(self, ctx: Context, row: dict[str, float]) -> None:
         own = {"epoch": ctx.epoch, "step": ctx.step_count, "set": "train"}
-        self._append([own | named(row)], now=True)
+        self._log(ctx, [own | named(row)])
 
     def _parse(self, text: str) -> list[Row]:
         rows = []
@@ -95,4 +95,4 @@ class JSONLogger(EpochLog, InBetween):
             )
             for row in rows
         )
-        self._write("a", "".join(f"{line}\n" for line in lines))
+        self._add("".join(f"{line}\n" for line in lines))

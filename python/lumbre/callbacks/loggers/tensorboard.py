@@ -13,6 +13,7 @@ import torch
 from lumbre.arguments import flag
 from lumbre.callbacks.loggers.epoch_log import SETS, values_of
 from lumbre.callbacks.loggers.in_between import InBetween
+from lumbre.engine.writing import writing_of
 from lumbre.errors import MissingPackageError
 from lumbre.files.atomic import check_folder, naming
 from lumbre.files.path import absolute, path_of
@@ -90,6 +91,9 @@ class TensorBoard(InBetween):
                 check_folder(folder)
 
     def _write_step(self, ctx: Context, row: dict[str, float]) -> None:
+        writing_of(ctx).attempt(self, self._run(_STEPS), lambda: self._add_step(ctx, row))
+
+    def _add_step(self, ctx: Context, row: dict[str, float]) -> None:
         with naming(self._run(_STEPS)):
             # Points behind the last one that is due of before are of a fit that was broken off.
             writer = self._writer(_STEPS, ctx.step_count - (self.every or 1) + 1)
@@ -104,8 +108,10 @@ class TensorBoard(InBetween):
 
     def on_epoch_end(self, ctx: Context) -> None:
         """Write the points of the epoch."""
-        if not ctx.accelerator.is_main:
-            return
+        if ctx.accelerator.is_main:
+            writing_of(ctx).attempt(self, self._folder, lambda: self._add_epoch(ctx))
+
+    def _add_epoch(self, ctx: Context) -> None:
         for set_ in SETS:
             values = values_of(ctx, set_, ctx.epoch)
             is_drawn = self.histograms and set_ == "train"
@@ -126,7 +132,10 @@ class TensorBoard(InBetween):
 
     def on_fit_end(self, ctx: Context) -> None:
         """Close the files; they are opened again if the fit goes on."""
-        self._close()
+        try:
+            self._close()
+        except OSError as error:
+            writing_of(ctx).fail(self, self._folder, error)
 
     on_exception = on_fit_end
 

@@ -7,7 +7,7 @@ const NAMES: &[&str] = lumbre_abi_macros::hook_names!();
 #[test]
 fn the_macro_knows_every_breakpoint_and_no_other() {
     let names: Vec<&str> = Hook::ALL.iter().map(|hook| hook.name()).collect();
-    assert_eq!(names.len(), 26);
+    assert_eq!(names.len(), 27);
     assert_eq!(NAMES, names);
 }
 
@@ -31,7 +31,7 @@ at_every_hook! {
     on_train_batch_after_step on_train_batch_end on_train_end on_valid_begin on_valid_batch_begin
     on_valid_batch_after_pred on_valid_batch_after_loss on_valid_batch_end on_valid_end on_epoch_end
     on_early_stopping on_fit_end on_predict_begin on_predict_batch_begin on_predict_batch_end
-    on_predict_end on_interrupt on_exception
+    on_predict_end on_interrupt on_exception on_checkpoint
 }
 
 #[test]

@@ -163,14 +163,14 @@ impl Run {
         }
     }
 
-    /// Record a Ctrl-C.
-    #[pyo3(name = "_interrupt")]
-    fn interrupt(&self) {
+    /// Record a Ctrl-C, or a signal of that name.
+    #[pyo3(name = "_interrupt", signature = (name="Ctrl-C"))]
+    fn interrupt(&self, name: &str) {
         self.state
-            .interrupt(&format!("Ctrl-C: {}", self.state.place()));
+            .interrupt(&format!("{name}: {}", self.state.place()));
     }
 
-    /// True if Ctrl-C has been pressed.
+    /// True if Ctrl-C has been pressed, or a signal came that pauses the run.
     #[getter]
     fn interrupted(&self) -> bool {
         self.state.is_interrupted()
@@ -180,6 +180,12 @@ impl Run {
     #[getter]
     fn stopped(&self) -> bool {
         self.state.is_stopped()
+    }
+
+    /// True if the rest of the epoch is to be left out.
+    #[getter(_skips_epoch)]
+    fn skips_epoch(&self) -> bool {
+        self.state.epoch_is_skipped()
     }
 
     /// True if the batch under way is to be left.

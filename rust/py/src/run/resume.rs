@@ -17,14 +17,81 @@ use crate::error::raise;
 impl Run {
     /// Go on after an epoch that is complete, with the training batches that were counted by then
     /// and, where a stop was asked for, its reason.
-    #[pyo3(name = "_resume", signature = (epoch, step_count, stop_reason=None))]
-    fn resume(&self, epoch: u64, step_count: u64, stop_reason: Option<String>) -> PyResult<()> {
+    #[pyo3(name = "_resume", signature = (epoch, step_count, data_epoch, stop_reason=None))]
+    fn resume(
+        &self,
+        epoch: u64,
+        step_count: u64,
+        data_epoch: u64,
+        stop_reason: Option<String>,
+    ) -> PyResult<()> {
         check_epoch(epoch).map_err(raise)?;
-        self.state.resume(epoch, step_count);
+        self.state.resume(epoch, step_count, data_epoch);
         if let Some(reason) = stop_reason {
             self.state.wish(Flow::Stop(reason), None);
         }
         Ok(())
+    }
+
+    /// Leave out so many passes of the epoch that comes: the run before has done them.
+    #[pyo3(name = "_resume_in")]
+    fn resume_in(&self, epoch: u64, passes: u64) {
+        self.state.resume_in(epoch, passes);
+    }
+
+    /// Go on in a pass that has begun, behind so many of its batches.
+    #[pyo3(name = "_reopen")]
+    fn reopen(&self, iter: u64, step_count: u64) {
+        self.state.reopen(iter, step_count);
+    }
+
+    /// The pass of this epoch that is under way, or was last, from 1; 0 before the first.
+    #[getter(_pass_number)]
+    fn pass_number(&self) -> u64 {
+        self.state.pass_number()
+    }
+
+    /// Have `_attend` called between two batches.
+    #[pyo3(name = "_call_attention")]
+    fn call_attention(&self) {
+        self.state.call_attention();
+    }
+
+    /// The same, from so many training batches on; 0 for never.
+    #[pyo3(name = "_call_attention_at")]
+    fn call_attention_at(&self, step_count: u64) {
+        self.state.call_attention_at(step_count);
+    }
+
+    /// Return the state of the losses and the means of the pass under way; what lies on a device is
+    /// waited for.
+    #[pyo3(name = "_pass_state")]
+    fn pass_state<'py>(&self, py: Python<'py>, training: bool) -> PyResult<Bound<'py, PyDict>> {
+        let state = PyDict::new(py);
+        let Some(bound) = self.bound() else {
+            return Ok(state);
+        };
+        let set = if training { Set::Train } else { Set::Valid };
+        bound.meter(set).state(py, &self.state, &state)?;
+        state.set_item("norms", self.measured.norms.state(py)?)?;
+        Ok(state)
+    }
+
+    /// Go on from what `_pass_state` gave.
+    #[pyo3(name = "_restore_pass")]
+    fn restore_pass(
+        &self,
+        py: Python<'_>,
+        training: bool,
+        state: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        let Some(bound) = self.bound() else {
+            return Ok(());
+        };
+        let set = if training { Set::Train } else { Set::Valid };
+        bound.meter(set).restore(state)?;
+        let norms = state.as_any().get_item("norms")?;
+        self.measured.norms.restore(py, norms.extract()?)
     }
 
     /// The callbacks and breakpoints whose `once` has been used up.

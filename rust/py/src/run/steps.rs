@@ -23,7 +23,7 @@ pub struct Measured {
     samples: Arc<str>,
     rates: Mutex<Vec<Rate>>,
     /// The mean norms of the gradients in this pass; each step counts once.
-    norms: Logged,
+    pub norms: Logged,
     /// The values that rows have been told of as late.
     late: Mutex<Vec<Py<PyAny>>>,
 }

@@ -1,0 +1,159 @@
+"""Keeps the state of a run in one file: when it is due, and where the run is paused."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lumbre.engine.open_pass import open_pass, place_of
+from lumbre.engine.resume import restore_again, state_of
+from lumbre.engine.signals import Signals
+from lumbre.engine.writing import writing_of
+from lumbre.errors import SaveError
+from lumbre.files import form
+from lumbre.files.locks import Lock
+from lumbre.state.run_state import RunState
+
+
+class Every(NamedTuple):
+    """When a state is due.
+
+    Attributes:
+        epoch: Whether at the end of each epoch.
+        steps: After so many training batches; None for never.
+        seconds: After so long; None for never.
+    """
+
+    epoch: bool
+    steps: int | None = None
+    seconds: float | None = None
+
+
+class Keeper:
+    """Writes the state of a run to its file, between two batches or two epochs.
+
+    Args:
+        ctx: The run.
+        owner: The callback that wants it.
+        file: The absolute path.
+        every: When a state is due.
+        skips: Whether workers leave out what was used, when the run goes on inside of a pass.
+        signals: The signals that pause the run.
+
+    Attributes:
+        is_paused: True once the state of a pause is written: what comes then comes again.
+
+    Raises:
+        FileError: when another fit keeps its state there.
+    """
+
+    def __init__(
+        self,
+        ctx: RunState,
+        owner: object,
+        file: str,
+        every: Every,
+        skips: bool,
+        signals: Iterable[int],
+    ) -> None:
+        self._ctx, self._owner, self._file, self._every = ctx, owner, file, every
+        self.skips = skips
+        is_main = ctx.accelerator.is_main
+        self._lock = Lock(Path(os.path.realpath(file)), file) if is_main else None
+        self.signals = Signals(ctx, signals)
+        self._writing = writing_of(ctx)
+        self.is_paused = False
+        self._is_late = False  # the time of the next state has come
+        self._due_at = 0
+        self._timer: threading.Timer | None = None
+
+    def begin(self, is_resumed: bool) -> None:
+        """Write the first state, before there is anything to lose."""
+        if not is_resumed:
+            self._save(None)
+            self._writing.join()
+        self._expect()
+
+    def attend(self) -> None:
+        """Between two batches: write the state if it is due, or the run is paused."""
+        if self._ctx.paused:
+            self._pause(lambda: open_pass(self._ctx, begun=True))
+        elif self._is_due():
+            self._save(open_pass(self._ctx, begun=True))
+            self._expect()
+
+    def before_pass(self, training: bool) -> None:
+        """Before a pass begins: go on from here if the state is of here; pause here if need be."""
+        ctx = self._ctx
+        here = {"epoch": ctx.epoch, "pass": ctx._pass_number + 1, "begun": False}
+        going_on = ctx._going_on
+        if going_on is not None and here.items() <= going_on["open"].items():
+            ctx._going_on = None
+            restore_again(ctx, going_on)
+        if ctx.paused:
+            self._pause(lambda: here | {"training": training, "iter": 0})
+
+    def end_epoch(self) -> None:
+        """After an epoch: write the state if it is due, or the run was paused behind all passes."""
+        if self._ctx.paused:
+            self._pause(lambda: None)
+        elif not self._ctx.stopped and (self._every.epoch or self._is_due()):
+            self._save(None)
+            self._expect()
+
+    def close(self) -> None:
+        """Let go of the path and of the signals."""
+        self._stop_clock()
+        self.signals.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _stop_clock(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _pause(self, where: Any) -> None:
+        # What fires after a pause is for this process alone.
+        if not self.is_paused:
+            self.is_paused = True
+            self._save(where())
+            self._writing.join()
+
+    def _save(self, opened: dict[str, Any] | None) -> None:
+        ctx = self._ctx
+        if not ctx.accelerator.is_main:
+            return
+        write = None
+        try:
+            continued = ctx._continued
+            place = None if continued is None else place_of(continued.source, continued.used)
+            tree = state_of(ctx, opened, place)
+            write = form.Snapshot(tree, "checkpoint").write
+        except SaveError as error:
+            self._writing.fail(self._owner, self._file, error)
+            return
+        self._writing.put(self._owner, self._file, lambda: write(self._file), may_be_replaced=True)
+
+    def _is_due(self) -> bool:
+        steps = self._every.steps
+        return self._is_late or (steps is not None and self._ctx.step_count >= self._due_at)
+
+    def _expect(self) -> None:
+        """Have the next state fall due."""
+        ctx, every = self._ctx, self._every
+        if every.steps is not None:
+            self._due_at = ctx.step_count + every.steps
+            ctx._call_attention_at(self._due_at)
+        if every.seconds is not None:
+            self._is_late = False
+            self._stop_clock()
+            self._timer = threading.Timer(every.seconds, self._be_late)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _be_late(self) -> None:
+        self._is_late = True
+        self._ctx._call_attention()
