@@ -49,7 +49,7 @@ fn every_fault_is_found_and_told() {
         "its `drop` is NULL",
         "its state is NULL: the callback has been dropped",
         "its weight is NaN",
-        "it wants to be called at breakpoint number 48, and there are 27 here: it needs a newer lumbre",
+        "it wants to be called at breakpoint number 55, and there are 27 here: it needs a newer lumbre",
         "its name is empty",
         "its name is not there",
         "its name is not UTF-8",
