@@ -311,3 +311,16 @@ def test_it_is_plain_torch() -> None:
     inputs, target = lb.nn.mixup(x, y, torch.rand(8))
     lb.nn.MixupLoss(nn.MSELoss())(net(inputs), target).backward()
     assert net.weight.grad is not None
+
+
+def test_a_loss_that_gives_its_parts_is_mixed_with_them() -> None:
+    def loss(pred: Tensor, target: Tensor) -> Any:
+        error = (pred - target).square()
+        return error.mean(), {"error": error.mean(), "one": 1.0}
+
+    pred, first, second = torch.zeros(2), torch.ones(2), torch.full((2,), 3.0)
+    total, parts = MixupLoss(loss)(pred, MixedTarget(first, second, 0.25))
+    assert total.item() == parts["error"].item() == 0.25 * 1 + 0.75 * 9
+    assert float(parts["one"]) == 1.0
+    total, parts = MixupLoss(loss)(pred, first)
+    assert (total.item(), parts["error"].item()) == (1.0, 1.0)

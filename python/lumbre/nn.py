@@ -191,6 +191,13 @@ class MixupLoss(nn.Module):
 
 def _lerp(target: MixedTarget, of: Callable[[Any], Any]) -> Any:
     first, second = of(target.first), of(target.second)
+    if _has_parts(first) and _has_parts(second):
+        parts = {
+            name: _between(torch.as_tensor(second[1][name]), torch.as_tensor(part), target.weight)
+            for name, part in first[1].items()
+            if name in second[1]
+        }
+        return _between(second[0], first[0], target.weight), parts
     return _between(second, first, target.weight)
 
 
@@ -202,7 +209,14 @@ def _between(second: Tensor, first: Tensor, weight: Any) -> Tensor:
     return mixed
 
 
+def _has_parts(value: Any) -> bool:
+    """True if a loss gives `(total, {"name": part})`."""
+    return type(value) is tuple and len(value) == 2 and isinstance(value[1], Mapping)
+
+
 def _mean(value: Any) -> Any:
+    if _has_parts(value):
+        return _mean(value[0]), value[1]
     return value.mean() if isinstance(value, Tensor) and value.ndim else value
 
 

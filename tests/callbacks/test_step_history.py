@@ -497,6 +497,37 @@ def test_the_plot_shows_what_is_asked_for_over_epochs_or_steps() -> None:
         fitted.plot(x="batch")  # type: ignore[arg-type]
 
 
+def test_the_validation_is_drawn_where_its_epoch_has_ended_whatever_is_kept(tmp_path: Path) -> None:
+    x = torch.randn(8, 2)
+    data = [x, x.sum(1, keepdim=True)]
+    fitted = line(StepHistory(every=2), valid_data=data, valid_first=True)
+    fitted.save(tmp_path / "fitted")
+    again = lb.load(tmp_path / "fitted", fitted.model)
+    for each in (fitted, again):
+        _, valid = each.plot("loss", x="step").axes[0].lines
+        assert list(valid.get_xdata()) == [0, 3, 6, 9]
+
+
+def test_the_rates_of_groups_that_came_later_are_drawn_too() -> None:
+    def add(ctx: Any) -> None:
+        for _ in range(2):
+            ctx.opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.5})
+
+    fitted = line(at("on_epoch_begin", add, 2))
+    assert [each.get_label() for each in fitted.plot("lr").axes[0].lines] == ["lr", "0", "1", "2"]
+
+
+def test_what_rows_do_not_have_is_told_with_the_mend() -> None:
+    x = torch.randn(8, 2)
+    trainable = lb.setup(nn.Linear(2, 1), nn.MSELoss(), torch.optim.SGD, metrics=lb.metrics.MAE())
+    fitted = trainable.fit([x, x.sum(1, keepdim=True)], 1, StepHistory(), verbose=False)
+    with pytest.raises(ArgumentError, match=r"no values of .mae.*plot it with x=\"epoch\""):
+        fitted.plot("mae", x="step")
+    rare = line(StepHistory(every=100))
+    with pytest.raises(ArgumentError, match="no StepHistory, or ended before the first step that"):
+        rare.get_steps()
+
+
 def test_nothing_is_warned_about() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

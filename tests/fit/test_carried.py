@@ -36,7 +36,7 @@ def test_it_has_the_weights_and_the_records_of_so_far() -> None:
 
 def test_it_is_left_out_of_a_pickle() -> None:
     error = broken(ValueError("no luck", 3))
-    again = pickle.loads(pickle.dumps(error))
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own
     assert again.args == ("no luck", 3)
     assert again.fitted is None
 

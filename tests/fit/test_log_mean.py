@@ -17,7 +17,6 @@ import lumbre as lb
 from lumbre.errors import (
     ArgumentError,
     ArgumentTypeError,
-    ContextError,
     LumbreWarning,
     MonitorError,
     ShapeError,
@@ -197,8 +196,9 @@ def test_outside_of_a_batch_the_weight_is_to_be_said() -> None:
         ends.weight = weight
         if weight >= 0:  # else it is before the metrics begin anew
             assert train(fit(Scale, ends), "v") == [3.0, 3.0]
-    with pytest.raises(ArgumentError, match=r"outside of a batch .*weight=1\)"):
-        fit(Scale, at("on_train_end", lambda ctx: ctx.log_mean("v", 1.0)))
+    with pytest.warns(lb.LumbreWarning, match=r"outside of a batch .*not counted.*weight=1\)"):
+        fitted = fit(Scale, at("on_train_end", lambda ctx: ctx.log_mean("v", 1.0)))
+    assert "v" not in fitted.records["metrics"]["train"][0]
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
@@ -229,14 +229,124 @@ def test_what_is_no_number_of_this_run_is_refused(value: Any, error: Any, match:
         fit(Scale, at("on_train_batch_end", lambda ctx: ctx.log_mean("v", value)))
 
 
-def test_where_there_is_no_pass_there_is_no_mean() -> None:
+def test_where_there_is_no_pass_it_is_told_that_nothing_is_counted() -> None:
     for hook in ("on_fit_begin", "on_epoch_begin", "on_epoch_end"):
-        with pytest.raises(ContextError, match="is the mean over a training or validation pass"):
+        told = r'not counted.*log_metric\("v", value\)'
+        with pytest.warns(lb.LumbreWarning, match=told):
             fit(Scale, at(hook, lambda ctx: ctx.log_mean("v", 1.0)))
-    fitted = fit(Scale)
-    look = at("on_predict_batch_begin", lambda ctx: ctx.log_mean("v", 1.0))
-    with pytest.raises(ContextError, match=r"log_metric\(\"v\", value\)"):
-        fitted.predict(numbered(1), callbacks=look)
+
+
+def test_a_model_that_logs_may_be_called_anywhere() -> None:
+    class Logs(Scale):
+        def forward(self, x: Tensor) -> Tensor:
+            self.ctx.log_mean("size", x.abs().mean())
+            return super().forward(x)
+
+    draws = at("on_epoch_end", lambda ctx: ctx.model(torch.ones(1, 1)))
+    with pytest.warns(lb.LumbreWarning, match='"size", .*outside of a batch .epoch 1.'):
+        fitted = fit(Logs, draws)
+    assert train(fitted, "size") == train(fit(Logs), "size")
+    fitted.predict(numbered(1), verbose=False)  # where nothing is measured, it says nothing
+    fitted.evaluate(numbered(1), verbose=False)
+
+
+def test_a_step_on_what_is_left_in_a_window_logs_with_the_weight_of_the_last_batch() -> None:
+    skips = lb.on("on_train_batch_begin")(lambda ctx: ctx.iter == 2 and ctx.skip_batch())
+    logs = lb.on("on_train_batch_after_step")(lambda ctx: ctx.log_mean("v", 2.0))
+    fitted = fit(Scale, lb.callbacks.GradientAccumulation(3), skips, logs, epochs=1)
+    assert train(fitted, "v") == [2.0]
+
+
+@pytest.mark.parametrize("name", ["step", "epoch", "samples", "seconds", "lr", "grad_norm"])
+def test_columns_of_rows_are_the_runs_own(name: str) -> None:
+    logs = at("on_train_batch_end", lambda ctx: ctx.log_mean(name, 1.0))
+    with pytest.raises(ArgumentError, match=f'has a column "{name}" in the rows of StepHistory'):
+        fit(Scale, logs)
+
+
+def test_a_name_is_logged_in_one_way() -> None:
+    means = at("on_train_batch_end", lambda ctx: ctx.log_mean("v", 1.0))
+    last = at("on_epoch_end", lambda ctx: ctx.log_metric("v", 5.0, "train"))
+    with pytest.raises(ArgumentError, match=r'log_metric\("v", .*ctx.log_mean has logged "v"'):
+        fit(Scale, means, last)
+
+
+def test_what_is_logged_while_a_batch_is_evaluated_again_is_logged_already() -> None:
+    class Logs(Scale):
+        def loss(self, pred: Tensor, target: Tensor) -> Any:
+            loss = (pred - target).square().mean()
+            self.ctx.log_mean("own", loss)
+            return loss, {"part": loss}
+
+    fitted = fit(Logs, optimizer=torch.optim.LBFGS, epochs=1)
+    values = fitted.records["metrics"]["train"][0]
+    assert values["own"] == values["part"]
+
+
+def test_the_errors_of_parts_speak_of_the_loss() -> None:
+    def of(parts: Any) -> Any:
+        return lambda pred, target: (pred.mean(), parts(pred))
+
+    for parts, match in [
+        (lambda pred: {"loss": pred.mean()}, "part 'loss', .*: the run itself records \"loss\""),
+        (lambda pred: {"kl": pred}, r"part 'kl', .*got one of shape \(2, 1\). Reduce it"),
+        (lambda pred: {"kl": None}, "part 'kl', .*: a number or a scalar tensor; got None"),
+    ]:
+        trainable = lb.setup(nn.Linear(1, 1), of(parts), torch.optim.SGD)
+        with pytest.raises(lb.LumbreError, match=f"^<lambda> gives the {match}"):
+            trainable.fit([torch.ones(2, 1), torch.ones(2, 1)], 1, verbose=False)
+
+
+def test_a_loop_of_ones_own_may_record_a_loss_with_its_parts() -> None:
+    model = nn.Linear(1, 1)
+    with lb.run(model, torch.optim.SGD(model.parameters(), 0.1), epochs=1) as ctx:
+        for _ in ctx.epochs():
+            for x, y in ctx.train([(torch.ones(2, 1), torch.ones(2, 1))]):
+                pred = model(x)
+                loss = (pred - y).square().mean()
+                ctx.record(pred, y, (loss, {"part": loss}))
+    (values,) = ctx.records["metrics"]["train"]
+    assert values["loss"] == values["part"] == loss.item()
+
+
+class Stepping(nn.Module):
+    """A step of its own with two optimizers, whose losses differ or are one."""
+
+    def __init__(self, joint: bool) -> None:
+        super().__init__()
+        self.joint = joint
+        self.a, self.b = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) + self.b(x)
+
+    def set_optimizers(self) -> Any:
+        return {n: torch.optim.SGD(getattr(self, n).parameters(), 0.0) for n in "ab"}
+
+    def loss(self, pred: Tensor, target: Tensor) -> Any:
+        more = 0.0 if self.ctx.opt_name is None else {"a": 1000.0, "b": 1.0}[self.ctx.opt_name]
+        return pred.mean() * 0 + more, {"part": more}
+
+    def step(self, ctx: Any) -> None:
+        for name in [None] if self.joint else ["a", "b"]:
+            ctx.opt_name = name
+            ctx.forward()
+            loss = ctx.compute_loss()
+            if ctx.training:
+                ctx.backward(loss)
+                ctx.step_optimizer()
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_losses_of_a_step_of_ones_own_are_those_of_their_optimizers(joint: bool) -> None:
+    data = [torch.ones(4, 1), torch.ones(4, 1)]
+    fitted = lb.setup(Stepping(joint)).fit(data, 1, valid_data=data, verbose=False)
+    each = {"loss_a": 1000.0, "loss_b": 1.0, "part_a": 1000.0, "part_b": 1.0}
+    both = {"loss_a": 0.0, "loss_b": 0.0, "part": 0.0}
+    for set_ in ("train", "valid"):
+        assert fitted.records["metrics"][set_] == [both if joint else each]
+    measured = fitted.evaluate(data, verbose=False).metrics
+    assert measured == (both if joint else each)
 
 
 @pytest.mark.parametrize("method", ["log_mean", "log_metric"])

@@ -112,9 +112,33 @@ def test_the_reason_to_stop_names_the_place_of_the_best_value() -> None:
     assert "the best is 2.0000 of the baseline" in str(fitted.stop_reason)
 
 
-def test_a_name_that_is_missing_there_is_told_there() -> None:
-    with pytest.raises(MonitorError, match="after epoch 0 the records are valid_loss"):
+def test_a_name_that_is_missing_there_is_told_after_the_first_epoch() -> None:
+    with pytest.raises(MonitorError, match="after epoch 1 the records are train_loss, valid_loss"):
         first([1.0, 1.0, 1.0], cb.EarlyStopping("valid_qq"))
+
+
+def test_what_a_callback_logs_of_each_epoch_may_be_watched() -> None:
+    class Logs(lb.Callback):
+        logs = ("valid_f1",)
+
+        def on_epoch_end(self, ctx: Any) -> None:
+            ctx.log_metric("f1", ctx.epoch, "valid")
+
+    best = cb.KeepBestModel("valid_f1", mode="max")
+    stopping = cb.EarlyStopping("valid_f1", mode="max", patience=9)
+    first([1.0, 1.0, 1.0], Logs(), best, stopping)
+    assert best.best_epoch == 2
+
+
+def test_filters_on_epochs_leave_it_out() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def see(name: str, **filters: Any) -> lb.Callback:
+        return lb.on("on_valid_end", **filters)(lambda ctx: seen.append((name, ctx.epoch)))
+
+    first([1.0, 1.0, 1.0], see("some", epochs=(1, 1)), see("all"))
+    assert [epoch for name, epoch in seen if name == "some"] == [1]
+    assert [epoch for name, epoch in seen if name == "all"] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("hook", ["on_valid_end", "on_valid_batch_end", "on_epoch_end"])
@@ -215,8 +239,9 @@ def test_the_modes_of_modules_are_as_without_it() -> None:
 
 
 def test_it_asks_for_validation_data_and_for_a_flag() -> None:
-    with pytest.raises(ArgumentError, match=r"valid_first=True measures .*Pass valid_data="):
-        fit(Scale, valid_first=True, valid_data=None)
+    for name, value in [("valid_first", True), ("valid_steps", 2), ("valid_every", 2)]:
+        with pytest.raises(ArgumentError, match=rf"^{name} is about the .*Pass valid_data="):
+            fit(Scale, valid_data=None, **{name: value})
     with pytest.raises(ArgumentTypeError, match="valid_first is True or False; got 'yes'"):
         fit(Scale, valid_first="yes")
 

@@ -308,7 +308,6 @@ def test_a_mean_from_rust_is_that_of_the_loss() -> None:
     [
         ("loss", 'the run itself records "loss"'),
         ("", "a name is a text that is not empty"),
-        ("outside", "is the mean over a training or validation pass"),
     ],
 )
 def test_what_no_mean_can_be_is_refused_in_rust_as_in_python(name: str, match: str) -> None:

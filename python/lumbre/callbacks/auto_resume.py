@@ -26,26 +26,34 @@ class AutoResume(Callback):
     """Keeps the state of the fit in a file, and goes on from it when the fit is started again.
 
     Start the same script once more after a crash: where the file is found, the fit goes on with the
-    epoch that comes next, in the same bits as if it had never been interrupted, on the CPU, with
-    any seed. The file goes when the fit ends well, by a stop of `EarlyStopping` too; it stays
-    after an exception and after Ctrl-C. An epoch that was not finished is run again.
+    batch that comes next, in the same bits as if it had never been interrupted, on the CPU, with
+    any seed. The file goes when the fit ends, by a stop of `EarlyStopping` too; it stays after an
+    exception and after a pause: Ctrl-C, `max_time`, `ctx.stop(reason, resumable=True)`, or one of
+    the signals, after which the process ends with 128 + its number. The state of a pause is that
+    behind the batch under way, before any `_end` is fired.
 
     Acts at `on_fit_begin`, `on_epoch_end` and `on_fit_end`, at weight inf, after all others of that
-    weight, wherever it was passed: nobody's state is stale in the file. At `on_fit_begin` it
-    restores weights, optimizers, callbacks, records, counters and random numbers, and says so in a
-    line when the run is verbose.
+    weight, wherever it was passed: nobody's state is stale in the file. In between it writes states
+    between two batches. At `on_fit_begin` it restores weights, optimizers, callbacks, records,
+    counters and random numbers, and says so in a line on stderr, unless `verbose=False`; inside of
+    an epoch it does so again behind the `_begin`s that are fired anew.
 
     Args:
         path: The file; its folder is made. A relative path is that of the folder in which the fit
-            begins, and `~` is expanded.
-        every: "epoch", or a number of training batches: then it saves at the end of the epoch in
-            which so many have passed since it last did.
+            begins, and `~` is expanded. One fit has it: a lock beside it keeps others away.
+        every: When a state is due: "epoch", a number of training batches, a time such as "10m", or
+            a list of these. The first one is written when the fit begins.
+        skip: What workers of a loader do with the batches that were used, when the fit goes on
+            inside of a pass: "replay" loads them and lets them go, which is exact also where
+            samples are augmented at random; "index" does not load them.
+        signals: Those that pause the fit, on the main thread. An earlier handler in Python is
+            called once the state is on the disk, in the place of the end of the process.
 
     Raises:
-        ArgumentError: when `path` is empty, a folder or a URL, or `every` is something else.
+        ArgumentError: when `path` is empty, a folder or a URL, or another argument makes no sense.
         ArgumentTypeError: when `path` is no path.
         SaveError: when the fit begins with something in the state that no file can hold.
-        FileError: when the file is no checkpoint, or that of another model.
+        FileError: when the file is no checkpoint, that of another model, or in use by another fit.
         OSError: when the fit begins, if the file cannot be seen or written.
 
     Example:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lumbre.engine.metric_states import why_not
 from lumbre.engine.open_pass import open_pass, place_of
 from lumbre.engine.resume import restore_again, state_of
 from lumbre.engine.signals import Signals
 from lumbre.engine.writing import writing_of
-from lumbre.errors import SaveError
+from lumbre.errors import LumbreWarning, SaveError
 from lumbre.files import form
 from lumbre.files.locks import Lock
 from lumbre.state.run_state import RunState
+from lumbre.warn import warn
 
 
 class Every(NamedTuple):
@@ -66,12 +68,17 @@ class Keeper:
         self.signals = Signals(ctx, signals)
         self._writing = writing_of(ctx)
         self.is_paused = False
+        self._keeps_passes = True  # whether a state can be one of inside of an epoch
         self._is_late = False  # the time of the next state has come
         self._due_at = 0
         self._timer: threading.Timer | None = None
 
     def begin(self, is_resumed: bool) -> None:
         """Write the first state, before there is anything to lose."""
+        for each in (metric for metrics in self._ctx.metrics.values() for metric in metrics):
+            if self._keeps_passes and (why := why_not(each)) is not None:
+                self._keeps_passes = False
+                warn(_ONLY_EPOCHS.format(why), LumbreWarning)
         if not is_resumed:
             self._save(None)
             self._writing.join()
@@ -80,8 +87,8 @@ class Keeper:
     def attend(self) -> None:
         """Between two batches: write the state if it is due, or the run is paused."""
         if self._ctx.paused:
-            self._pause(lambda: open_pass(self._ctx, begun=True))
-        elif self._is_due():
+            self._pause(lambda: open_pass(self._ctx, begun=True), inside=True)
+        elif self._is_due() and self._keeps_passes:
             self._save(open_pass(self._ctx, begun=True))
             self._expect()
 
@@ -94,7 +101,7 @@ class Keeper:
             ctx._going_on = None
             restore_again(ctx, going_on)
         if ctx.paused:
-            self._pause(lambda: here | {"training": training, "iter": 0})
+            self._pause(lambda: here | {"training": training, "iter": 0}, inside=True)
 
     def end_epoch(self) -> None:
         """After an epoch: write the state if it is due, or the run was paused behind all passes."""
@@ -103,6 +110,11 @@ class Keeper:
         elif not self._ctx.stopped and (self._every.epoch or self._is_due()):
             self._save(None)
             self._expect()
+
+    def keep(self) -> None:
+        """Write the state, between two passes of which the run would not go through one again."""
+        if not self._ctx.paused:
+            self._save(None)
 
     def close(self) -> None:
         """Let go of the path and of the signals."""
@@ -115,11 +127,12 @@ class Keeper:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _pause(self, where: Any) -> None:
+    def _pause(self, where: Callable[[], Any], inside: bool = False) -> None:
         # What fires after a pause is for this process alone.
         if not self.is_paused:
             self.is_paused = True
-            self._save(where())
+            if self._keeps_passes or not inside:
+                self._save(where())
             self._writing.join()
 
     def _save(self, opened: dict[str, Any] | None) -> None:
@@ -157,3 +170,10 @@ class Keeper:
     def _be_late(self) -> None:
         self._is_late = True
         self._ctx._call_attention()
+
+
+_ONLY_EPOCHS = (
+    "What a metric has seen cannot be kept, so that states are those of the ends of epochs only: "
+    "{} Give the metric state_dict(self), which returns plain values and tensors, and "
+    "load_state_dict(self, state)."
+)

@@ -61,8 +61,10 @@ def validate(ctx: RunState) -> None:
 def validate_first(ctx: RunState) -> None:
     """Measure what the epochs begin with, if that is wanted; a run that goes on has done so."""
     is_open = ctx._going_on is not None and ctx._going_on["open"]["epoch"] > 0
-    if ctx._valid_first and not ctx.epoch and not is_open:
+    if ctx._valid_first and not (ctx.epoch or is_open or "before" in ctx._history()):
         validate(ctx)
+        if ctx._keeper is not None:
+            ctx._keeper.keep()
 
 
 def epochs(ctx: RunState) -> Iterator[int]:
@@ -82,6 +84,7 @@ def epochs(ctx: RunState) -> Iterator[int]:
             yield ctx.epoch
         leave_pass(ctx)
         interrupt(ctx)
+        ctx._ends[ctx.epoch] = ctx.step_count
         with EpochGuard(ctx):
             fire("on_epoch_end")
             if ctx._take_early_stop():
@@ -125,14 +128,17 @@ def valid(ctx: RunState, loader: Iterable[Any]) -> Iterator[Any]:
     """Give the batches of a validation pass."""
     if not begin(ctx, loader, training=False):
         return
-    fire, now = ctx.call_callbacks, ctx._now
+    fire, now, step = ctx.call_callbacks, ctx._now, step_of(ctx)
     fire("on_valid_begin")
+    is_unnamed = step.is_own and len(ctx.optimizers) > 1
     source = placed(ctx, loader)
     reopen(ctx, source)
     mine = ctx._pass = object()
     try:
         set_grad(False)
         for _ in batches(ctx, source, "the validation data"):
+            if is_unnamed:
+                ctx.opt_name = None
             if not fire("on_valid_batch_begin"):
                 yield now.batch
             fire("on_valid_batch_end")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lumbre.errors import ArgumentTypeError, LumbreWarning
+from lumbre.errors import ArgumentError, ArgumentTypeError, LumbreWarning, ShapeError
 from lumbre.state.run_state import RunState
 from lumbre.text import name_of
 from lumbre.warn import warn
@@ -14,13 +14,12 @@ from lumbre.warn import warn
 class LossParts:
     """Takes the losses of a run apart, and logs the mean of each part."""
 
-    __slots__ = ("_ctx", "_has_told", "_names", "is_again")
+    __slots__ = ("_ctx", "_has_told", "_names")
 
     def __init__(self, ctx: RunState) -> None:
         self._ctx = ctx
         self._names: dict[Any, list[str]] = {}
         self._has_told = False
-        self.is_again = False  # the batch is evaluated another time, and counts as it was
 
     def total_of(self, loss: tuple[Any, ...]) -> Any:
         """Return the total, and log the parts.
@@ -32,16 +31,19 @@ class LossParts:
         if len(loss) != 2 or not isinstance(loss[1], Mapping):
             raise ArgumentTypeError(_NO_PARTS.format(name_of(ctx.loss_fn), _shown(loss)))
         total, parts = loss
-        if self.is_again:
-            return total
         names = list(parts)
         known = self._names.setdefault((ctx.training, ctx.opt_name), names)
         if names != known and set(names) != set(known) and not self._has_told:
             self._has_told = True
             warn(_OTHERS.format(name_of(ctx.loss_fn), *map(_listed, (known, names))), LumbreWarning)
-        behind = f"_{ctx.opt_name}" if len(ctx.optimizers) > 1 else ""
+        is_alone = len(ctx.optimizers) < 2 or ctx.opt_name is None
+        behind = "" if is_alone else f"_{ctx.opt_name}"
         for name, value in parts.items():
-            ctx.log_mean(f"{name}{behind}", value)
+            try:
+                ctx.log_mean(f"{name}{behind}", value)
+            except (ArgumentError, ArgumentTypeError, ShapeError) as error:
+                why = str(error).partition("): ")[2] or str(error).partition(" takes ")[2]
+                raise type(error)(_NO_PART.format(name_of(ctx.loss_fn), name, why)) from None
         return total
 
 
@@ -57,6 +59,7 @@ _NO_PARTS = (
     "{} gave {} where the loss, a scalar tensor, is due. To have its parts recorded, let it give "
     'the sum and the parts by name: (total, {{"kl": kl, "rec": rec}}).'
 )
+_NO_PART = "{} gives the part {!r}, which cannot be recorded: {}"
 _OTHERS = (
     "{} gave the parts {} in its first batch, and {} in a later one. What is recorded of each is "
     "the mean over the batches that had it. This is told once."

@@ -17,13 +17,17 @@ from lumbre.metrics.native import Native
 from lumbre.metrics.sets import TorchMetric
 
 # What a run puts on a metric, and what it was made with.
-_OF_THE_RUN = ("ctx", "_made_with")
+_OF_THE_RUN = frozenset({"ctx", "_made_with"})
+# What is on a device of a metric that counts in Rust: fetched by then.
+_FETCHED = frozenset({"_native", "_on_device", "_before", "_gathered"})
 # Code, and what stands for it, is no state.
 _CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 
 def metric_state(metric: Metric) -> dict[str, Any]:
     """Return what a metric has seen: of its own `state_dict` if it has one, else of its attributes.
+
+    Tensors are the metric's own, not copies.
 
     Raises:
         SaveError: when an attribute is neither plain data nor a tensor.
@@ -81,13 +85,11 @@ def _attributes(metric: Metric) -> dict[str, Any]:
         for name in getattr(kind, "__slots__", ())
         if hasattr(metric, name)
     }
+    others = _OF_THE_RUN | (_FETCHED if isinstance(metric, Native) else frozenset())
     return {
         name: each
         for name, each in {**slots, **vars(metric)}.items()
-        if name not in _OF_THE_RUN
-        and not isinstance(each, _CODE)
-        and not inspect.isroutine(each)
-        and not (isinstance(metric, Native) and name == "_native")
+        if not (name in others or isinstance(each, _CODE) or inspect.isroutine(each))
     }
 
 

@@ -136,12 +136,12 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
 
     def evaluate_again() -> Any:
         zero_grad(now.opt)
-        loss_parts.is_again = True
+        ctx._evaluates_again(True)
         try:
             forward()
             compute_loss()
         finally:
-            loss_parts.is_again = False
+            ctx._evaluates_again(False)
         backward()
         return now.loss_grad
 
@@ -160,6 +160,11 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
 
     def own_step(ctx: Any) -> None:
         step.own(ctx)  # type: ignore[misc]
+        if len(now.optimizers) > 1 and now.loss_grad is not None:
+            if now.opt_name is None and now.losses is None:  # a joint one
+                now.losses = dict.fromkeys(now.optimizers, now.loss_grad)
+            elif now.losses is None or now.opt_name not in now.losses:
+                step.keep_loss(ctx)  # that of the last one; those of the others are kept by then
         if ctx.skipped and training:
             step.clear(ctx)
 

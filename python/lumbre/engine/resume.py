@@ -69,6 +69,7 @@ def state_of(
             "iter": ctx.iter,
             "step_count": ctx.step_count,
             "data_epoch": ctx.data_epoch,
+            "ends": list(ctx._ends.items()),
             "used_once": [list(pair) for pair in ctx._used_once()],
             # A pause ends the run that it was in, and no other.
             "stop_reason": None if ctx.paused or ctx.interrupted else ctx.stop_reason,
@@ -101,6 +102,7 @@ def restore(ctx: RunState, state: Mapping[str, Any], parts: Mapping[str, bool]) 
         epoch = progress["epoch"]
         data_epoch = progress.get("data_epoch", epoch)  # files of 0.1.0 have none
         ctx._resume(epoch, progress["step_count"], data_epoch, progress["stop_reason"])
+        ctx._ends = dict(progress.get("ends", ()))
         _restore_open(ctx, state, all(parts.values()))
         ctx._use_once([(name, hook) for name, hook in progress["used_once"]])
     if parts["model"]:

@@ -68,6 +68,7 @@ class Fitted:
         self.stop_reason = stop_reason
         self.paused = False
         self.steps: dict[str, Tensor] = {}
+        self._ends: dict[int, int] = {}  # the last step of each epoch
         self._recipe = recipe
         self._optimizers = optimizers
 
@@ -177,6 +178,7 @@ class Fitted:
             "stop_reason": self.stop_reason,
             "optimizers": self._optimizers,
             "steps": self.steps,
+            "ends": list(self._ends.items()),
         }
         form.write(path, tree, "fitted")
 
@@ -254,7 +256,7 @@ class Fitted:
         metrics = [*given.train, *given.valid]
         confusion = {m.record_name for m in metrics if isinstance(m, ConfusionMatrix)}
         rows = self.get_steps() if x == "step" else None
-        return plot_records(self.records, names, rows, confusion)
+        return plot_records(self.records, names, rows, self._ends, confusion)
 
     def _summary(self) -> list[tuple[str, dict[str, Any]]]:
         last = []
@@ -302,8 +304,8 @@ class Fitted:
 
 
 _NO_STEPS = (
-    "No rows of steps were kept in this fit. Let it keep them: "
-    "fit(..., callbacks=lb.callbacks.StepHistory())."
+    "No rows of steps were kept in this fit: it had no StepHistory, or ended before the first step "
+    "that its `every` divides. Let it keep them: fit(..., callbacks=lb.callbacks.StepHistory())."
 )
 
 

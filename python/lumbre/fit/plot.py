@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ def plot_records(
     records: Mapping[str, Any],
     names: Sequence[str] = (),
     rows: pd.DataFrame | None = None,
+    ends: Mapping[int, int] | None = None,
     confusion: Container[str] = (),
 ) -> Figure:
     """A panel for each name: lines over the epochs or the steps, or the last matrix.
@@ -33,6 +35,7 @@ def plot_records(
         records: The records of a fit.
         names: What to draw; all metrics, or all columns of the rows, unless given.
         rows: The rows of single steps, to draw over these.
+        ends: The last step of each epoch.
         confusion: Names of matrices of which rows are true and columns predicted classes.
 
     Raises:
@@ -41,9 +44,13 @@ def plot_records(
     if rows is None:
         curves, others = _curves(records), _sides(records)
     else:
-        curves, others = _step_curves(records, rows), {}
+        curves, others = _step_curves(records, rows, ends or {}), {}
     if names:
-        curves = {name: _curve(name, {**others, **curves}) for name in names}
+        of_epochs = set(_curves(records)) | set(_sides(records)) if rows is not None else set()
+        curves = {
+            name: _curve(name, {**others, **curves}, _OF_EPOCHS if name in of_epochs else "")
+            for name in names
+        }
     plt = _pyplot()
     panels = max(len(curves), 1)
     columns = min(panels, 3)
@@ -64,6 +71,9 @@ def plot_records(
     if not curves:
         figure.text(0.5, 0.5, "no values were recorded", ha="center", va="center")
     return _shown_once(figure)
+
+
+_OF_EPOCHS = 'It has a value an epoch, and rows of steps have none: plot it with x="epoch".'
 
 
 def plot_lr(
@@ -111,7 +121,9 @@ def _sides(records: Mapping[str, Any]) -> Curves:
     return {name: {"train": list(enumerate(values, 1))} for name, values in columns.items()}
 
 
-def _step_curves(records: Mapping[str, Any], rows: pd.DataFrame) -> Curves:
+def _step_curves(
+    records: Mapping[str, Any], rows: pd.DataFrame, known: Mapping[int, int]
+) -> Curves:
     """The columns of the rows, over the steps, and the validation at the end of each epoch."""
     steps = rows["step"].tolist()
     curves: Curves = {
@@ -119,7 +131,8 @@ def _step_curves(records: Mapping[str, Any], rows: pd.DataFrame) -> Curves:
         for name in rows.columns
         if name not in ("step", "epoch", "samples", "seconds")
     }
-    ends = {0: 0, **rows.groupby("epoch")["step"].max().to_dict()}
+    last: dict[Any, Any] = rows.groupby("epoch")["step"].max().to_dict()
+    ends = {0: 0, **last, **known}
     for name, sets in _curves(records).items():
         points = [
             (int(ends[e]), v) for e, v in sets.get("valid", ()) if e in ends and not np.ndim(v)
@@ -129,16 +142,18 @@ def _step_curves(records: Mapping[str, Any], rows: pd.DataFrame) -> Curves:
     return curves
 
 
-def _curve(name: str, curves: Curves) -> dict[str, list[tuple[int, Any]]]:
+def _curve(name: str, curves: Curves, mend: str = "") -> dict[str, list[tuple[int, Any]]]:
     """The lines of a panel: those of a name, or one for each name that begins with it."""
-    if name in curves:
-        return curves[name]
     behind = {each[len(name) + 1 :]: each for each in curves if each.startswith(f"{name}_")}
+    if name in curves and not (name == "lr" and behind):
+        return curves[name]
+    if name in curves:
+        behind = {name: name} | behind  # there was one group, until others were added
     if not behind:
         there = ", ".join(curves) or "nothing"
         raise ArgumentError(
             f"plot: there are no values of {name!r}; recorded are {there}. "
-            f"{did_you_mean(name, list(curves))}".rstrip()
+            f"{mend or did_you_mean(name, list(curves))}".rstrip()
         )
     return {line: curves[each]["train"] for line, each in behind.items() if "train" in curves[each]}
 
@@ -149,7 +164,7 @@ def _draw_lines(axis: Axes, name: str, sets: dict[str, list[tuple[int, Any]]]) -
     from matplotlib.ticker import MaxNLocator
 
     width = max(np.size(value) for points in sets.values() for _, value in points)
-    for (set_, points), style in zip(sets.items(), ("-", "--"), strict=False):
+    for (set_, points), style in zip(sets.items(), itertools.cycle(("-", "--")), strict=False):
         epochs = [epoch for epoch, _ in points]
         # A line of one point would not be seen.
         look: dict[str, Any] = {"marker": "o" if len(points) < 20 else "", "ms": 3}

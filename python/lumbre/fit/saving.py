@@ -91,7 +91,8 @@ def load(
     model.eval()
     records, why, optimizers = tree["records"], tree["stop_reason"], tree["optimizers"]
     fitted = Fitted(trainable, model, records, why, optimizers)
-    fitted.steps = tree.get("steps", {})  # none in a file of lumbre 0.1.0
+    # None in a file of lumbre 0.1.0.
+    fitted.steps, fitted._ends = tree.get("steps", {}), dict(tree.get("ends", ()))
     return fitted
 
 

@@ -102,8 +102,10 @@ class Trainable(Recipe):
         limits = limits_of(
             epochs, steps_per_epoch, valid_steps, valid_every, max_steps, max_time, valid_first
         )
-        if limits.valid_first and valid is None:
-            raise ArgumentError(_NOTHING_TO_VALIDATE)
+        about = ("valid_first", valid_first), ("valid_steps", valid_steps is not None)
+        asked = [name for name, is_asked in (*about, ("valid_every", valid_every != 1)) if is_asked]
+        if asked and valid is None:
+            raise ArgumentError(_NOTHING_TO_VALIDATE.format(asked[0]))
         ctx = start(
             "fit",
             self,
@@ -128,7 +130,7 @@ class Trainable(Recipe):
         model = ctx.accelerator.unwrap(ctx.model)
         names = list(ctx.optimizers)
         fitted = kind(self, model, ctx.records, ctx.stop_reason, names, ctx.model)
-        fitted.paused, fitted.steps = ctx.paused, steps_of(ctx)
+        fitted.paused, fitted.steps, fitted._ends = ctx.paused, steps_of(ctx), dict(ctx._ends)
         return fitted
 
     @explained
@@ -198,6 +200,5 @@ class Trainable(Recipe):
 
 
 _NOTHING_TO_VALIDATE = (
-    "valid_first=True measures the model on the validation data before it is trained, and there is "
-    "none. Pass valid_data= to fit."
+    "{} is about the validation data, and there is none. Pass valid_data= to fit, or leave it out."
 )

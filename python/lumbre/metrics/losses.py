@@ -54,9 +54,10 @@ class Losses:
             else:
                 self._sums[index] = torch.cat([new, bad[None]])
 
-    def retract(self) -> None:
-        """Take the last batch back out."""
-        self._sums = dict(self._before[1])
+    def retract(self, iter: int) -> None:
+        """Take a batch back out, if it is the last one that was counted."""
+        if self._before[0] == iter:
+            self._sums = dict(self._before[1])
 
     def take(self) -> list[tuple[int, float, float, int]]:
         """For each loss its index, mean, weight, and first bad batch or 0; waits for the device."""
@@ -108,12 +109,12 @@ def numbers_of(tensors: list[Tensor]) -> list[float]:
 
 
 _NO_NUMBER = (
-    'ctx.log_mean("{}", value) takes a number or a scalar tensor; got {!r}. What else there is: '
-    "ctx.log(what, set, value)."
+    'ctx.log_mean("{}", value) takes a number or a scalar tensor; got {!r}. What else there is is '
+    "kept by ctx.log(what, set, value)."
 )
 _NO_SCALAR = (
-    'ctx.log_mean("{0}", value) takes a number or a scalar tensor; got one of shape {1}. Log a '
-    'number of it: ctx.log_mean("{0}", value.mean()).'
+    'ctx.log_mean("{0}", value) takes a number or a scalar tensor; got one of shape {1}. Reduce '
+    "it: value.mean()."
 )
 _ELSEWHERE = (
     'ctx.log_mean("{0}", value): the value is on {1}, and this run on {2}. Bring it over, by '

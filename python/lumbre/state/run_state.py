@@ -79,6 +79,7 @@ class RunState(Logbook):
     _is_silent: bool  # whether verbose=False was asked for
     _pass: object | None  # a mark of the pass under way: an old generator does not end a new one
     _grad_outside: bool  # whether gradients are on between the passes
+    _ends: dict[int, int]  # the last step of each epoch
     _notes_rates: bool  # whether rows want the learning rates as each step is taken
     _notes_norms: bool  # whether the norms of the gradients are asked for
     _valid_first: bool
@@ -104,6 +105,7 @@ class RunState(Logbook):
         self._notes_rates = self._notes_norms = self._valid_first = False
         self._may_log = False
         self.data = self.train_data = self.valid_data = self.exception = None
+        self._ends = {}
         self.buffers, self.handlers, self.epoch_handlers = {}, {}, {}
         for name, value in given.items():
             setattr(self, name, value)
@@ -162,8 +164,14 @@ class RunState(Logbook):
 
     @opt_name.setter
     def opt_name(self, name: str | None) -> None:
-        self._now.opt = None if name is None else self._optimizer(name)
-        self._now.opt_name = name
+        now = self._now
+        before = now.opt_name
+        # The loss of the one before stays its own.
+        if before is not None and before != name and now.loss_grad is not None:
+            now.losses = now.losses or {}
+            now.losses.setdefault(before, now.loss_grad)
+        now.opt = None if name is None else self._optimizer(name)
+        now.opt_name = name
 
     def _optimizer(self, name: str) -> Any:
         if not self.optimizers:
@@ -221,6 +229,8 @@ class RunState(Logbook):
     @loss.setter
     def loss(self, value: Any) -> None:
         now = self._now
+        if type(value) is tuple and self._loss_parts is not None:
+            value = self._loss_parts.total_of(value)
         now.loss_grad = None
         only = next(iter(self.optimizers), "opt")
         now.losses = dict(value) if isinstance(value, Mapping) else {only: value}

@@ -89,8 +89,13 @@ impl Filter {
     /// True if it holds now; `count` is what the breakpoint counts. `once` is the caller's to keep.
     #[must_use]
     pub fn holds(&self, count: u64, epoch: u64) -> bool {
-        (self.every == 1 || count.is_multiple_of(self.every))
-            && (self.first..=self.last).contains(&epoch.max(1))
+        let is_in = if epoch == 0 {
+            // What comes before the first epoch is in none that was named.
+            self.first <= 1 && self.last == u64::MAX
+        } else {
+            (self.first..=self.last).contains(&epoch)
+        };
+        is_in && (self.every == 1 || count.is_multiple_of(self.every))
     }
 
     /// True if it may hold once a run only.

@@ -465,6 +465,12 @@ impl State {
         true
     }
 
+    /// True while predictions are made.
+    pub fn predicts(&self) -> bool {
+        let open = self.open.load(Relaxed) | self.closing.load(Relaxed);
+        open & (Scope::Predict.bit() | Scope::PredictBatch.bit()) != 0
+    }
+
     /// True if a pass over data is open.
     pub fn in_pass(&self) -> bool {
         let passes = Scope::Train.bit() | Scope::Valid.bit() | Scope::Predict.bit();

@@ -142,7 +142,8 @@ impl Monitor {
             }
             None => {}
         }
-        if ctx.metric_names(self.set)?.is_empty() {
+        // Before the first epoch there is only what a validation pass measures by itself.
+        if ctx.state().is_before_epochs() || ctx.metric_names(self.set)?.is_empty() {
             return Ok(None);
         }
         let mut there = Vec::new();

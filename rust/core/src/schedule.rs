@@ -49,7 +49,7 @@ struct Slot<H: Host> {
 impl<H: Host> Slot<H> {
     fn passes(&self, hook: HookId, state: &State) -> bool {
         self.filter.is_none_or(|filter| {
-            filter.holds(state.count(hook), state.epoch())
+            filter.holds(state.count(hook), state.record_epoch())
                 && !(filter.is_once() && self.done.swap(true, Relaxed))
         })
     }

@@ -152,13 +152,15 @@ impl Losses {
     }
 
     /// Take the batch under way back out.
-    pub fn retract(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn retract(&self, py: Python<'_>, iter: u64) -> PyResult<()> {
         for loss in &self.all {
             let mean = &mut *lock(&loss.mean);
             mean.0 = mean.1;
         }
         match self.on_device(py) {
-            Some(losses) => losses.call_method0(lumbre::Losses::retract(py)).map(drop),
+            Some(losses) => losses
+                .call_method1(lumbre::Losses::retract(py), (iter,))
+                .map(drop),
             None => Ok(()),
         }
     }

@@ -116,6 +116,7 @@ classes! {
     ExtensionError,
     HookError,
     LumbreError,
+    LumbreWarning,
     MetricError,
     MetricWarning,
     MonitorError,

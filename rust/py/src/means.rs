@@ -145,13 +145,15 @@ impl Logged {
     }
 
     /// Take the batch under way back out.
-    pub fn retract(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn retract(&self, py: Python<'_>, iter: u64) -> PyResult<()> {
         if !self.in_use.load(Relaxed) {
             return Ok(());
         }
         lock(&self.core).retract();
         match self.device(py) {
-            Some(sums) => sums.call_method0(lumbre::Losses::retract(py)).map(drop),
+            Some(sums) => sums
+                .call_method1(lumbre::Losses::retract(py), (iter,))
+                .map(drop),
             None => Ok(()),
         }
     }

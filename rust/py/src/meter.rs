@@ -219,9 +219,9 @@ impl Meter {
     }
 
     /// Take the batch under way back out of the loss, and of the metrics that can do so.
-    pub fn retract(&self, py: Python<'_>) -> Result<(), Failed> {
-        self.losses.retract(py)?;
-        self.logged.retract(py)?;
+    pub fn retract(&self, py: Python<'_>, iter: u64) -> Result<(), Failed> {
+        self.losses.retract(py, iter)?;
+        self.logged.retract(py, iter)?;
         // Never below 0: a batch is retracted at most once, after it was counted.
         self.batches.fetch_sub(1, Relaxed);
         let retract = lumbre::Native::retract(py);

@@ -89,6 +89,8 @@ pub struct Run {
     /// Something was logged of the batch under way.
     logs: AtomicBool,
     measured: steps::Measured,
+    /// The batch under way is evaluated once more, by an optimizer that asks for that.
+    again: AtomicBool,
     /// The user writes the loop: which passes there will be is not known, nor what a batch gives.
     own_loop: AtomicBool,
 }
@@ -304,7 +306,8 @@ impl Run {
             if !skipped {
                 this.count_due(slf, &bound, set)?;
             } else if this.counted.load(Relaxed) {
-                this.noted(slf.py(), bound.meter(set).retract(slf.py()))?;
+                let iter = this.state.iter();
+                this.noted(slf.py(), bound.meter(set).retract(slf.py(), iter))?;
             }
             this.due.store(false, Relaxed);
         }

@@ -11,7 +11,7 @@ use pyo3::types::{PyByteArray, PyDict, PyFloat, PyList};
 
 use super::{Binding, Run};
 use crate::batch;
-use crate::error::exception;
+use crate::error::{exception, warn};
 use crate::losses::Last;
 use crate::lumbre::{self, Class};
 use crate::means::{Cell, Logged};
@@ -52,7 +52,7 @@ impl Run {
     /// Log a value whose mean over the pass is recorded, beside the metrics.
     ///
     /// It weighs as much as the batch has samples, unless told otherwise; a batch that is skipped does
-    /// not count.
+    /// not count. Outside of a batch a value without a weight is not counted, which is told once.
     #[pyo3(signature = (name, value, weight=None))]
     fn log_mean(
         slf: &Bound<'_, Self>,
@@ -66,6 +66,12 @@ impl Run {
             cell_of(slf, name, value)?
         };
         slf.get().add_to_mean(slf.py(), name, cell, weight)
+    }
+
+    /// Say that the batch is evaluated once more: what is logged meanwhile is logged already.
+    #[pyo3(name = "_evaluates_again")]
+    fn evaluates_again(&self, again: bool) {
+        self.again.store(again, Relaxed);
     }
 
     /// Note the learning rates that the step under way is taken with; those of one optimizer, or of all.
@@ -218,15 +224,15 @@ impl Run {
         weight: Option<f64>,
     ) -> PyResult<()> {
         let state = &self.state;
-        let Some(set) = state.pass() else {
-            return Err(exception(
-                py,
-                Class::ContextError,
-                of_no_pass(name, &state.place()),
-            ));
-        };
         let Some(bound) = self.bound() else {
             return Ok(());
+        };
+        // What is predicted is not measured, and a batch that is evaluated again counts as it was.
+        if state.predicts() || self.again.load(Relaxed) {
+            return Ok(());
+        }
+        let Some(set) = state.pass() else {
+            return tell_uncounted(py, name, &state.place());
         };
         let meter = bound.meter(set);
         if !meter.logged.knows(name) {
@@ -250,13 +256,11 @@ impl Run {
                 .logged
                 .add(py, state.iter(), name, value, weight, true);
         }
-        let Some(weight) = weight else {
-            let message = format!(
-                "ctx.log_mean({name:?}, ...) is called outside of a batch ({}), which would be its \
-                 weight. Say it: ctx.log_mean({name:?}, value, weight=1).",
-                state.place()
-            );
-            return Err(exception(py, Class::ArgumentError, message));
+        // The step on what the last batches have gathered comes behind them.
+        let last = meter.weight();
+        let Some(weight) = weight.or_else(|| (state.in_pass() && last > 0.0).then_some(last))
+        else {
+            return tell_uncounted(py, name, &state.place());
         };
         meter.logged.add(py, 0, name, value, weight, false)?;
         if state.set().is_none() {
@@ -322,6 +326,20 @@ impl Binding {
     pub fn check_name(&self, py: Python<'_>, name: &str, method: &str) -> PyResult<()> {
         let message = if name.is_empty() {
             format!("ctx.{method}(\"\", ...): a name is a text that is not empty.")
+        } else if method == "log_mean" && OF_ROWS.contains(&name) {
+            format!(
+                "ctx.log_mean({name:?}, ...): the run itself has a column {name:?} in the rows of \
+                 StepHistory. Give the value another name."
+            )
+        } else if method != "log_mean"
+            && Set::ALL
+                .iter()
+                .any(|&set| self.meter(set).logged.knows(name))
+        {
+            format!(
+                "ctx.{method}({name:?}, ...): ctx.log_mean has logged {name:?} in this pass, and its mean \
+                 is what is recorded. Give one of the two another name."
+            )
         } else if Set::ALL.iter().any(|&set| self.meter(set).writes(name)) {
             format!(
                 "ctx.{method}({name:?}, ...): the run itself records {name:?}, of every pass. Give the \
@@ -501,9 +519,15 @@ impl Measured {
     }
 }
 
-fn of_no_pass(name: &str, place: &str) -> String {
-    format!(
-        "ctx.log_mean({name:?}, ...) is the mean over a training or validation pass, and none is under \
-         way ({place}). Log a value of the epoch: ctx.log_metric({name:?}, value)."
-    )
+/// The columns of rows that nobody else writes.
+const OF_ROWS: [&str; 6] = ["step", "epoch", "samples", "seconds", "lr", "grad_norm"];
+
+/// Warn that a value counts nowhere: a model that logs may be called anywhere.
+fn tell_uncounted(py: Python<'_>, name: &str, place: &str) -> PyResult<()> {
+    let message = format!(
+        "ctx.log_mean({name:?}, ...) is called outside of a batch ({place}), whose size would be its \
+         weight, and is not counted. In a pass, say the weight: ctx.log_mean({name:?}, value, weight=1); a \
+         value of the epoch is logged by ctx.log_metric({name:?}, value)."
+    );
+    warn(py, Class::LumbreWarning, &message)
 }
