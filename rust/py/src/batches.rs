@@ -29,17 +29,6 @@ pub struct Batches {
 
 #[pymethods]
 impl Batches {
-    /// Call who wants to be called between two batches; gives whether somebody does.
-    fn attend(&self, py: Python<'_>) -> PyResult<bool> {
-        let wanted = self.ctx.get().state.takes_attention();
-        if wanted {
-            self.ctx
-                .bind(py)
-                .call_method0(lumbre::Context::attend(py))?;
-        }
-        Ok(wanted)
-    }
-
     /// `place` brings a batch to its device; `ended` is told how many a whole pass had.
     ///
     /// With `forget`, prediction and loss of the last batch are let go first, so that a step that
@@ -145,6 +134,17 @@ fn pass_has_ended(py: Python<'_>, place: &str) -> PyErr {
 }
 
 impl Batches {
+    /// Call who wants to be called between two batches; gives whether somebody does.
+    fn attend(&self, py: Python<'_>) -> PyResult<bool> {
+        let wanted = self.ctx.get().state.takes_attention();
+        if wanted {
+            self.ctx
+                .bind(py)
+                .call_method0(lumbre::Context::attend(py))?;
+        }
+        Ok(wanted)
+    }
+
     /// The loader's iterator, begun when the first batch is asked for.
     fn iterator<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
         let begun = lock(&self.iterator)
