@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lumbre._core import NativeCallback
 from lumbre.arguments import flag, whole
+from lumbre.callbacks.lr_scheduler import LRScheduler
 from lumbre.errors import ArgumentError
 from lumbre.hooks.callback import Callback
 
@@ -72,7 +73,14 @@ class StepHistory(Callback):
         if sum(isinstance(each, StepHistory) for each in ctx.callbacks) > 1:
             raise ArgumentError(_TWO)
         ctx._notes_rates = True
+        ctx._rates_stay(not (ctx._step.is_own or any(map(_may_move_rates, ctx.callbacks))))
         ctx._notes_norms = self.grad_norm
+
+
+def _may_move_rates(callback: object) -> bool:
+    """True of schedules, and of everything that lumbre has not written."""
+    is_own = type(callback).__module__.startswith("lumbre.callbacks.")
+    return not is_own or isinstance(callback, LRScheduler)
 
 
 _TWO = (

@@ -5,14 +5,22 @@ use std::sync::Arc;
 /// So many rows share one allocation of a column.
 const CHUNK: usize = 4096;
 
+/// So many rows are gathered before they are taken apart into columns.
+const STAGED: usize = 256;
+
 /// A table of numbers: a column for each name, a row for each step that was kept.
 ///
-/// A row that has nothing for a column has NaN there. Rows are only added.
+/// A row that has nothing for a column has NaN there. Rows are only added. The last ones lie in a row
+/// each, side by side: to add one touches one place in memory, where columns would be one for each.
 #[derive(Clone, Debug, Default)]
 pub struct Steps {
     names: Vec<Arc<str>>,
     /// Of each column; the last chunk of each is as full as that of the others.
     columns: Vec<Vec<Vec<f64>>>,
+    /// How many rows are in the columns.
+    settled: usize,
+    /// The rows behind these, one after the other.
+    staged: Vec<f64>,
     rows: usize,
 }
 
@@ -32,7 +40,12 @@ impl Steps {
     /// The number of a column; it is made if it is not there.
     pub fn column(&mut self, name: &Arc<str>) -> usize {
         let known = self.names.iter().position(|known| known == name);
+        if let Some(place) = known {
+            // The name in the hand of who asks is known by its address from here on.
+            self.names[place] = Arc::clone(name);
+        }
         known.unwrap_or_else(|| {
+            self.settle();
             self.names.push(Arc::clone(name));
             let mut chunks = Vec::new();
             for start in (0..self.rows).step_by(CHUNK) {
@@ -45,8 +58,7 @@ impl Steps {
         })
     }
 
-    /// The same, for a name that is likely the one of that column: what is told of a step comes in the
-    /// order of the step before.
+    /// The same, for a name that is likely the one of that column, which its address tells.
     pub fn column_near(&mut self, likely: usize, name: &Arc<str>) -> usize {
         match self.names.get(likely) {
             Some(known) if Arc::ptr_eq(known, name) => likely,
@@ -56,37 +68,66 @@ impl Steps {
 
     /// Begin a row, of NaN; gives its number.
     pub fn begin(&mut self) -> usize {
-        let begins_chunk = self.rows.is_multiple_of(CHUNK);
-        for chunks in &mut self.columns {
-            if begins_chunk {
-                chunks.push(Vec::with_capacity(CHUNK));
-            }
-            if let Some(last) = chunks.last_mut() {
-                last.push(f64::NAN);
-            }
+        if self.rows - self.settled >= STAGED {
+            self.settle();
         }
+        let width = self.names.len();
+        self.staged.resize(self.staged.len() + width, f64::NAN);
         self.rows += 1;
         self.rows - 1
     }
 
     /// Put a number into a row; outside of the table nothing happens.
     pub fn set(&mut self, row: usize, column: usize, value: f64) {
-        let chunk = self.columns.get_mut(column);
-        let chunk = chunk.and_then(|chunks| chunks.get_mut(row / CHUNK));
-        if let Some(cell) = chunk.and_then(|chunk| chunk.get_mut(row % CHUNK)) {
+        let cell = if let Some(place) = row.checked_sub(self.settled) {
+            let width = self.names.len();
+            let is_here = column < width;
+            self.staged
+                .get_mut(place * width + column)
+                .filter(|_| is_here)
+        } else {
+            let chunk = self.columns.get_mut(column);
+            let chunk = chunk.and_then(|chunks| chunks.get_mut(row / CHUNK));
+            chunk.and_then(|chunk| chunk.get_mut(row % CHUNK))
+        };
+        if let Some(cell) = cell {
             *cell = value;
         }
+    }
+
+    /// Take the last rows apart into their columns.
+    pub fn settle(&mut self) {
+        let width = self.names.len();
+        for row in self.settled..self.rows {
+            let begins_chunk = row.is_multiple_of(CHUNK);
+            let start = (row - self.settled) * width;
+            for (chunks, number) in self.columns.iter_mut().zip(&self.staged[start..]) {
+                if begins_chunk {
+                    chunks.push(Vec::with_capacity(CHUNK));
+                }
+                if let Some(last) = chunks.last_mut() {
+                    last.push(*number);
+                }
+            }
+        }
+        self.settled = self.rows;
+        self.staged.clear();
     }
 
     /// The last number of a column.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<f64> {
         let column = self.names.iter().position(|known| &**known == name)?;
+        if self.rows > self.settled {
+            let start = self.staged.len().checked_sub(self.names.len())?;
+            return self.staged.get(start + column).copied();
+        }
         self.columns[column].last()?.last().copied()
     }
 
     /// Each column with its numbers, chunk by chunk.
-    pub fn columns(&self) -> impl Iterator<Item = (&Arc<str>, &[Vec<f64>])> {
+    pub fn columns(&mut self) -> impl Iterator<Item = (&Arc<str>, &[Vec<f64>])> {
+        self.settle();
         self.names
             .iter()
             .zip(self.columns.iter().map(Vec::as_slice))
@@ -98,6 +139,7 @@ impl Steps {
         let rows = columns.first().map_or(0, |(_, numbers)| numbers.len());
         let mut table = Self {
             rows,
+            settled: rows,
             ..Self::default()
         };
         for (name, numbers) in columns {
@@ -123,7 +165,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn flat(table: &Steps) -> Vec<(String, Vec<u64>)> {
+    fn flat(table: &mut Steps) -> Vec<(String, Vec<u64>)> {
         let bits = |chunks: &[Vec<f64>]| chunks.concat().iter().map(|x| x.to_bits()).collect();
         let columns = table.columns();
         columns
@@ -152,6 +194,7 @@ mod tests {
                 for &(column, value) in row {
                     let place = table.column(&format!("c{column}").into());
                     table.set(number, place, value);
+                    prop_assert_eq!(table.last(&format!("c{column}")).map(f64::to_bits), Some(value.to_bits()));
                     *expected[column].last_mut().unwrap() = value;
                 }
             }
@@ -165,11 +208,11 @@ mod tests {
             }
             let whole = |(name, chunks): (&Arc<str>, &[Vec<f64>])| (Arc::clone(name), chunks.concat());
             let mut again = Steps::of(table.columns().map(whole).collect()).unwrap();
-            prop_assert_eq!(flat(&again), flat(&table));
+            prop_assert_eq!(flat(&mut again), flat(&mut table));
             if again.rows() == table.rows() {
                 let (one, other) = (again.begin(), table.begin());
                 prop_assert_eq!(one, other);
-                prop_assert_eq!(flat(&again), flat(&table));
+                prop_assert_eq!(flat(&mut again), flat(&mut table));
             }
         }
     }

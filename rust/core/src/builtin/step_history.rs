@@ -28,10 +28,31 @@ struct Fit {
     began: Option<Instant>,
     /// The seconds that a fit had taken from which this one goes on; known with the first row.
     before: Option<f64>,
-    /// The memory of the last row.
-    row: Vec<(Arc<str>, Option<f64>)>,
+    /// What the host told of the last row: the names and their columns, and the values.
+    told: Told,
+    /// The columns that come first.
+    own: [usize; 4],
     /// The cells whose values are still on a device, by row and column.
     late: Vec<(usize, usize)>,
+}
+
+/// What the host tells of a row. As long as it tells of the same names, these are not looked up.
+#[derive(Debug, Default)]
+struct Told {
+    columns: Vec<(Arc<str>, usize)>,
+    values: Vec<Option<f64>>,
+}
+
+impl Told {
+    fn tell(&mut self, name: &Arc<str>, value: Option<f64>) {
+        let place = self.values.len();
+        self.values.push(value);
+        match self.columns.get_mut(place) {
+            Some((known, _)) if Arc::ptr_eq(known, name) => {}
+            Some(other) => *other = (Arc::clone(name), 0),
+            None => self.columns.push((Arc::clone(name), 0)),
+        }
+    }
 }
 
 impl StepHistory {
@@ -52,9 +73,9 @@ impl StepHistory {
     #[allow(clippy::cast_precision_loss)] // no run has 2^53 steps
     fn add_row(&self, ctx: &impl Context) -> Result<()> {
         // Not under the lock, as the host may run anything.
-        let mut row = std::mem::take(&mut lock(&self.fit).row);
-        row.clear();
-        ctx.step_values(&mut |name, value| row.push((Arc::clone(name), value)))?;
+        let mut told = std::mem::take(&mut lock(&self.fit).told);
+        told.values.clear();
+        ctx.step_values(&mut |name, value| told.tell(name, value))?;
         let (step, epoch) = (ctx.state().step_count(), ctx.state().epoch());
         let mut guard = lock(&self.fit);
         let fit = &mut *guard;
@@ -64,26 +85,25 @@ impl StepHistory {
             let last = || steps.last("seconds").unwrap_or(0.0);
             let seconds = elapsed.as_secs_f64() + *fit.before.get_or_insert_with(last);
             // The samples have their place here, and their number is told.
-            let mut next = 0;
-            let [at_step, at_epoch, _, at_seconds] = self.own.each_ref().map(|name| {
-                let column = steps.column_near(next, name);
-                next = column + 1;
-                column
-            });
+            for (name, column) in self.own.iter().zip(&mut fit.own) {
+                *column = steps.column_near(*column, name);
+            }
+            for (name, column) in &mut told.columns[..told.values.len()] {
+                *column = steps.column_near(*column, name);
+            }
             let number = steps.begin();
+            let [at_step, at_epoch, _, at_seconds] = fit.own;
             steps.set(number, at_step, step as f64);
             steps.set(number, at_epoch, epoch as f64);
             steps.set(number, at_seconds, seconds);
-            for (name, value) in &row {
-                let column = steps.column_near(next, name);
-                next = column + 1;
+            for ((_, column), value) in told.columns.iter().zip(&told.values) {
                 match value {
-                    Some(value) => steps.set(number, column, *value),
-                    None => fit.late.push((number, column)),
+                    Some(value) => steps.set(number, *column, *value),
+                    None => fit.late.push((number, *column)),
                 }
             }
         });
-        fit.row = row;
+        fit.told = told;
         let is_full = fit.late.len() >= LATE;
         drop(guard);
         if is_full { self.fetch(ctx) } else { Ok(()) }
@@ -160,7 +180,7 @@ mod tests {
 
     fn column(run: &Run, name: &str) -> Vec<f64> {
         run.records(|records| {
-            let mut columns = records.steps().columns();
+            let mut columns = records.steps_mut().columns();
             let found = columns.find(|(known, _)| &***known == name);
             found.map_or_else(Vec::new, |(_, chunks)| chunks.concat())
         })

@@ -102,7 +102,7 @@ impl Context for Frame<'_> {
     }
 
     fn note_rates(&self) -> Result<()> {
-        Run::note_rates(self.run, None).map_err(carry)
+        Run::note_rates_of_batch(self.run).map_err(carry)
     }
 
     fn step_values(&self, tell: &mut dyn FnMut(&Arc<str>, Option<f64>)) -> Result<()> {

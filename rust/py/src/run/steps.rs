@@ -1,6 +1,6 @@
 //! The part of `_core.Run` that keeps the means of what is logged, and the rows of single steps.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use lumbre_core::lock::lock;
@@ -22,6 +22,12 @@ use crate::tensor;
 pub struct Measured {
     samples: Arc<str>,
     rates: Mutex<Vec<Rate>>,
+    /// The lone optimizer that they are of, by its address; 0 when there are several.
+    owner: AtomicUsize,
+    /// The step for which they were noted.
+    noted: AtomicU64,
+    /// Nobody moves them in a batch, so that its row may read them.
+    stay: AtomicBool,
     /// The mean norms of the gradients in this pass; each step counts once.
     pub norms: Logged,
     /// The values that rows have been told of as late.
@@ -33,6 +39,9 @@ impl Default for Measured {
         Self {
             samples: "samples".into(),
             rates: Mutex::default(),
+            owner: AtomicUsize::new(0),
+            noted: AtomicU64::new(0),
+            stay: AtomicBool::new(false),
             norms: Logged::default(),
             late: Mutex::default(),
         }
@@ -80,6 +89,13 @@ impl Run {
         let Some(bound) = slf.get().bound() else {
             return Ok(());
         };
+        slf.get()
+            .measured
+            .noted
+            .store(slf.get().state.step_count(), Relaxed);
+        if refresh_rates(slf, &bound)? {
+            return Ok(());
+        }
         let read = read_rates(slf, &bound, name)?;
         let rates = &slf.get().measured.rates;
         let mut known = lock(rates);
@@ -101,7 +117,17 @@ impl Run {
         drop(known);
         // Dropped when the lock is not held: dropping may run Python.
         drop(before);
+        slf.get()
+            .measured
+            .owner
+            .store(lone_optimizer(slf.py(), &bound), Relaxed);
         Ok(())
+    }
+
+    /// Say that nobody moves the rates in a batch: they need not be noted before its end.
+    #[pyo3(name = "_rates_stay")]
+    fn rates_stay(&self, stay: bool) {
+        self.measured.stay.store(stay, Relaxed);
     }
 
     /// Record the learning rates of the epoch, as its training begins.
@@ -177,9 +203,9 @@ impl Run {
     #[pyo3(name = "_steps")]
     fn steps<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let columns = PyDict::new(py);
-        let records = self.lock_records();
+        let mut records = self.lock_records();
         let size = records.steps().rows() * size_of::<f64>();
-        for (name, chunks) in records.steps().columns() {
+        for (name, chunks) in records.steps_mut().columns() {
             let bytes = PyByteArray::new_with(py, size, |bytes| {
                 let numbers = chunks.iter().flatten();
                 for (place, number) in bytes.chunks_exact_mut(size_of::<f64>()).zip(numbers) {
@@ -215,6 +241,14 @@ impl Run {
 }
 
 impl Run {
+    /// Note the rates as a batch begins, unless nobody moves them until its end.
+    pub fn note_rates_of_batch(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().measured.stay.load(Relaxed) {
+            return Ok(());
+        }
+        Self::note_rates(slf, None)
+    }
+
     /// Log a value whose mean over the pass is recorded.
     pub fn add_to_mean(
         &self,
@@ -361,7 +395,11 @@ fn step_values(ctx: &Bound<'_, Run>, tell: &mut dyn FnMut(&Arc<str>, Cell)) -> P
     if !run.state.batch_is_skipped() {
         run.count_due(ctx, &bound, Set::Train)?;
     }
-    let samples = Run::samples(ctx)?;
+    let samples = if run.is_counted() {
+        meter.weight()
+    } else {
+        Run::samples(ctx)?
+    };
     tell(&run.measured.samples, Cell::Number(samples));
     // A batch that was left before its loss was known has none; one that was left after it has.
     let (is_counted, has_loss) = (run.is_counted(), run.state.has_loss());
@@ -376,6 +414,9 @@ fn step_values(ctx: &Bound<'_, Run>, tell: &mut dyn FnMut(&Arc<str>, Cell)) -> P
             },
         };
         tell(name, cell);
+    }
+    if run.measured.noted.load(Relaxed) != run.state.step_count() {
+        Run::note_rates(ctx, None)?; // nobody has noted them before
     }
     for rate in lock(&run.measured.rates).iter() {
         tell(&rate.column, rate.value.again(py));
@@ -431,6 +472,67 @@ fn fetched(py: Python<'_>, tensors: Vec<Py<PyAny>>) -> PyResult<Vec<f64>> {
         return Ok(Vec::new());
     }
     lumbre::numbers_of(py)?.call1((tensors,))?.extract()
+}
+
+/// The address of the optimizer where there is but one, else 0.
+fn lone_optimizer(py: Python<'_>, bound: &Binding) -> usize {
+    let optimizers = bound.now.get(py, Field::Optimizers);
+    match optimizers.cast_exact::<PyDict>() {
+        Ok(optimizers) if optimizers.len() == 1 => {
+            let first = optimizers.iter().next();
+            first.map_or(0, |(_, optimizer)| optimizer.as_ptr() as usize)
+        }
+        _ => 0,
+    }
+}
+
+/// So many groups are looked at without a list.
+const FEW: usize = 8;
+
+/// Note the rates of the lone optimizer that is known already, each in its place; false where there is
+/// more to be done.
+fn refresh_rates(ctx: &Bound<'_, Run>, bound: &Binding) -> PyResult<bool> {
+    let (py, measured) = (ctx.py(), &ctx.get().measured);
+    let owner = measured.owner.load(Relaxed);
+    let optimizers = bound.now.get(py, Field::Optimizers);
+    let Ok(optimizers) = optimizers.cast_exact::<PyDict>() else {
+        return Ok(false);
+    };
+    if owner == 0 || optimizers.len() != 1 {
+        return Ok(false);
+    }
+    let Some((_, optimizer)) = optimizers.iter().next() else {
+        return Ok(false);
+    };
+    if optimizer.as_ptr() as usize != owner {
+        return Ok(false);
+    }
+    let groups = optimizer.getattr(pyo3::intern!(py, "param_groups"))?;
+    let Ok(groups) = groups.cast_exact::<PyList>() else {
+        return Ok(false);
+    };
+    let (mut numbers, count) = ([0.0; FEW], groups.len());
+    if count > FEW {
+        return Ok(false);
+    }
+    for (group, number) in groups.iter().zip(&mut numbers) {
+        let Ok(group) = group.cast_exact::<PyDict>() else {
+            return Ok(false);
+        };
+        match group.get_item(pyo3::intern!(py, "lr"))? {
+            Some(rate) if rate.is_exact_instance_of::<PyFloat>() => *number = rate.extract()?,
+            _ => return Ok(false),
+        }
+    }
+    let mut known = lock(&measured.rates);
+    let are_numbers = |rate: &Rate| matches!(rate.value, Cell::Number(_));
+    if known.len() != count || !known.iter().all(are_numbers) {
+        return Ok(false);
+    }
+    for (rate, number) in known.iter_mut().zip(numbers) {
+        rate.value = Cell::Number(number);
+    }
+    Ok(true)
 }
 
 /// The learning rates as they are now: of one optimizer, or of all.
