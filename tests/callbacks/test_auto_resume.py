@@ -1,6 +1,7 @@
 """AutoResume: when it saves, when its file goes, and which file it refuses. See test_resume too."""
 
 import math
+import os
 import signal
 import time
 from pathlib import Path
@@ -120,6 +121,33 @@ def test_it_stays_after_ctrl_c_and_the_epoch_is_run_again(tmp_path: Path) -> Non
     )
     assert epoch_of(path) == 1
     assert trained(AutoResume(path), epochs=3) == [2, 3]
+
+
+@pytest.mark.filterwarnings("ignore::lumbre.errors.NonFiniteLossWarning")
+@pytest.mark.parametrize("every", ["epoch", 1])
+def test_it_stays_as_it_was_before_a_loss_that_is_not_finite(every: Any, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+
+    def spoil(ctx: Any) -> None:
+        ctx.target = ctx.target * math.nan
+
+    spoils = at("on_train_batch_begin", spoil, 4)
+    fit(Scale, AutoResume(path, every=every), lb.callbacks.TerminateOnNaN(), spoils, epochs=3)
+    state = form.read(path)
+    assert state["progress"]["step_count"] == (2 if every == "epoch" else 3)
+    assert state["model"]["weight"].isfinite()
+
+
+def test_one_fit_has_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+
+    def other(ctx: Any) -> None:
+        with pytest.raises(FileError, match=rf"^{path} is in use by a fit .*process {os.getpid()}"):
+            fit(Scale, AutoResume(path))
+
+    fit(Scale, AutoResume(path), at("on_train_begin", other))
+    fit(Scale, AutoResume(path))
+    assert os.listdir(tmp_path) == []
 
 
 def test_it_stays_after_a_second_ctrl_c(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from lumbre.arguments import is_whole, time_of
+from lumbre.callbacks.terminate_on_nan import TerminateOnNaN
 from lumbre.engine.checkpoints import Found, check_savable, go_on
 from lumbre.engine.keeper import Every, Keeper
+from lumbre.engine.resume import named
 from lumbre.engine.writing import writing_of
 from lumbre.errors import ArgumentError, FileError
 from lumbre.files import form
@@ -28,9 +30,10 @@ class AutoResume(Callback):
     Start the same script once more after a crash: where the file is found, the fit goes on with the
     batch that comes next, in the same bits as if it had never been interrupted, on the CPU, with
     any seed. The file goes when the fit ends, by a stop of `EarlyStopping` too; it stays after an
-    exception and after a pause: Ctrl-C, `max_time`, `ctx.stop(reason, resumable=True)`, or one of
-    the signals, after which the process ends with 128 + its number. The state of a pause is that
-    behind the batch under way, before any `_end` is fired.
+    exception, after a stop of `TerminateOnNaN`, and after a pause: Ctrl-C, `max_time`,
+    `ctx.stop(reason, resumable=True)`, or one of the signals, after which the process ends with
+    128 + its number. The state of a pause is that behind the batch under way, before any `_end` is
+    fired.
 
     Acts at `on_fit_begin`, `on_epoch_end` and `on_fit_end`, at weight inf, after all others of that
     weight, wherever it was passed: nobody's state is stale in the file. In between it writes states
@@ -107,7 +110,8 @@ class AutoResume(Callback):
 
     def on_fit_end(self, ctx: Context) -> None:
         """Take the file away when all went well; after a pause the fit may go on from it."""
-        ended_well = not ctx.paused and ctx.exception is None and self._has_trained
+        has_failed = ctx.exception is not None or _is_of_nan(ctx)
+        ended_well = not (ctx.paused or has_failed) and self._has_trained
         writing_of(ctx).join()
         if ended_well and ctx.accelerator.is_main:
             remove(self._file)
@@ -132,6 +136,12 @@ class AutoResume(Callback):
         if not given:
             raise ArgumentError(_NO_EVERY.format(self.every))
         return Every(**found)
+
+
+def _is_of_nan(ctx: Context) -> bool:
+    """True if a loss that was not finite has ended the fit: the state of before it stays."""
+    names = (name for name, each in named(ctx) if isinstance(each, TerminateOnNaN))
+    return any(str(ctx.stop_reason).startswith(f"{name}: ") for name in names)
 
 
 def _signals(given: Any) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ class Keeper:
         """Between two batches: write the state if it is due, or the run is paused."""
         if self._ctx.paused:
             self._pause(lambda: open_pass(self._ctx, begun=True), inside=True)
-        elif self._is_due() and self._keeps_passes:
+        elif self._is_due() and self._keeps_passes and not self._ctx.stopped:
             self._save(open_pass(self._ctx, begun=True))
             self._expect()
 
