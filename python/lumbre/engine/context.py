@@ -157,8 +157,8 @@ class Context(RunState):
 
         Its parts are `model`, `optimizers` and `scalers` by name, `callbacks` by name (what each
         one's `state_dict()` gives), `records`, `steps` (the columns of `StepHistory`), `progress`
-        (epoch, steps), `gradients`, `rng` and the `generators` of the loaders. Tensors are the run's own: copy
-        what has to outlive the next step. `ctx.buffers` is no part of it.
+        (epoch, steps), `gradients`, `rng` and the `generators` of the loaders. Tensors are the
+        run's own: copy what has to outlive the next step. `ctx.buffers` is no part of it.
         """
         return state_of(self)
 
