@@ -220,7 +220,7 @@ def test_a_state_is_due_after_a_time_too(tmp_path: Path) -> None:
     see = lb.on("on_checkpoint")(lambda ctx: steps.append(ctx.step_count))
     slow = lb.on("on_train_batch_end")(lambda ctx: time.sleep(0.05))
     fit(Scale, AutoResume(tmp_path / "state", every="0.12s"), see, slow, epochs=10)
-    assert 3 < len(steps) < 12
+    assert 1 < len(steps) < 12
 
 
 def test_steps_are_counted_on_from_the_file(tmp_path: Path) -> None:

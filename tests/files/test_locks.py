@@ -60,6 +60,7 @@ def _hold(ready: multiprocessing.synchronize.Event, end: multiprocessing.synchro
     end.wait(60)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_worker_that_outlives_its_process_holds_no_lock(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     ready, end = context.Event(), context.Event()
