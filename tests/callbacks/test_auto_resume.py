@@ -331,6 +331,7 @@ def test_its_file_wins_over_a_checkpoint_to_begin_with(tmp_path: Path) -> None:
         ({"skip": "no"}, 'skip is "replay", .*, or "index", .*; got .no'),
         ({"signals": "SIGTERM"}, "signals are those that pause the fit, .*Got 'SIGTERM'"),
         ({"signals": (signal.SIGINT,)}, "signals are those that pause the fit"),
+        ({"signals": (signal.SIGSTOP,)}, "signals are those that pause the fit"),
         ({"signals": (-1,)}, "signals are those that pause the fit"),
     ],
 )

@@ -150,14 +150,14 @@ def _signals(given: Any) -> tuple[int, ...]:
         found = tuple(signal.Signals(int(each)) for each in numbers)
     except (TypeError, ValueError) as error:
         raise ArgumentError(_NO_SIGNALS.format(given)) from error
-    if set(found) & {signal.SIGINT, getattr(signal, "SIGKILL", None)}:
+    if {each.name for each in found} & {"SIGINT", "SIGKILL", "SIGSTOP"}:
         raise ArgumentError(_NO_SIGNALS.format(given))
     return found
 
 
 _NO_SIGNALS = (
     "AutoResume: signals are those that pause the fit, such as (signal.SIGTERM, signal.SIGUSR1), "
-    "or () for none. Ctrl-C pauses it anyway, and nothing can take SIGKILL. Got {!r}."
+    "or () for none. Ctrl-C pauses it anyway, and nobody can take SIGKILL or SIGSTOP. Got {!r}."
 )
 _NO_SKIP = (
     'AutoResume: skip is "replay", which loads what was used and lets it go, or "index", which '

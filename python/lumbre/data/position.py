@@ -102,11 +102,6 @@ def begun_behind(loader: Any, used: int, skips: bool, what: str) -> Iterator[Any
     return iterator
 
 
-def is_replayed(loader: Any) -> bool:
-    """True if the batches that were used are loaded once more when a fit goes on."""
-    return not (isinstance(loader, TensorLoader) or (_is_picked(loader) and not loader.num_workers))
-
-
 def _is_picked(loader: Any) -> bool:
     """True if samples are chosen by their numbers, which can be left out."""
     return type(loader) is DataLoader and not isinstance(loader.dataset, IterableDataset)

@@ -159,7 +159,8 @@ class Keeper:
         ctx, every = self._ctx, self._every
         if every.steps is not None:
             self._due_at = ctx.step_count + every.steps
-            ctx._call_attention_at(self._due_at)
+            if self._keeps_passes:
+                ctx._call_attention_at(self._due_at)
         if every.seconds is not None:
             self._is_late = False
             self._stop_clock()

@@ -139,7 +139,7 @@ hooks! {
     PredictBatchEnd, "on_predict_batch_end", End(PredictBatch);
     /// After the last batch of `predict`.
     PredictEnd, "on_predict_end", End(Predict);
-    /// After Ctrl-C, when the batch under way is finished (a second Ctrl-C: at once).
+    /// After Ctrl-C or a signal that pauses the run, when the batch under way is finished (a second one: at once).
     Interrupt, "on_interrupt", Anywhere;
     /// An exception is leaving the run; `ctx.exception` holds it.
     Exception, "on_exception", Anywhere;
