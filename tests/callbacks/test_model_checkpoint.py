@@ -259,6 +259,17 @@ def test_an_epoch_that_was_cut_short_is_not_saved(cut: lb.Callback, tmp_path: Pa
     assert epoch_of(tmp_path / "a") == 1
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_behind_a_pause_nothing_is_written_where_the_epoch_comes_again(
+    resumes: bool, tmp_path: Path
+) -> None:
+    late = at("on_train_batch_end", lambda ctx: ctx._move_clock(7200.0), 3)
+    resume = [lb.callbacks.AutoResume(tmp_path / "state")] if resumes else []
+    checkpoint = ModelCheckpoint(str(tmp_path / "{epoch}"))
+    fit(Scale, checkpoint, late, *resume, epochs=3, max_time="1h")
+    assert names_of(tmp_path) == (["1", "state"] if resumes else ["1", "2"])
+
+
 def test_an_epoch_that_an_exception_has_cut_short_is_not_saved(tmp_path: Path) -> None:
     def handle(ctx: Any) -> None:
         ctx.handlers[ZeroDivisionError] = lambda ctx, error: None

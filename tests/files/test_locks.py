@@ -1,8 +1,7 @@
 """One writer of a path, and temporary files that go when their writer has."""
 
-import multiprocessing
-import multiprocessing.synchronize
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,26 +54,32 @@ def test_a_lock_goes_with_its_process_and_not_with_its_file(tmp_path: Path) -> N
     assert not os.listdir(tmp_path)
 
 
-def _hold(ready: multiprocessing.synchronize.Event, end: multiprocessing.synchronize.Event) -> None:
-    ready.set()
-    end.wait(60)
+OUTLIVED = (
+    TAKE
+    + """
+import os, signal, time
+child = os.fork()
+if child == 0:
+    os.close(1)
+    os.close(2)
+    time.sleep(60)
+    os._exit(0)
+print(child, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_worker_that_outlives_its_process_holds_no_lock(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    ready, end = context.Event(), context.Event()
-    lock = Lock(tmp_path / "state", "state")
-    worker = context.Process(target=_hold, args=(ready, end))
-    worker.start()
+def test_a_worker_that_outlives_its_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    done = other(OUTLIVED, path)
+    worker = int(done.stdout)
     try:
-        assert ready.wait(60)
-        lock.release()
-        Lock(tmp_path / "state", "state").release()
+        assert done.returncode == -9
+        Lock(path, "state").release()
+        os.kill(worker, 0)  # it is alive, or this would raise
     finally:
-        end.set()
-        worker.join(60)
-    assert worker.exitcode == 0
+        os.kill(worker, signal.SIGKILL)
 
 
 def test_where_a_system_has_no_locks_that_is_told_and_nothing_else(
