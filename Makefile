@@ -31,6 +31,8 @@ ROW ?=
 LIBPYTHON = $(shell $(BIN)/python -c "import sysconfig as s, os; d, f = map(s.get_config_var, \
   ('LIBDIR', 'LDLIBRARY')); print(d if s.get_config_var('Py_ENABLE_SHARED') and \
   os.path.exists(os.path.join(d, f)) else '')")
+# How many kills `make torture` has come at random.
+KILLS ?= 300
 # How long `make sanitize` fuzzes.
 FUZZ_SECONDS ?= 60
 # `make wheel` borrows torch and its like from .venv; `make wheel BORROW=` installs them anew.
@@ -40,7 +42,7 @@ WHEEL_ENV := $(CURDIR)/target/wheel-env
 PEERS_ENV := $(CURDIR)/target/peers-env
 export PASSES ?= 2
 
-.PHONY: help demo test lint dev bench bench-core peers wheel package sanitize clean toolchain
+.PHONY: help demo test lint dev torture bench bench-core peers wheel package sanitize clean toolchain
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -85,6 +87,9 @@ lint: dev package ## check formatting, lints, arrows, types, the stub, rustdoc, 
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml lumbre._core
 
 dev: $(BUILT) $(EXTENSIONS) ## make .venv with everything pinned, and build the Rust core and the tests' wheels into it
+
+torture: dev ## kill fits at random moments and at each of their file operations, and compare the ends
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/torture.py $(KILLS)
 
 bench: dev ## measure every budget on one thread (ROW=NAME: one of them)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python benches/run.py $(ROW)

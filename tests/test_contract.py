@@ -22,7 +22,8 @@ CALLBACKS = {
     ),
     "KeepBestModel": "monitor='valid_loss', mode='min', min_delta=0.0",
     "AutoResume": (
-        "path='./state.safetensors', every='epoch', skip='replay', signals=(<Signals.SIGTERM: 15>,)"
+        "path='./state.safetensors', every='epoch', finished='delete', changed='refuse', "
+        "skip='replay', signals=(<Signals.SIGTERM: 15>,)"
     ),
     "ResumeFromCheckpoint": (
         "path, restore_model_state=True, restore_records=False, restore_optimizer_state=False, "
@@ -65,6 +66,8 @@ FUNCTIONS = {
     "Trainable.set_hparams": "self, **hparams",
     "Trainable.set_opt_hparams": "self, **opt_hparams",
     "Trainable.fit": f"self, data, epochs=10, callbacks=(), valid_data=None, {_RUN}, "
+    f"{_SLICES}, valid_first=False, {_LIMITS}",
+    "Trainable.explain": f"self, data, epochs=10, callbacks=(), valid_data=None, {_RUN}, "
     f"{_SLICES}, valid_first=False, {_LIMITS}",
     "Trainable.lr_finder": (
         "self, data, steps=100, start_lr=1e-07, end_lr=0.1, log_spaced_intervals=True, "

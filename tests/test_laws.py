@@ -85,6 +85,12 @@ CALLS: dict[str, tuple[Any, Callable[..., Any]]] = {
         ),
     ),
     "fit": (lb.Trainable.fit, quiet_fit),
+    "explain": (
+        lb.Trainable.explain,
+        lambda **o: net().explain(
+            **{"data": [X, Y], "epochs": 1, "accelerator": CPU, "verbose": False, **o}
+        ),
+    ),
     "lr_finder": (
         lb.Trainable.lr_finder,
         lambda **o: net().lr_finder(
@@ -194,6 +200,7 @@ def test_what_no_argument_could_mean_is_refused(name: str, argument: str) -> Non
 
 def test_the_table_holds_every_public_callable_with_arguments() -> None:
     others = {"Callback", "Context", "Evaluation", "Fitted", "LRRecords", "Metric", "Trainable"}
+    others |= {"Rehearsal"}
     others |= {"callback", "metric", "once", "LumbreError", "LumbreWarning", "HOOKS"}
     public = {name for name in lb.__all__ if callable(getattr(lb, name))}
     assert public - others <= set(CALLS)

@@ -32,7 +32,7 @@ def test_the_code_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("page", "count"), [("context", 1), ("files", 2), ("hooks", 1), ("resume", 2)]
+    ("page", "count"), [("context", 1), ("files", 2), ("hooks", 1), ("resume", 3)]
 )
 def test_the_code_of_a_page_runs_with_what_it_takes_for_granted(
     page: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

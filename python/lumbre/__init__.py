@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lumbre.fit.lr_records import LRRecords as LRRecords
     from lumbre.fit.own_loop import run as run
     from lumbre.fit.plan import schedule as schedule
+    from lumbre.fit.rehearsal_report import Rehearsal as Rehearsal
     from lumbre.fit.saving import load as load
     from lumbre.fit.saving import load_checkpoint as load_checkpoint
     from lumbre.fit.saving import load_model_weights as load_model_weights
@@ -48,6 +49,7 @@ _HOMES = {
     "fit.evaluation": "Evaluation",
     "fit.fitted": "Fitted",
     "fit.lr_records": "LRRecords",
+    "fit.rehearsal_report": "Rehearsal",
     "fit.own_loop": "run",
     "fit.plan": "schedule",
     "fit.saving": "load load_checkpoint load_model_weights save_model_weights",

@@ -238,11 +238,13 @@ def test_a_file_that_has_done_more_epochs_than_asked_for_is_a_warning_and_stays(
     with pytest.raises(ZeroDivisionError):
         fit(Scale, AutoResume(path), fails(7), epochs=4)
     assert epoch_of(path) == 3
+    with pytest.raises(FileError, match="max_epochs: 4 → 2"):
+        fit(Scale, AutoResume(path), epochs=2)
     with pytest.warns(lb.LumbreWarning, match=r"has done 3 epochs, and this one asks for 2: noth"):
-        fitted = fit(Scale, AutoResume(path), epochs=2)
+        fitted = fit(Scale, AutoResume(path, changed="new"), epochs=2)
     assert len(fitted.records["metrics"]["train"]) == 3
     assert path.exists()
-    assert trained(AutoResume(path), epochs=3) == []
+    assert trained(AutoResume(path, changed="new"), epochs=3) == []
     assert not path.exists(), "all that was asked for is done"
 
 
@@ -258,6 +260,13 @@ def test_a_file_of_another_model_is_refused_by_name_and_nothing_is_changed(
             [torch.ones(4, 1), torch.ones(4)], 2, AutoResume(path), verbose=False
         )
     text = str(caught.value)
+    assert text.startswith(f"{path} is the state of another fit than this one")
+    assert "model: Linear(in_features=1, out_features=2, bias=True) → Linear(in_f" in text
+    with pytest.raises(FileError) as caught:
+        lb.setup(model, lambda p, t: p.mean(), torch.optim.SGD).fit(
+            [torch.ones(4, 1), torch.ones(4)], 2, AutoResume(path, changed="new"), verbose=False
+        )
+    text = str(caught.value)
     assert text.startswith(f"{path} cannot be resumed. The state is of another model than this Lin")
     assert "weight (state: (2, 1) float32, model: (3, 1) float32)" in text
     assert "delete the file, or give AutoResume another path" in text
@@ -268,8 +277,8 @@ def test_a_file_of_another_model_is_refused_by_name_and_nothing_is_changed(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": torch.optim.Adam}, "'opt' is that of SGD of 1 .* has Adam of 1 parameters"),
-        ({"module": Named, "optimizer": None}, "of the optimizers 'opt', and this run has 'mine'"),
+        ({"optimizer": torch.optim.Adam}, r"optimizer opt: torch.*SGD → torch.*Adam"),
+        ({"module": Named, "optimizer": None}, "optimizer opt: .*SGD → nothing.*mine: nothing → "),
     ],
 )
 def test_a_file_of_other_optimizers_is_refused_by_name(
@@ -277,8 +286,8 @@ def test_a_file_of_other_optimizers_is_refused_by_name(
 ) -> None:
     path = tmp_path / "state"
     left(path)
-    with pytest.raises(FileError, match=rf"(?s){path} cannot be resumed.*{message}.*delete the"):
-        fit(options.pop("module", Scale), AutoResume(path), **options)
+    with pytest.raises(FileError, match=rf"(?s){path} is the state.*{message}.*delete the"):
+        fit(options.pop("module", Scale), AutoResume(path, changed="new"), **options)
 
 
 def test_a_file_that_is_no_checkpoint_or_damaged_is_refused_with_the_mend(tmp_path: Path) -> None:
@@ -328,7 +337,9 @@ def test_its_file_wins_over_a_checkpoint_to_begin_with(tmp_path: Path) -> None:
         ({"every": ()}, r"every is .*; got \(\)"),
         ({"every": [3, 4]}, r"every has two numbers, or two times: \[3, 4\]"),
         ({"every": ["epoch", "epoch"]}, "every has two"),
-        ({"skip": "no"}, 'skip is "replay", .*, or "index", .*; got .no'),
+        ({"skip": "no"}, 'skip is one of "replay", .*; "index", .*Got .no'),
+        ({"changed": "no"}, 'changed is one of "refuse", .*; "new", .*; "saved", .*Got .no'),
+        ({"finished": None}, 'finished is one of "delete", .*; "keep", .*Got None'),
         ({"signals": "SIGTERM"}, "signals are those that pause the fit, .*Got 'SIGTERM'"),
         ({"signals": (signal.SIGINT,)}, "signals are those that pause the fit"),
         ({"signals": (signal.SIGSTOP,)}, "signals are those that pause the fit"),
@@ -341,5 +352,5 @@ def test_arguments_are_checked_at_construction(options: dict[str, Any], message:
 
 
 def test_without_arguments_it_has_a_place() -> None:
-    path = "path='./state.safetensors', every='epoch'"
+    path = "path='./state.safetensors', every='epoch', finished='delete', changed='refuse'"
     assert repr(AutoResume()).startswith(f"AutoResume({path}, skip='replay', signals=(")

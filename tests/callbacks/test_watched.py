@@ -64,7 +64,7 @@ def test_a_run_that_is_resumed_with_another_monitor_names_the_file(tmp_path: Pat
     again = at("on_train_begin", lambda ctx: 1 // 0, 2)
     with pytest.raises(ZeroDivisionError):
         fit(Scale, KeepBestModel("valid_loss"), AutoResume(tmp_path / "state"), again)
-    with pytest.raises(FileError, match=r"state cannot be resumed. KeepBestModel: the state is th"):
+    with pytest.raises(FileError, match=r"KeepBestModel.monitor: 'valid_loss' → 'train_loss'"):
         fit(Scale, KeepBestModel("train_loss"), AutoResume(tmp_path / "state"))
 
 

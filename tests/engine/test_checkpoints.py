@@ -86,6 +86,7 @@ def test_no_pickle_and_no_code_is_used_on_the_way(tmp_path: Path) -> None:
         ]
 
     options: dict[str, Any] = {"epochs": 3, "optimizer": torch.optim.Adam}
+    fit(Scale)  # imports what is imported late
     with without_pickle():
         with pytest.raises(ZeroDivisionError):
             fit(Scale, *callbacks(), at("on_epoch_end", lambda ctx: 1 // 0, 2), **options)

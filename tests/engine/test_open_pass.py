@@ -427,29 +427,33 @@ def test_data_that_draws_where_the_step_draws_is_told(
 ) -> None:
     told = rf"^{name} draws between the batches from torch's generator, and so does the step"
 
-    def fit(make: Callable[[], nn.Module]) -> None:
+    def fit(make: Callable[[], nn.Module], path: str = "state") -> None:
         trainable = lb.setup(make, nn.MSELoss(), torch.optim.SGD)
-        trainable.fit(loader(), 1, lb.callbacks.AutoResume(tmp_path / "state"), verbose=False)
+        trainable.fit(loader(), 1, lb.callbacks.AutoResume(tmp_path / path), verbose=False)
 
     with pytest.warns(DataWarning, match=told) as caught:
         fit(net)
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(lambda: nn.Linear(3, 1))  # whose step draws nothing
+        fit(lambda: nn.Linear(3, 1), "other")  # whose step draws nothing
 
 
 def test_data_with_fewer_batches_than_were_used_is_an_error(tmp_path: Path) -> None:
-    class Short(Listed):
+    class Lasting(Listed):
+        lasts = True
+
         def __iter__(self) -> Iterator[Any]:
-            yield X[:3], Y[:3]
+            yield from super().__iter__() if self.lasts else [(X[:3], Y[:3])]
 
     def fit(data: Any, *callbacks: Any) -> None:
         resume = lb.callbacks.AutoResume(tmp_path / "state")
         trainable = lb.setup(net, nn.MSELoss(), torch.optim.SGD)
         trainable.fit(data, 1, [resume, *callbacks], verbose=False)
 
-    fit(Listed(), Seen(3))
+    fit(Lasting(), Seen(3))
+    data = Lasting()
+    data.lasts = False
     message = "training data gave 1 batches, and the fit that goes on had used 3 of them"
     with pytest.raises(DataError, match=message):
-        fit(Short())
+        fit(data)

@@ -60,8 +60,15 @@ def find(path: str) -> Found | None:
     return None
 
 
-def go_on(ctx: Context, found: Found, mend: str, **parts: bool) -> None:
+def go_on(ctx: Context, found: Found, mend: str, is_told: bool = True, **parts: bool) -> None:
     """Let a run go on from a checkpoint; what does not fit is refused with the file's name.
+
+    Args:
+        ctx: The run.
+        found: The checkpoint.
+        mend: What to do about one that does not fit.
+        is_told: Whether a line says that the run goes on, and where.
+        **parts: As in `ctx.load_state_dict`.
 
     Raises:
         FileError: when the checkpoint is that of another model, of other optimizers, or of other
@@ -75,7 +82,7 @@ def go_on(ctx: Context, found: Found, mend: str, **parts: bool) -> None:
         raise FileError(f"{found.path} cannot be resumed. {error} {mend}") from cause
     if ctx.max_epochs is not None and ctx.epoch > ctx.max_epochs:
         warn(_DONE_ALREADY.format(found.path, ctx.epoch, ctx.max_epochs), LumbreWarning)
-    if not ctx._is_silent:
+    if is_told and not ctx._is_silent:
         # There, so that a log of a job has it, and what a program prints has not.
         write("stderr", sys.stderr, f"lumbre: resuming {found.path} at {_place(ctx)}\n")
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lumbre.engine.metric_states import why_not
 from lumbre.engine.open_pass import open_pass, place_of
-from lumbre.engine.resume import restore_again, state_of
+from lumbre.engine.resume import restore_again, restore_result, result_of, state_of
 from lumbre.engine.signals import Signals
 from lumbre.engine.writing import writing_of
 from lumbre.errors import LumbreWarning, SaveError
 from lumbre.files import form
 from lumbre.files.locks import Lock
+from lumbre.files.trees import copied, shared
 from lumbre.state.run_state import RunState
 from lumbre.warn import warn
 
@@ -44,8 +45,12 @@ class Keeper:
         every: When a state is due.
         skips: Whether workers leave out what was used, when the run goes on inside of a pass.
         signals: The signals that pause the run.
+        identity: What the run is made of.
+        keeps_end: Whether the file stays when the fit has come to its end.
 
     Attributes:
+        identity: What the fit is made of, which its states hold.
+        result: What a fit had come to that was ended before, and is not trained again.
         is_paused: True once the state of a pause is written: what comes then comes again.
 
     Raises:
@@ -60,6 +65,8 @@ class Keeper:
         every: Every,
         skips: bool,
         signals: Iterable[int],
+        identity: Mapping[str, Any],
+        keeps_end: bool,
     ) -> None:
         self._ctx, self._owner, self._file, self._every = ctx, owner, file, every
         self.skips = skips
@@ -67,6 +74,9 @@ class Keeper:
         self._lock = Lock(Path(os.path.realpath(file)), file) if is_main else None
         self.signals = Signals(ctx, signals)
         self._writing = writing_of(ctx)
+        self.identity, self._keeps_end = identity, keeps_end
+        self.result: Mapping[str, Any] | None = None
+        self._last: dict[str, Any] | None = None  # the run as it was before its end
         self.is_paused = False
         self._keeps_passes = True  # whether a state can be one of inside of an epoch
         self._is_late = False  # the time of the next state has come
@@ -116,6 +126,23 @@ class Keeper:
         if not self._ctx.paused:
             self._save(None)
 
+    def before_end(self) -> None:
+        """When all epochs are done: keep the run as it is before its end, which is written then."""
+        ctx = self._ctx
+        if self._keeps_end and not (ctx.paused or self.result is not None):
+            self._last = copied(self._state(None))
+
+    def end(self) -> None:
+        """When the fit has come to its end: leave the file with what it has come to."""
+        if self.result is not None:
+            restore_result(self._ctx, self.result)
+        elif self._last is not None and self._ctx.accelerator.is_main:
+            last, self._last = self._last, None
+            tree = last | {"finished": shared(result_of(self._ctx), last)}
+            write = form.Snapshot(tree, "checkpoint", copies=False).write
+            self._writing.put(self._owner, self._file, lambda: write(self._file))
+        self._writing.join()
+
     def close(self) -> None:
         """Let go of the path and of the signals."""
         self._stop_clock()
@@ -141,14 +168,16 @@ class Keeper:
             return
         write = None
         try:
-            continued = ctx._continued
-            place = None if continued is None else place_of(continued.source, continued.used)
-            tree = state_of(ctx, opened, place)
-            write = form.Snapshot(tree, "checkpoint").write
+            write = form.Snapshot(self._state(opened), "checkpoint").write
         except SaveError as error:
             self._writing.fail(self._owner, self._file, error)
             return
         self._writing.put(self._owner, self._file, lambda: write(self._file), may_be_replaced=True)
+
+    def _state(self, opened: dict[str, Any] | None) -> dict[str, Any]:
+        continued = self._ctx._continued
+        place = None if continued is None else place_of(continued.source, continued.used)
+        return state_of(self._ctx, opened, place) | {"fit": self.identity}
 
     def _is_due(self) -> bool:
         steps = self._every.steps

@@ -92,6 +92,8 @@ def epochs(ctx: RunState) -> Iterator[int]:
         ctx.exception = None  # one that a handler of the epoch has dealt with
     interrupt(ctx)
     if ctx._next_end() is not None:  # else the end was reached at once, by an interrupt
+        if ctx._keeper is not None:
+            ctx._keeper.before_end()
         fire("on_fit_end")
 
 

@@ -25,6 +25,9 @@ _BEGUN_ANEW = (
     "a new pass, as the file does not hold where that of the run before was."
 )
 _OF_THE_RUN = ("metrics", "optimizer", "before")
+_OF_DRAWS = ("rng", "generators", "samplers", "splits", "workers")
+# The parts that outlive the fit.
+_OF_RESULT = ("model", "optimizers", "scalers", "records", "steps", *_OF_DRAWS)
 # What each part of a restore reads.
 _PARTS = {
     "model": ("model",),
@@ -79,6 +82,21 @@ def state_of(
         "data": data,
         **draws_of(_loaders(ctx), ctx.device),
     }
+
+
+def result_of(ctx: RunState) -> dict[str, Any]:
+    """What a fit has come to, once all its callbacks have ended it."""
+    whole = state_of(ctx)
+    return {part: whole[part] for part in _OF_RESULT}
+
+
+def restore_result(ctx: RunState, result: Mapping[str, Any]) -> None:
+    """Leave all as a fit had left it that was ended before."""
+    ctx.accelerator.unwrap(ctx.model).load_state_dict(result["model"])
+    _restore_optimizers(ctx, result)
+    _restore_records(ctx, result["records"])
+    restore_steps(ctx, result["steps"])
+    restore_draws(_loaders(ctx), result, ctx.device)
 
 
 def restore_again(ctx: RunState, state: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from lumbre.callbacks.default import default_callbacks
 from lumbre.callbacks.progress import Progress, shown
 from lumbre.engine.context import Context
 from lumbre.errors import ArgumentTypeError, LumbreWarning
+from lumbre.fit.as_saved import as_saved
 from lumbre.fit.limits import Limits
 from lumbre.fit.recipe import Recipe, no_loss
 from lumbre.hooks.foreign import Callbacks, as_callbacks
@@ -59,6 +60,9 @@ def start(
     """
     own = as_callbacks(callbacks)
     accelerator = as_accelerator(accelerator)
+    if limits is not None:
+        recipe, limits = as_saved(recipe, limits, own)
+    whole = recipe
     if model is None:
         recipe = recipe.fresh()
         model = recipe.build()
@@ -96,6 +100,7 @@ def start(
         metrics=counted,
         **data,
     )
+    ctx._recipe, ctx._limits = whole, limits
     ctx._is_silent = is_chosen and not verbose
     ctx.opt_name = names[0]
     ctx._may_log = step.is_own or not takes_target(ctx.loss_fn)

@@ -19,10 +19,12 @@ from lumbre.errors import ArgumentError
 from lumbre.fit.carried import Carried, carry
 from lumbre.fit.fitted import Fitted
 from lumbre.fit.keywords import explained
-from lumbre.fit.limits import TEN, limits_of
+from lumbre.fit.limits import TEN, Limits, limits_of
 from lumbre.fit.lr_finder import find_lr
 from lumbre.fit.lr_records import LRRecords
 from lumbre.fit.recipe import Recipe
+from lumbre.fit.rehearsal import rehearse
+from lumbre.fit.rehearsal_report import Rehearsal
 from lumbre.fit.start import start
 from lumbre.hooks.foreign import Callbacks
 from lumbre.state.step_rows import steps_of
@@ -102,10 +104,7 @@ class Trainable(Recipe):
         limits = limits_of(
             epochs, steps_per_epoch, valid_steps, valid_every, max_steps, max_time, valid_first
         )
-        about = ("valid_first", valid_first), ("valid_steps", valid_steps is not None)
-        asked = [name for name, is_asked in (*about, ("valid_every", valid_every != 1)) if is_asked]
-        if asked and valid is None:
-            raise ArgumentError(_NOTHING_TO_VALIDATE.format(asked[0]))
+        _check_validated(limits, valid)
         ctx = start(
             "fit",
             self,
@@ -129,7 +128,7 @@ class Trainable(Recipe):
         """Return what the run has made of the model."""
         model = ctx.accelerator.unwrap(ctx.model)
         names = list(ctx.optimizers)
-        fitted = kind(self, model, ctx.records, ctx.stop_reason, names, ctx.model)
+        fitted = kind(ctx._recipe, model, ctx.records, ctx.stop_reason, names, ctx.model)
         fitted.paused, fitted.steps, fitted._ends = ctx.paused, steps_of(ctx), dict(ctx._ends)
         return fitted
 
@@ -189,6 +188,68 @@ class Trainable(Recipe):
             callbacks,
         )
 
+    @explained
+    def explain(
+        self,
+        data: Any,
+        epochs: int | tuple[int, int | None] | None = TEN,
+        callbacks: Callbacks = (),
+        valid_data: Any = None,
+        accelerator: Accelerator | None = None,
+        verbose: bool | None = None,
+        dataloader_options: Mapping[str, Any] | None = None,
+        *,
+        steps_per_epoch: int | None = None,
+        valid_steps: int | None = None,
+        valid_every: int = 1,
+        valid_first: bool = False,
+        max_steps: int | None = None,
+        max_time: float | str | datetime.timedelta | None = None,
+    ) -> Rehearsal:
+        """Say what `fit` with these arguments would do, by one batch of each pass without a step.
+
+        Nothing is written, and `callbacks` are not called: what they would change in a batch, as
+        `Mixup` and `MixedPrecision` do, is not seen. The batches run on a copy: module, optimizer
+        and loss, and the random numbers of torch, numpy, Python and of loaders stay as they are. A
+        function that makes the module has to make a new one. Workers are started and ended. A data
+        set that can be gone through only once loses the batch that is taken out of it, and what
+        workers have fetched ahead.
+
+        Args:
+            data: As in `fit`, and so are all the others.
+            epochs: As in `fit`.
+            callbacks: Those whose place in the plan and whose files are shown.
+            valid_data: As in `fit`.
+            accelerator: As in `fit`.
+            verbose: Whether `fit` would show the progress; nothing is shown here.
+            dataloader_options: As in `fit`.
+            steps_per_epoch: As in `fit`.
+            valid_steps: As in `fit`.
+            valid_every: As in `fit`.
+            valid_first: As in `fit`.
+            max_steps: As in `fit`.
+            max_time: As in `fit`.
+
+        Returns:
+            A report for the terminal and for notebooks: shapes and losses of the batches, the
+            parameters by group, memory, the plan of callbacks, files, and what a kill would lose;
+            each of them also an attribute.
+        """
+        limits = limits_of(
+            epochs, steps_per_epoch, valid_steps, valid_every, max_steps, max_time, valid_first
+        )
+        _check_validated(limits, valid_data)
+        return rehearse(
+            self,
+            data,
+            callbacks,
+            valid_data,
+            accelerator,
+            verbose,
+            dataloader_options,
+            limits,
+        )
+
     def __repr__(self) -> str:
         parts = [name_of(self.module)]
         for what in ("loss", "optimizer"):
@@ -197,6 +258,18 @@ class Trainable(Recipe):
                 parts.append(f"{what}={name_of(value)}")
         parts += [f"{k}={dict(v)}" for k in ("hparams", "opt_hparams") if (v := getattr(self, k))]
         return f"Trainable({', '.join(parts)})"
+
+
+def _check_validated(limits: Limits, valid_data: Any) -> None:
+    """Refuse what is about validation data where there is none."""
+    about = {
+        "valid_first": limits.valid_first,
+        "valid_steps": limits.valid_steps is not None,
+        "valid_every": limits.valid_every != 1,
+    }
+    asked = [name for name, is_asked in about.items() if is_asked]
+    if asked and valid_data is None:
+        raise ArgumentError(_NOTHING_TO_VALIDATE.format(asked[0]))
 
 
 _NOTHING_TO_VALIDATE = (

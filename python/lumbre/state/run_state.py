@@ -83,6 +83,8 @@ class RunState(Logbook):
     _notes_rates: bool  # whether rows want the learning rates as each step is taken
     _notes_norms: bool  # whether the norms of the gradients are asked for
     _valid_first: bool
+    _limits: Any  # the fit.Limits; None where it is no fit
+    _recipe: Any  # the fit.Recipe that the run was made of
     _may_log: bool  # whether the loss or the user's own code may log what is not known yet
     _interrupt_fired: bool
     _is_over: bool
@@ -98,7 +100,7 @@ class RunState(Logbook):
         self._step, self._now = step, step.now
         self._parts = self._pass = self._continued = self._loss_parts = None
         self._place = self._keeper = self._going_on = self._going_on_data = None
-        self._writing = self._checkpoint = None
+        self._writing = self._checkpoint = self._limits = self._recipe = None
         self._is_silent = False
         self._waiting = {}
         self._grad_outside = self._interrupt_fired = self._is_over = False
