@@ -41,7 +41,7 @@ def save() -> list[Row]:
     return [ratio("file.save", what, times, "lumbre", "safetensors", 1.15)]
 
 
-def timed(run: Callable[[], None]) -> Callable[[], float]:
+def timed(run: Callable[[], object]) -> Callable[[], float]:
     """A side of wall time."""
 
     def side() -> float:

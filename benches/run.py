@@ -23,12 +23,14 @@ import rows_limit
 import rows_loader
 import rows_logging
 import rows_native
+import rows_resume
 import rows_step
 from measure import Row, text
 
 ROWS = {
     **rows_core.ROWS,
     **rows_files.ROWS,
+    **rows_resume.ROWS,
     **rows_native.ROWS,
     **rows_step.ROWS,
     **rows_loader.ROWS,

@@ -22,6 +22,11 @@ from lumbre.callbacks import (
 from lumbre.errors import ArgumentError, MonitorError
 from runs import Scale, at, fit, numbered
 
+# The modules of these tests have parameters that nobody uses.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The first batch gives no gradient:lumbre.LumbreWarning"
+)
+
 NAN = math.nan
 
 

@@ -20,6 +20,11 @@ from lumbre.callbacks import EMA, LRScheduler
 from lumbre.errors import ArgumentError, ArgumentTypeError, MonitorError, MonitorWarning
 from runs import Pair, Scale, at, fit, numbered
 
+# The modules of these tests have parameters that nobody uses.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The first batch gives no gradient:lumbre.LumbreWarning"
+)
+
 EPOCHS, BATCHES = 7, 3
 
 

@@ -13,6 +13,9 @@ from lumbre.callbacks import TerminateOnNaN
 from lumbre.errors import NonFiniteLossWarning, ShapeError
 from runs import Pair, Scale, Trace, at, fit, notes, numbered
 
+# What becomes of weights without it is looked at here, too.
+pytestmark = pytest.mark.filterwarnings("ignore:After epoch:lumbre.LumbreWarning")
+
 BAD = [math.nan, math.inf, -math.inf]
 
 

@@ -97,6 +97,7 @@ def with_attribute(name: str, value: Any) -> nn.Module:
     return model
 
 
+@pytest.mark.filterwarnings("ignore:The first batch gives no gradient:lumbre.LumbreWarning")
 @pytest.mark.parametrize("name", ["step", "predict", "backward", "set_optimizers"])
 @pytest.mark.parametrize("value", [0, True, "text", nn.Linear(4, 1)], ids=str)
 def test_an_attribute_that_is_no_method_is_the_modules_own(name: str, value: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lumbre.engine.honest import bad_weights
 from lumbre.engine.metric_states import why_not
 from lumbre.engine.open_pass import open_pass, place_of
 from lumbre.engine.resume import restore_again, restore_result, result_of, state_of
@@ -77,6 +78,7 @@ class Keeper:
         self.identity, self._keeps_end = identity, keeps_end
         self.result: Mapping[str, Any] | None = None
         self._last: dict[str, Any] | None = None  # the run as it was before its end
+        self._has_written = False  # whether there is a state that another one would replace
         self.is_paused = False
         self._keeps_passes = True  # whether a state can be one of inside of an epoch
         self._is_late = False  # the time of the next state has come
@@ -89,7 +91,9 @@ class Keeper:
             if self._keeps_passes and (why := why_not(each)) is not None:
                 self._keeps_passes = False
                 warn(_ONLY_EPOCHS.format(why), LumbreWarning)
-        if not is_resumed:
+        if is_resumed:
+            self._has_written = True
+        else:
             self._save(None)
             self._writing.join()
         self._expect()
@@ -166,6 +170,10 @@ class Keeper:
         ctx = self._ctx
         if not ctx.accelerator.is_main:
             return
+        if self._has_written and (bad := bad_weights(ctx)):
+            warn(_NOT_FINITE.format(self._file, ", ".join(bad[:3])), LumbreWarning)
+            return
+        self._has_written = True
         write = None
         try:
             write = form.Snapshot(self._state(opened), "checkpoint").write
@@ -202,6 +210,10 @@ class Keeper:
         self._ctx._call_attention()
 
 
+_NOT_FINITE = (
+    "There are weights that are not finite ({1}), so that the state in {0} stays as it "
+    "was before: a fit that is started again goes on from there."
+)
 _ONLY_EPOCHS = (
     "What a metric has seen cannot be kept, so that states are those of the ends of epochs only: "
     "{} Give the metric state_dict(self), which returns plain values and tensors, and "

@@ -25,6 +25,7 @@ from lumbre.engine.ends import (
     leave_pass,
 )
 from lumbre.engine.guard import EpochGuard
+from lumbre.engine.honest import look_at_weights
 from lumbre.engine.open_pass import go_on_with_data, is_open, reopen
 from lumbre.engine.parts import parts_of, step_of
 from lumbre.errors import ContextError
@@ -85,6 +86,7 @@ def epochs(ctx: RunState) -> Iterator[int]:
         leave_pass(ctx)
         interrupt(ctx)
         ctx._ends[ctx.epoch] = ctx.step_count
+        look_at_weights(ctx)
         with EpochGuard(ctx):
             fire("on_epoch_end")
             if ctx._take_early_stop():

@@ -111,9 +111,9 @@ def parts_of(ctx: RunState, step: Step, training: bool) -> Parts:
         if notes_rates:
             ctx._note_rates(now.opt_name)
         optimizer, step_opt = now.opt, now.step_opt
-        if step.is_fresh and closure is None:
-            step.is_fresh = False
-            check_first_step(optimizer)
+        if step.unchecked and closure is None and now.opt_name in step.unchecked:
+            step.unchecked.discard(now.opt_name)
+            check_first_step(optimizer, ctx.accelerator.unwrap(now.model))
         if is_public and step_opt is take_step and not step.closures:
             optimizer.step()
             optimizer.zero_grad()

@@ -19,6 +19,7 @@ from lumbre.data.draws import draws_of_pass, restore_draws_of_pass, rng_state, s
 from lumbre.data.loaders import loaders
 from lumbre.engine import loop
 from lumbre.engine.guard import RunGuard
+from lumbre.engine.parts import step_of
 from lumbre.fit.limits import Limits
 from lumbre.fit.recipe import Recipe
 from lumbre.fit.rehearsal_files import files_of, losses_of_a_kill
@@ -66,6 +67,7 @@ def rehearse(
             valid_data=valid,
         )
         watch.see_model(ctx)
+        step_of(ctx).unchecked.clear()  # the report says what a first step would warn of
         with RunGuard(ctx, "fit"), watch.saving():
             loop.fit(ctx)
         if ctx.interrupted:

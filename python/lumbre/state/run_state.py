@@ -80,6 +80,7 @@ class RunState(Logbook):
     _pass: object | None  # a mark of the pass under way: an old generator does not end a new one
     _grad_outside: bool  # whether gradients are on between the passes
     _ends: dict[int, int]  # the last step of each epoch
+    _has_bad_weights: bool  # whether it was told that weights are not finite
     _notes_rates: bool  # whether rows want the learning rates as each step is taken
     _notes_norms: bool  # whether the norms of the gradients are asked for
     _valid_first: bool
@@ -105,7 +106,7 @@ class RunState(Logbook):
         self._waiting = {}
         self._grad_outside = self._interrupt_fired = self._is_over = False
         self._notes_rates = self._notes_norms = self._valid_first = False
-        self._may_log = False
+        self._may_log = self._has_bad_weights = False
         self.data = self.train_data = self.valid_data = self.exception = None
         self._ends = {}
         self.buffers, self.handlers, self.epoch_handlers = {}, {}, {}

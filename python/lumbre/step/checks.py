@@ -77,6 +77,8 @@ def check_first_batch(run: RunState, *, is_own: bool) -> None:
         run: Its first batch of a set is over.
         is_own: True if it is the user who takes the step.
     """
+    if run.training and not run.model.training:
+        warn(_EVAL_MODE.format(type(run.model).__name__), LumbreWarning)
     if not run.loss:
         warn(_LOSS_UNSET.format(type(run.model).__name__), LumbreWarning)
     batch, pred, target, loss_fn = run.batch, run.pred, run.target, run.loss_fn
@@ -97,11 +99,23 @@ def check_first_batch(run: RunState, *, is_own: bool) -> None:
         warn(_BROADCAST.format(name_of(loss_fn), *shapes), ShapeWarning)
 
 
-def check_first_step(optimizer: Any) -> None:
-    """Warn of a step on no gradient at all."""
+def check_first_step(optimizer: Any, model: nn.Module) -> None:
+    """Warn of a step on no gradient at all, or on those of some of the parameters only.
+
+    Args:
+        optimizer: It is about to step for the first time.
+        model: Names the parameters.
+    """
     parameters = [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
-    if parameters and all(p.grad is None for p in parameters):
-        warn(_NO_GRADIENT.format(type(optimizer).__name__), LumbreWarning)
+    without = [p for p in parameters if p.grad is None]
+    kind = type(optimizer).__name__
+    if without and len(without) == len(parameters):
+        warn(_NO_GRADIENT.format(kind), LumbreWarning)
+    elif without:
+        names = {id(p): name for name, p in model.named_parameters()}
+        listed = [names.get(id(p), f"one of shape {tuple(p.shape)}") for p in without]
+        more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        warn(_SOME_WITHOUT.format(", ".join(listed[:_LISTED]) + more, kind), LumbreWarning)
 
 
 _SEVERAL = (
@@ -126,6 +140,18 @@ _ITEMS_LEFT_OUT = (
 _BROADCAST = (
     "{} gets predictions of shape {} and a target of shape {}, which torch broadcasts against each "
     "other. Make them alike: `pred.squeeze(1)` or `target.unsqueeze(1)`."
+)
+# So many parameters are named.
+_LISTED = 5
+_EVAL_MODE = (
+    "{} is in evaluation mode in a training pass: dropout lets all through, and batch norm learns "
+    "nothing. Who called eval()? Call model.train() behind it; to freeze a part of the model, put "
+    "only that in evaluation mode."
+)
+_SOME_WITHOUT = (
+    "The first batch gives no gradient to {}, which {} is to step: they stay as they are for as "
+    "long as that is so. If they are not meant to learn, freeze them, "
+    "parameter.requires_grad_(False); else see that the loss depends on them."
 )
 _NO_GRADIENT = (
     "{} was told to step, and none of its parameters has a gradient: nothing is learned. Call "

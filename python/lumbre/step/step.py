@@ -41,11 +41,11 @@ class Step:
 
     Attributes:
         closures: The optimizers that evaluate the loss several times a step.
-        is_fresh: True before the first step.
         is_own: True if it is the user who takes the step.
         is_plain: True if predicting and comparing are bare calls of the model and the loss.
         is_direct: True if a loss is differentiated as it is, for the one optimizer, which steps
             then; known when a training pass has begun.
+        unchecked: The optimizers that have not stepped yet.
         windows: Which batches a step is for, and at which scale.
     """
 
@@ -57,11 +57,11 @@ class Step:
         "calls",
         "closures",
         "is_direct",
-        "is_fresh",
         "is_own",
         "is_plain",
         "now",
         "own",
+        "unchecked",
         "windows",
     )
 
@@ -80,7 +80,8 @@ class Step:
         self.closures = _closures(optimizers)
         self._kinds = {name: type(each) for name, each in optimizers.items()}
         self.is_own = own_loop or own is not None
-        self.is_plain, self.is_direct, self.is_fresh = has_forward, False, True
+        self.is_plain, self.is_direct = has_forward, False
+        self.unchecked = set(optimizers)
         self.windows = Windows()
         self._has_forward, self._backward = has_forward, backward
         self._precision: Callable[[], Any] = contextlib.nullcontext

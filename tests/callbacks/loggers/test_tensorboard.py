@@ -16,6 +16,12 @@ from lumbre.callbacks import TensorBoard
 from lumbre.errors import ArgumentTypeError, LumbreError, MissingPackageError
 from runs import Scale, at, fit
 
+# The modules of these tests have parameters that nobody uses.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The first batch gives no gradient:lumbre.LumbreWarning"),
+    pytest.mark.filterwarnings("ignore:After epoch:lumbre.LumbreWarning"),
+]
+
 
 def read(folder: Path) -> Any:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0})
