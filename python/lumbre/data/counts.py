@@ -14,6 +14,7 @@ from torch.utils.data import (
 )
 
 from lumbre.data.samples import TensorLoader, type_name
+from lumbre.data.seeded import unkeyed
 from lumbre.errors import DataError, DataWarning
 from lumbre.warn import warn
 
@@ -36,7 +37,7 @@ def samples_of(loader: Any) -> int | None:
     if isinstance(loader, TensorLoader):
         count = len(loader.dataset)
         return count - count % loader.batch_size if loader.drop_last else count
-    batches = loader.batch_sampler if type(loader) is DataLoader else None
+    batches = unkeyed(loader.batch_sampler) if type(loader) is DataLoader else None
     if type(batches) is not BatchSampler or isinstance(loader.dataset, IterableDataset):
         return None
     taken: int | None = length_of(batches.sampler)

@@ -1,8 +1,8 @@
 """The random draws of a run, kept so that one that goes on draws what the first one would have.
 
 These are the generators of Python, numpy and torch, those that loaders, samplers and data sets
-hold, the state of samplers that have one, and the split of `valid_data=0.2`, which was drawn before
-the run began.
+hold, the state of samplers and data sets that have one, and the split of `valid_data=0.2`, which
+was drawn before the run began.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from lumbre.data.samples import Part, Samples, type_name
+from lumbre.data.seeded import dataset_of, keys_of, unkeyed
+from lumbre.data.stateful import has_state, is_stateful_loader, is_torchdatas
 from lumbre.errors import LumbreWarning
 from lumbre.warn import warn
 
@@ -27,6 +30,9 @@ _FIRST = tuple(
     f"{place}.generator"
     for place in ("loader", "sampler", "batch_sampler", "batch_sampler.sampler")
 )
+
+_NEXT = "next_iter_state"
+_NAMES = {"dataset": "data set"}
 
 
 def draws_of(loaders: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def restore_draws(
 
 
 def draws_of_pass(loader: Any, device: torch.device) -> dict[str, Any]:
-    """Return what a pass is begun with: the generators, and the states of samplers."""
+    """Return what a pass is begun with: the generators, the states of samplers and data sets."""
     return {
         "rng": rng_state(device),
         "generators": generator_states(loader),
@@ -80,7 +86,8 @@ def draws_of_pass(loader: Any, device: torch.device) -> dict[str, Any]:
 
 def has_workers(loader: Any) -> bool:
     """True if a loader has workers that live from pass to pass, and has started them."""
-    return getattr(loader, "_iterator", None) is not None
+    lives_on = getattr(loader, "persistent_workers", False)
+    return bool(lives_on) and getattr(loader, "_iterator", None) is not None
 
 
 def restore_draws_of_pass(loader: Any, state: Mapping[str, Any], device: torch.device) -> None:
@@ -176,12 +183,7 @@ def set_generator_states(loader: Any, states: Any) -> list[str]:
 def _generators(loader: Any) -> dict[str, Any]:
     """Return the generators that are attributes of a loader's parts, by their place."""
     found: dict[int, tuple[str, Any]] = {}
-    parts = _choosers(loader)
-    dataset, place = getattr(loader, "dataset", None), "dataset"
-    while dataset is not None and all(dataset is not part for part in parts.values()):
-        parts[place] = dataset  # and the one that a Subset has its samples from
-        dataset, place = getattr(dataset, "dataset", None), f"{place}.dataset"
-    for place, part in parts.items():
+    for place, part in _parts(loader).items():
         held = {"generator": getattr(part, "generator", None), **getattr(part, "__dict__", {})}
         for name, value in held.items():
             if isinstance(value, _GENERATORS) and not isinstance(value, random.SystemRandom):
@@ -189,15 +191,21 @@ def _generators(loader: Any) -> dict[str, Any]:
     return dict(found.values())
 
 
-def _choosers(loader: Any) -> dict[str, Any]:
-    """Return a loader and its samplers, by their place."""
-    batches = getattr(loader, "batch_sampler", None)
-    return {
+def _parts(loader: Any) -> dict[str, Any]:
+    """Return a loader, its samplers and its data sets, by their place."""
+    batches = unkeyed(getattr(loader, "batch_sampler", None))
+    parts = {
         "loader": loader,
-        "sampler": getattr(loader, "sampler", None),
+        "sampler": unkeyed(getattr(loader, "sampler", None)),
         "batch_sampler": batches,
         "batch_sampler.sampler": getattr(batches, "sampler", None),
+        "sample_seed": keys_of(loader),
     }
+    dataset, place = dataset_of(loader), "dataset"
+    while dataset is not None and all(dataset is not part for part in parts.values()):
+        parts[place] = dataset  # and the one that a Subset has its samples from
+        dataset, place = getattr(dataset, "dataset", None), f"{place}.dataset"
+    return parts
 
 
 def _state_of(generator: Any) -> Any:
@@ -243,31 +251,42 @@ def _given(state: Any) -> Any:
 
 
 def _sampler_states(loader: Any) -> dict[str, Any]:
-    """Return what a loader and its samplers say of their state, by their place."""
+    """Return what a loader, its samplers and data sets say of their state, by their place."""
     states, seen = {}, set()
-    for place, part in _choosers(loader).items():
+    for place, part in _parts(loader).items():
         if part is None or id(part) in seen:
             continue
         seen.add(id(part))
-        if _has_state(part):
+        if has_state(part):
             states[place] = part.state_dict()
-        elif place != "loader" and (carried := _carried(type(part))):
-            warn(_NO_STATE.format(place, type_name(part), ", ".join(carried)), LumbreWarning)
+        elif is_stateful_loader(part):
+            states[place] = {_NEXT: part.next_iter_state}
+        elif _may_carry(loader, place, part) and (carried := _carried(type(part))):
+            name = f"{_NAMES.get(place, place)} {type_name(part)}"
+            warn(_NO_STATE.format(name, ", ".join(carried)), LumbreWarning)
     return states
 
 
+def _may_carry(loader: Any, place: str, part: Any) -> bool:
+    """True if what a part changes in its `__iter__` is seen by the next pass."""
+    if isinstance(part, IterableDataset):
+        return not getattr(loader, "num_workers", 0)  # each of these has a copy of its own
+    return place != "loader" and not place.startswith("dataset") and not is_torchdatas(part)
+
+
 def _restore_samplers(loader: Any, states: Mapping[str, Any]) -> list[str]:
-    """Give samplers their states; returns the places where there is nobody to take one."""
-    own = _choosers(loader)
+    """Give samplers and data sets their states; returns the places where nobody takes one."""
+    own, left = _parts(loader), []
     for place, state in states.items():
-        if _has_state(own[place]):
-            own[place].load_state_dict(state)
-    return [place for place in states if not _has_state(own[place])]
-
-
-def _has_state(part: Any) -> bool:
-    methods = (getattr(part, name, None) for name in ("state_dict", "load_state_dict"))
-    return all(callable(method) for method in methods)
+        part: Any = own.get(place)
+        if has_state(part):
+            part.load_state_dict(state)
+        elif is_stateful_loader(part):
+            # What its user has told it to go on from; a pass that has begun has taken it.
+            part.next_iter_state = state.get(_NEXT)
+        elif not (place == "loader" and _NEXT in state):
+            left.append(place)
+    return left
 
 
 def _carried(kind: type) -> list[str]:
@@ -285,17 +304,18 @@ def _carried(kind: type) -> list[str]:
 
 def _rows(loader: Any) -> Tensor | None:
     """Which samples a split has left to a loader; None where lumbre has split nothing."""
-    dataset = getattr(loader, "dataset", None)
+    dataset = dataset_of(loader)
     if isinstance(dataset, Part):
         return torch.as_tensor(dataset.indices)
     return dataset.rows if isinstance(dataset, Samples) else None
 
 
 def _put_rows(loader: Any, rows: Tensor) -> None:
-    if isinstance(loader.dataset, Part):
-        loader.dataset.indices = rows.tolist()
+    dataset = dataset_of(loader)
+    if isinstance(dataset, Part):
+        dataset.indices = rows.tolist()
     else:
-        loader.dataset.rows = rows
+        dataset.rows = rows
 
 
 _OTHER_SPLIT = (
@@ -304,7 +324,7 @@ _OTHER_SPLIT = (
     "be trained on and validated on."
 )
 _NO_STATE = (
-    "The {} {} changes its {} from epoch to epoch and has no state_dict(): a fit that resumes "
+    "The {} changes its {} from epoch to epoch and has no state_dict(): a fit that resumes "
     "begins with it anew. Give it state_dict(self), which returns plain values, and "
     "load_state_dict(self, state)."
 )

@@ -34,6 +34,7 @@ from torch.utils.data import (
     sampler,
 )
 
+from lumbre.data.stateful import Anew, is_stateful_stream
 from lumbre.torchs import are_watching, torchs, watchers
 
 Cut = Callable[[Tensor], Any]
@@ -70,6 +71,8 @@ class FastLoader:
 
 def fast_loader(loader: Iterable[Any]) -> Iterable[Any]:
     """Return what gives the batches of a loader fastest: itself, unless it is a plain one."""
+    if is_stateful_stream(loader):
+        return Anew(loader)
     if type(loader) is not DataLoader or os.environ.get("LUMBRE_FAST_LOADER") == "0":
         return loader
     if loader.num_workers or loader.timeout or loader.pin_memory:

@@ -21,13 +21,16 @@ from lumbre.data.counts import check_order, length_of
 from lumbre.data.options import (
     CHOICE,
     ORDER,
+    SAMPLE_SEED,
     as_options,
     asks,
+    asks_for_seed,
     checked_options,
     is_default,
     with_batch_size,
 )
 from lumbre.data.samples import Part, Samples, TensorLoader, is_frame, type_name
+from lumbre.data.seeded import seeded_loader
 from lumbre.errors import ArgumentError, ArgumentTypeError, DataError, DataWarning
 from lumbre.warn import warn
 
@@ -51,7 +54,10 @@ def as_dataloader(data: Any, **dataloader_options: Any) -> Loader:
             float64 arrays and frames become torch's default dtype; where the second of a list is
             a target, signed integers in it become int64. Tensors stay as they are.
         **dataloader_options: What `torch.utils.data.DataLoader` takes. Unless given, the batch
-            size is 32, nothing is shuffled and nothing dropped.
+            size is 32, nothing is shuffled and nothing dropped. With `sample_seed=True` each
+            sample of a `Dataset` is loaded with random numbers of its own (torch's, numpy's and
+            Python's), which come from a seed that is drawn here, the number of the pass and that
+            of the sample: the same ones for any number of workers. A whole number is the seed.
 
     Returns:
         The loader. A tensor by itself gives batches that are tensors; a list or a tuple gives
@@ -79,6 +85,8 @@ def as_dataloader(data: Any, **dataloader_options: Any) -> Loader:
 @as_dataloader.register(DataLoader)
 @as_dataloader.register(TensorLoader)
 def _of_loader(data: Loader, **dataloader_options: Any) -> Loader:
+    if asks_for_seed(dataloader_options):
+        raise ArgumentError(_SEEDED_ITSELF.format(type(data).__name__))
     if dataloader_options:
         names = ", ".join(dataloader_options)
         raise ArgumentError(_MAKES_BATCHES_ITSELF.format(names, type(data).__name__))
@@ -93,7 +101,9 @@ def _of_dataset(data: Dataset[Any], **dataloader_options: Any) -> Loader:
     is_ordered = any(options.get(name) is not None for name in ("sampler", "batch_sampler"))
     if not hasattr(data, "__len__") and not is_ordered:
         raise ArgumentTypeError(_NO_LENGTH.format(type_name(data)))
-    return DataLoader(data, **with_batch_size(options))
+    is_seeded, seed = asks_for_seed(options), options.pop(SAMPLE_SEED, None)
+    options = with_batch_size(options)
+    return seeded_loader(data, seed, options) if is_seeded else DataLoader(data, **options)
 
 
 @as_dataloader.register(IterableDataset)
@@ -101,6 +111,9 @@ def _of_iterable(data: IterableDataset[Any], **dataloader_options: Any) -> Loade
     options = checked_options(dataloader_options)
     if options.get("shuffle"):
         raise ArgumentError(_NOT_SHUFFLED.format(type_name(data)))
+    if asks_for_seed(options):
+        raise ArgumentError(_NO_NUMBERS.format(type_name(data)))
+    options.pop(SAMPLE_SEED, None)
     return DataLoader(data, **with_batch_size(options))
 
 
@@ -112,6 +125,7 @@ def _of_iterable(data: IterableDataset[Any], **dataloader_options: Any) -> Loade
 @as_dataloader.register(Mapping)
 def _of_memory(data: Any, **dataloader_options: Any) -> Loader:
     options = with_batch_size(checked_options(dataloader_options))
+    options.pop(SAMPLE_SEED, None)  # nothing is drawn for rows of tensors
     samples = Samples.of(data)
     asked = {name for name, value in options.items() if not is_default(name, value)}
     own = set(inspect.signature(TensorLoader).parameters)
@@ -198,6 +212,10 @@ def loaders(
         _refuse_samplers(options, valid_data)
         shuffle = options.get("shuffle")
         data, valid_data = split(data, valid_data, keeps_order=shuffle is not None and not shuffle)
+    if asks_for_seed(options):
+        for each in (data, valid_data):
+            if is_loader(each):
+                raise ArgumentError(_SEEDED_ITSELF.format(type(each).__name__))
     valid_options = {name: options[name] for name in options if name not in ORDER}
     # A loader takes no options; they are for the other one, if lumbre makes that.
     makes_valid = valid_data is not None and not is_loader(valid_data)
@@ -282,6 +300,16 @@ _NO_DATA = (
 _MAKES_BATCHES_ITSELF = (
     "dataloader options ({}) do not apply to a {}, which makes its batches itself. Give them to "
     "the loader, or pass the data set instead."
+)
+_SEEDED_ITSELF = (
+    "sample_seed does not apply to a {}, which loads its samples itself: lumbre gives each sample "
+    "random numbers of its own where it makes the loader. Pass the data set, with the loader's "
+    "options in dataloader_options."
+)
+_NO_NUMBERS = (
+    "sample_seed does not work with {}: the samples of an IterableDataset have no numbers that "
+    "random numbers could come from. Leave sample_seed out, and draw in its __iter__ from a "
+    "generator of its own."
 )
 _NO_LENGTH = (
     "{} is a Dataset without __len__, and the order of its samples is drawn from their number. "

@@ -15,6 +15,7 @@ from lumbre.data.samples import BATCH_SIZE, type_name
 from lumbre.errors import ArgumentError, ArgumentTypeError
 from lumbre.text import did_you_mean
 
+SAMPLE_SEED = "sample_seed"
 # What decides which samples come when; it is meant for training alone.
 CHOICE = ("shuffle", "sampler", "batch_sampler", "drop_last")
 ORDER = frozenset({*CHOICE, "generator"})
@@ -28,7 +29,7 @@ _BESIDE = {
 @functools.cache
 def _known_options() -> dict[str, Any]:
     parameters = list(inspect.signature(DataLoader).parameters.values())[1:]
-    return {parameter.name: parameter.default for parameter in parameters}
+    return {parameter.name: parameter.default for parameter in parameters} | {SAMPLE_SEED: False}
 
 
 def is_default(name: str, value: Any) -> bool:
@@ -44,9 +45,12 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     checked = dict(options)
     for name, value in options.items():
         if name not in known:
-            hint = did_you_mean(name, known, _OPTIONS_ARE.format(", ".join(known)))
+            theirs = ", ".join(each for each in known if each != SAMPLE_SEED)
+            hint = did_you_mean(name, known, _OPTIONS_ARE.format(theirs, SAMPLE_SEED))
             raise ArgumentError(f"unknown dataloader option {name!r}. {hint}")
         is_flag = name == "shuffle" or isinstance(known[name], bool)
+        if name == SAMPLE_SEED and is_whole(value):
+            is_flag = False  # a seed of the user's
         if is_flag and not isinstance(value, bool | np.bool_ | None):
             raise ArgumentTypeError(f"{name} is True or False; got {value!r}: pass {name}=True")
         if isinstance(value, np.bool_ | np.integer):
@@ -71,6 +75,12 @@ def asks(name: str, value: Any) -> bool:
     return value is not False and not is_default(name, value)
 
 
+def asks_for_seed(options: Mapping[str, Any]) -> bool:
+    """True if each sample is to have random numbers of its own; 0 is a seed."""
+    value = options.get(SAMPLE_SEED)
+    return value is not None and not (isinstance(value, bool | np.bool_) and not value)
+
+
 def as_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a user's `dataloader_options` as a dict of one's own.
 
@@ -89,7 +99,7 @@ def with_batch_size(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"batch_size": BATCH_SIZE, **options}
 
 
-_OPTIONS_ARE = "The options are those of torch.utils.data.DataLoader: {}."
+_OPTIONS_ARE = "The options are those of torch.utils.data.DataLoader: {}; and {}."
 _BOTH_CHOOSE = (
     "{0} says which samples come when, and so would {1}: the two cannot be given together. Leave "
     "out {1}, or {0}."

@@ -26,6 +26,8 @@ from lumbre.data.draws import (
 )
 from lumbre.data.fast_loader import FastLoader, fast_loader, skip
 from lumbre.data.samples import TensorLoader
+from lumbre.data.seeded import unkeyed
+from lumbre.data.stateful import is_stateful_loader, is_torchdatas
 from lumbre.errors import DataError, DataWarning
 from lumbre.warn import warn
 
@@ -88,9 +90,12 @@ def begun_behind(loader: Any, used: int, skips: bool, what: str) -> Iterator[Any
         if not loader.num_workers:
             if isinstance(fast, FastLoader):
                 return fast.begin(used)
-            batches: Iterator[Any] = iter(loader)
-            skip(batches, used)
-            return batches
+            batches: Any = iter(loader)
+            if is_stateful_loader(loader):
+                _count_as_used(batches, used)
+            else:
+                skip(batches, used)
+            return batches  # type: ignore[no-any-return]
         if skips:
             return _begun_by_workers(loader, used)
     iterator = iter(fast)
@@ -104,7 +109,18 @@ def begun_behind(loader: Any, used: int, skips: bool, what: str) -> Iterator[Any
 
 def _is_picked(loader: Any) -> bool:
     """True if samples are chosen by their numbers, which can be left out."""
-    return type(loader) is DataLoader and not isinstance(loader.dataset, IterableDataset)
+    is_known = type(loader) is DataLoader or is_stateful_loader(loader)
+    return is_known and not isinstance(loader.dataset, IterableDataset)
+
+
+def _count_as_used(iterator: Any, used: int) -> None:
+    """Let torchdata's iterator leave out batches and count them, for its own `state_dict()`."""
+    for _ in range(used):
+        try:
+            iterator._next_index()
+        except StopIteration:
+            return
+        iterator._num_yielded += 1
 
 
 def _begun_by_workers(loader: DataLoader[Any], used: int) -> Iterator[Any]:
@@ -168,10 +184,11 @@ def _begun(loader: Any) -> Iterator[Any]:
 
 def _drawing(loader: DataLoader[Any]) -> object | None:
     """Return a sampler that may draw in between the batches: torch's own ones do not."""
-    batches: Any = loader.batch_sampler
-    for each in (batches, getattr(batches, "sampler", None), loader.sampler):
-        if each is not None and type(each).__module__ != "torch.utils.data.sampler":
-            return each
+    batches: Any = unkeyed(loader.batch_sampler)
+    for each in (batches, getattr(batches, "sampler", None), unkeyed(loader.sampler)):
+        is_torchs = type(each).__module__ == "torch.utils.data.sampler" or is_torchdatas(each)
+        if each is not None and not is_torchs:
+            return each  # type: ignore[no-any-return]
     return None
 
 

@@ -84,7 +84,8 @@ class Trainable(Recipe):
             accelerator: Where to train; the best device there is unless given.
             verbose: Whether to show the progress; by default in a terminal or notebook only.
             dataloader_options: Keywords for the loaders that lumbre makes: a batch size of 32, and
-                training data shuffled, unless told otherwise.
+                training data shuffled, unless told otherwise. Besides, `sample_seed=True`, or a
+                number: random numbers for each sample that do not depend on who loads it.
             steps_per_epoch: Training batches in an epoch, which is then a slice of one continuing
                 pass: the data are begun anew only when they are used up. All batches unless given.
             valid_steps: Batches of the validation data in a pass; all of them unless given.
