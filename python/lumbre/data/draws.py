@@ -95,7 +95,7 @@ def restore_draws_of_pass(loader: Any, state: Mapping[str, Any], device: torch.d
     if has_workers(loader) and not state["workers"]:
         loader._iterator = None  # the pass is the one that starts them
     set_generator_states(loader, state["generators"])
-    _restore_samplers(loader, state["samplers"])
+    restore_states(loader, state["samplers"])
     set_rng_state(state["rng"], device)
 
 
@@ -111,7 +111,7 @@ def restore_loader(
     if starts_workers and had_workers and not has_workers(loader):
         iter(loader)
     left = set_generator_states(loader, saved["generators"])
-    left += _restore_samplers(loader, saved.get("samplers", {}))
+    left += restore_states(loader, saved.get("samplers", {}))
     if left:
         warn(
             f"The state holds the {', '.join(left)} of the {kind} data, and the loader of this fit "
@@ -274,7 +274,16 @@ def _may_carry(loader: Any, place: str, part: Any) -> bool:
     return place != "loader" and not place.startswith("dataset") and not is_torchdatas(part)
 
 
-def _restore_samplers(loader: Any, states: Mapping[str, Any]) -> list[str]:
+def dataset_states(loader: Any) -> dict[str, Any]:
+    """Return a copy of what the data sets of a loader say of their state, by their place."""
+    return {
+        place: copy.deepcopy(part.state_dict())
+        for place, part in _parts(loader).items()
+        if place.startswith("dataset") and has_state(part)
+    }
+
+
+def restore_states(loader: Any, states: Mapping[str, Any]) -> list[str]:
     """Give samplers and data sets their states; returns the places where nobody takes one."""
     own, left = _parts(loader), []
     for place, state in states.items():

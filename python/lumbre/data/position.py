@@ -16,10 +16,12 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from lumbre.data.draws import (
+    dataset_states,
     draws_of_pass,
     generator_states,
     has_workers,
     restore_draws_of_pass,
+    restore_states,
     rng_state,
     set_generator_states,
     set_rng_state,
@@ -62,7 +64,8 @@ class Position:
     def go_on(self, began: Mapping[str, Any], used: int, skips: bool, what: str) -> None:
         """Begin the pass as it was begun, and leave out the batches that were used.
 
-        Afterwards the generators stand where they stood before.
+        Afterwards the generators stand where they stood before, and so does a data set that has
+        a state, where its samples were left out and not loaded once more.
 
         Args:
             began: What `began` was.
@@ -74,11 +77,13 @@ class Position:
             DataError: when the data has fewer batches.
         """
         now = rng_state(self._device), generator_states(self.loader)
+        of_data = dataset_states(self.loader) if _is_picked_here(self.loader) else {}
         restore_draws_of_pass(self.loader, began, self._device)
         self.began = dict(began)
         self._ready = begun_behind(self.loader, used, skips, what)
         set_rng_state(now[0], self._device)
         set_generator_states(self.loader, now[1])
+        restore_states(self.loader, of_data)
 
 
 def begun_behind(loader: Any, used: int, skips: bool, what: str) -> Iterator[Any]:
@@ -111,6 +116,11 @@ def _is_picked(loader: Any) -> bool:
     """True if samples are chosen by their numbers, which can be left out."""
     is_known = type(loader) is DataLoader or is_stateful_loader(loader)
     return is_known and not isinstance(loader.dataset, IterableDataset)
+
+
+def _is_picked_here(loader: Any) -> bool:
+    """True if it is this process that loads them."""
+    return _is_picked(loader) and not loader.num_workers
 
 
 def _count_as_used(iterator: Any, used: int) -> None:
