@@ -364,6 +364,20 @@ def test_saved_takes_the_options_of_the_state(tmp_path: Path) -> None:
     assert fitted.records["metrics"] == whole.records["metrics"]
 
 
+def test_a_state_of_saved_options_is_one_of_these(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    killed(path)
+    whole = Script().start(tmp_path / "whole")
+    changed = Script(
+        opt_hparams={"lr": 3.0}, callbacks=calls(schedule=LRScheduler(S.StepLR, step_size=3))
+    )
+    with pytest.raises(ZeroDivisionError):
+        changed.start(path, at("on_train_batch_end", lambda ctx: 1 // 0, 3), changed="saved")
+    again = Script().start(path)
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("change", ["other values", "class of the model", "loss", "monitor"])
 def test_saved_refuses_what_it_cannot_take(change: str, tmp_path: Path) -> None:
     path = tmp_path / "state"

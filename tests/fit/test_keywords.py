@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import lumbre as lb
+from lumbre.data.options import SAMPLE_SEED
 from lumbre.errors import ArgumentTypeError
 from lumbre.fit import keywords
 
@@ -133,6 +134,9 @@ def test_nothing_is_built_for_a_call_that_cannot_be_made(trainable: lb.Trainable
 def test_what_is_said_to_belong_there_is_an_argument_there(place: str, kinds: list[Any]) -> None:
     (words,) = (set(v.split()) for k, v in keywords._PLACES.items() if k.startswith(place))
     arguments = {name for kind in kinds for name in inspect.signature(kind).parameters} - {"self"}
+    if place == "dataloader_options":
+        assert SAMPLE_SEED in words
+        arguments |= {SAMPLE_SEED}  # lumbre's own, beside torch's
     assert words <= arguments
     if "torch" not in kinds[0].__module__:
         assert words == arguments, "lumbre's own are all there"

@@ -134,6 +134,10 @@ class AutoResume(Callback):
             raise FileError(f"{error} {_MEND}") from error
         if "fit" in state:
             state = self._fitting(keeper.identity, state)
+            if self.changed == "saved":
+                # Its options are those of the file, and so are those of its own states.
+                of_file = {part: state["fit"][part] for part in ("fit", "groups", "schedules")}
+                keeper.identity = {**keeper.identity, **of_file}
         result = state.pop("finished", None)
         is_over = result is not None and _is_over(ctx, state["progress"])
         go_on(ctx, Found(self._file, state), _MEND, is_told=not is_over)

@@ -211,8 +211,8 @@ class Keeper:
 
 
 _NOT_FINITE = (
-    "There are weights that are not finite ({1}), so that the state in {0} stays as it "
-    "was before: a fit that is started again goes on from there."
+    "There are weights that are not finite ({1}), so that the state in {0} stays as it was before: "
+    "a fit that is started again goes on from there."
 )
 _ONLY_EPOCHS = (
     "What a metric has seen cannot be kept, so that states are those of the ends of epochs only: "

@@ -30,7 +30,7 @@ _WORDS = {
 # What to write for an argument that belongs elsewhere.
 _PLACES = {
     'dataloader_options={{"{}": ...}}': "batch_size collate_fn drop_last num_workers "
-    "persistent_workers pin_memory prefetch_factor sampler shuffle",
+    "persistent_workers pin_memory prefetch_factor sample_seed sampler shuffle",
     "accelerator=lb.Accelerator({}=...)": "cpu device device_placement mixed_precision",
     "lb.setup(...).set_opt_hparams({}=...)": "betas eps lr momentum nesterov weight_decay",
     "lb.setup(..., {}=...)": "backward loss metrics module optimizer",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -52,7 +50,7 @@ def find_lr(
     accelerator = as_accelerator(accelerator)
     loader = train_loader(data, dataloader_options)
     with _untouched(loader, accelerator.device):
-        copied = _copied(recipe)
+        copied = recipe.copied("lr_finder")
         model = accelerator.prepare_model(copied.build())
         optimizers = copied.optimizers(model)
         sweep = _Sweep(_choose(optimizers, opt_name), optimizers, rates)
@@ -194,24 +192,6 @@ def _choose(optimizers: Mapping[str, Any], name: str | None) -> str:
         return next(iter(optimizers))
     check_optimizer_name("lr_finder", name, optimizers)
     return name
-
-
-def _copied(recipe: Recipe) -> Recipe:
-    """The same with copies of what is there already, which training would change."""
-    held = {
-        field.name: getattr(recipe, field.name)
-        for field in dataclasses.fields(recipe)
-        if field.name != "metrics"
-    }
-    try:
-        # In one go, so that an optimizer's parameters are those of the copied module.
-        return dataclasses.replace(recipe, **copy.deepcopy(held))
-    except Exception as error:
-        error.add_note(
-            "lr_finder trains a copy, and copy.deepcopy cannot make one of what setup was given. "
-            "Pass the class of the module and not an instance: lb.setup(Net, ...)."
-        )
-        raise
 
 
 @contextlib.contextmanager

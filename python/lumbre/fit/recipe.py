@@ -59,6 +59,18 @@ class Recipe:
             self, hparams=copies["hparams"], opt_hparams=copies["opt_hparams"]
         )
 
+    def copied(self, who: str) -> Recipe:
+        """Give the same with copies of what is there already, which a run would change.
+
+        Args:
+            who: What works on a copy, for the note of an error.
+        """
+        fields = (each.name for each in dataclasses.fields(self) if each.name != "metrics")
+        held = {name: getattr(self, name) for name in fields}
+        with _noted(_NO_COPY_OF.format(who)):
+            # In one go, so that an optimizer's parameters are those of the copied module.
+            return dataclasses.replace(self, **copy.deepcopy(held))
+
     def build(self) -> nn.Module:
         """Make the module of the hparams, or give the one that is there."""
         if isinstance(self.module, nn.Module):
@@ -191,6 +203,10 @@ _NO_COPY = (
     "{}: {} is a {} that cannot be copied ({}), so that each fit works on the very one that was "
     "given, and may change it for the next. Give its class a __deepcopy__, or make it anew for "
     "each setup."
+)
+_NO_COPY_OF = (
+    "{} works on a copy, and copy.deepcopy cannot make one of what setup was given. Pass the class "
+    "of the module and not an instance: lb.setup(Net, ...)."
 )
 _NO_INIT = (
     "{0}.__init__ does not call super().__init__(), without which a module has no parameters. Let "

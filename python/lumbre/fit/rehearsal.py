@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +51,7 @@ def rehearse(
         train, valid = loaders(data, valid_data, dataloader_options)
         keep(train)
         keep(valid)
-        copied = _copied(recipe)
+        copied = recipe.copied("explain")
         watch = _Watch()
         ctx = start(
             "fit",
@@ -233,18 +231,6 @@ def _place_of(tensor: Tensor) -> int | None:
         return None
 
 
-def _copied(recipe: Recipe) -> Recipe:
-    """Return the same with copies of what is there already, which a batch would change."""
-    fields = (each.name for each in dataclasses.fields(recipe) if each.name != "metrics")
-    held = {name: getattr(recipe, name) for name in fields}
-    try:
-        # In one go, so that an optimizer's parameters are those of the copied module.
-        return dataclasses.replace(recipe, **copy.deepcopy(held))
-    except Exception as error:
-        error.add_note(_NO_COPY)
-        raise
-
-
 @contextlib.contextmanager
 def _untouched(device: torch.device) -> Iterator[Callable[[Any], None]]:
     """Put back what random numbers are drawn from; gives what a loader is made known by."""
@@ -261,9 +247,3 @@ def _untouched(device: torch.device) -> Iterator[Callable[[Any], None]]:
         for loader, draws in known:
             restore_draws_of_pass(loader, draws, device)
         set_rng_state(state, device)
-
-
-_NO_COPY = (
-    "explain works on a copy, and copy.deepcopy cannot make one of what setup was given. Pass the "
-    "class of the module and not an instance: lb.setup(Net, ...)."
-)
